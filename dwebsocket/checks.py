@@ -1,0 +1,56 @@
+"""System checks: each misuse with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+from . import conf
+from .middleware import middleware_passed_over
+
+
+@register()
+def check_settings(**kwargs: Any) -> Sequence[CheckMessage]:
+    """An Error for each WEBSOCKET_* setting whose value cannot be."""
+    messages: list[CheckMessage] = []
+    for name in conf.SETTINGS:
+        try:
+            conf.get(name)
+            if name == "CLASS":
+                conf.websocket_class()
+        except ImproperlyConfigured as error:
+            messages.append(Error(str(error), id="dwebsocket.E001"))
+    return messages
+
+
+@register()
+def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
+    """An Error where WEBSOCKET_ACCEPT_ALL would pass a middleware over."""
+    if getattr(settings, "WEBSOCKET_ACCEPT_ALL", False) is not True:
+        return []
+    return [
+        Error(
+            f"WEBSOCKET_ACCEPT_ALL would call views without asking {path}",
+            hint='Move "dwebsocket.middleware.WebSocketMiddleware" behind it in MIDDLEWARE.',
+            id="dwebsocket.E002",
+        )
+        for path in middleware_passed_over()
+    ]
+
+
+@register(Tags.security, deploy=False)
+def check_origins(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where every site may open a WebSocket."""
+    if "*" not in getattr(settings, "WEBSOCKET_ALLOWED_ORIGINS", []):
+        return []
+    return [
+        Warning(
+            'WEBSOCKET_ALLOWED_ORIGINS contains "*": any page may open a WebSocket with the cookies of your users',
+            hint='List the origins instead, for example ["https://app.example.com"].',
+            id="dwebsocket.W001",
+        )
+    ]

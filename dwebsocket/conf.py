@@ -1,0 +1,130 @@
+"""The settings: WEBSOCKET_* in the project's settings, and by the same names in lower case for a single view.
+
+They are read when they are needed, so `override_settings` works and importing the package touches no settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .connection import Limits
+from .protocol.handshake import is_token
+from .websocket import WebSocket
+
+PREFIX = "WEBSOCKET_"
+
+
+class Kind(NamedTuple):
+    """What a setting may be: a test, and the words for it."""
+
+    accepts: Callable[[Any], bool]
+    words: str
+
+    def or_none(self) -> Kind:
+        """The same, or None."""
+        return Kind(lambda value: value is None or self.accepts(value), f"{self.words}, or None")
+
+
+def _is_list_of(value: Any, accepts: Callable[[str], bool] = bool) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) and accepts(item) for item in value)
+
+
+def _is_positive(value: Any, *types: type) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool) and value > 0  # type: ignore[operator]
+
+
+BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
+COUNT = Kind(lambda value: _is_positive(value, int), "a whole number above 0")
+SECONDS = Kind(lambda value: _is_positive(value, int, float), "a number of seconds above 0")
+DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
+ORIGINS = Kind(_is_list_of, 'a list of origins like "https://example.com"')
+TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
+
+
+class Setting(NamedTuple):
+    """A setting's default, what it may be, and whether a view may have its own."""
+
+    default: Any
+    kind: Kind
+    per_view: bool = True
+
+
+_LIMITS = {field.name.upper(): field.default for field in fields(Limits)}
+
+#: Every setting without its prefix. The limits are described where they are used.
+SETTINGS: Mapping[str, Setting] = {
+    "ACCEPT_ALL": Setting(False, BOOLEAN, per_view=False),
+    "CLASS": Setting("dwebsocket.websocket.WebSocket", DOTTED_PATH, per_view=False),
+    "ALLOWED_ORIGINS": Setting([], ORIGINS),
+    "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
+    "SUBPROTOCOLS": Setting([], TOKENS),
+    "DETACH": Setting(True, BOOLEAN),
+    "MAX_MESSAGE_SIZE": Setting(_LIMITS["MAX_MESSAGE_SIZE"], COUNT.or_none()),
+    "RECEIVE_QUEUE": Setting(_LIMITS["RECEIVE_QUEUE"], COUNT),
+    "SEND_TIMEOUT": Setting(_LIMITS["SEND_TIMEOUT"], SECONDS.or_none()),
+    "PING_INTERVAL": Setting(_LIMITS["PING_INTERVAL"], SECONDS.or_none()),
+    "PING_TIMEOUT": Setting(_LIMITS["PING_TIMEOUT"], SECONDS.or_none()),
+    "CLOSE_TIMEOUT": Setting(_LIMITS["CLOSE_TIMEOUT"], SECONDS),
+    "IDLE_TIMEOUT": Setting(_LIMITS["IDLE_TIMEOUT"], SECONDS.or_none()),
+}
+
+#: What a view says in its decorator, and the setting that it overrides.
+VIEW_OPTIONS = {name.lower(): name for name, setting in SETTINGS.items() if setting.per_view}
+VIEW_OPTIONS["origins"] = VIEW_OPTIONS.pop("allowed_origins")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Everything that is chosen for one connection."""
+
+    allowed_origins: list[str]
+    require_origin: bool
+    subprotocols: list[str]
+    detach: bool
+    limits: Limits
+
+
+def get(name: str) -> Any:
+    """The value of WEBSOCKET_`name`. ImproperlyConfigured, which says what is expected, when it is nothing such."""
+    setting = SETTINGS[name]
+    value = getattr(settings, PREFIX + name, setting.default)
+    if not setting.kind.accepts(value):
+        raise ImproperlyConfigured(f"{PREFIX}{name} is {value!r}; it must be {setting.kind.words}")
+    return value
+
+
+def websocket_class() -> type[WebSocket]:
+    """The class of `request.websocket`."""
+    path = get("CLASS")
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"{PREFIX}CLASS: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, WebSocket)):
+        raise ImproperlyConfigured(f"{PREFIX}CLASS is {path!r}, which is no subclass of dwebsocket.websocket.WebSocket")
+    return found
+
+
+def check_view_options(given: Mapping[str, Any]) -> None:
+    """TypeError for an option that no view has, ValueError for a value that it cannot have. Reads no settings."""
+    for option, value in given.items():
+        if option not in VIEW_OPTIONS:
+            raise TypeError(f"unknown option {option!r}; a view knows {', '.join(sorted(VIEW_OPTIONS))}")
+        kind = SETTINGS[VIEW_OPTIONS[option]].kind
+        if not kind.accepts(value):
+            raise ValueError(f"the option {option} is {value!r}; it must be {kind.words}")
+
+
+def options(given: Mapping[str, Any]) -> Options:
+    """The options of one connection: what its view was `given`, else the settings."""
+    chosen = {
+        name.lower(): given[option] if option in given else get(name) for option, name in VIEW_OPTIONS.items()
+    }
+    limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
+    return Options(limits=limits, **chosen)

@@ -1,0 +1,80 @@
+"""The two decorators."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from . import conf
+from .upgrade import View, prepare, upgrade
+
+ViewType = TypeVar("ViewType", bound=View)
+
+#: A decorated view has this attribute: the middleware knows it by that.
+MARK = "accepts_websocket"
+
+UPGRADE_REQUIRED = (
+    "This URL expects a WebSocket. If you did open one, a proxy in between has removed the Upgrade header.\n"
+)
+
+
+@overload
+def accept_websocket(view: ViewType) -> ViewType: ...
+@overload
+def accept_websocket(**options: Any) -> Callable[[ViewType], ViewType]: ...
+def accept_websocket(view: Any = None, **options: Any) -> Any:
+    """A view that serves WebSocket and plain HTTP alike.
+
+    `request.is_websocket()` tells which it is; `request.websocket` is the WebSocket, or None. On a WebSocket the view
+    may outlive its request, and answers by talking: what it returns after that is ignored.
+
+    Options, each the setting of that name for this view alone: `subprotocols`, `origins` (instead of
+    WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `receive_queue` (messages),
+    `send_timeout`, `ping_interval`, `ping_timeout`, `close_timeout`, `idle_timeout` (seconds), `detach`.
+    """
+    return _decorator(view, options, serve_http=lambda view, request, *args, **kwargs: view(request, *args, **kwargs))
+
+
+@overload
+def require_websocket(view: ViewType) -> ViewType: ...
+@overload
+def require_websocket(**options: Any) -> Callable[[ViewType], ViewType]: ...
+def require_websocket(view: Any = None, **options: Any) -> Any:
+    """A view that serves WebSocket only: plain HTTP is answered with 426. Options as for `accept_websocket`."""
+    return _decorator(view, options, serve_http=_refuse_http)
+
+
+def _refuse_http(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    return HttpResponse(UPGRADE_REQUIRED, status=426, content_type="text/plain")
+
+
+def _decorator(view: View | None, options: dict[str, Any], serve_http: Callable[..., Any]) -> Any:
+    conf.check_view_options(options)
+    if view is None:
+        return functools.partial(_decorate, options=options, serve_http=serve_http)
+    return _decorate(view, options, serve_http)
+
+
+def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any]) -> View:
+    if inspect.isclass(view):
+        raise TypeError(f"{view.__name__} is a class: use method_decorator(…, name='dispatch')")
+    if not callable(view):
+        raise TypeError(f"a view is a function, not {view!r}; options are given by name")
+    if inspect.iscoroutinefunction(view):
+        raise TypeError(f"{view.__qualname__} is asynchronous; a WebSocket view here is an ordinary function")
+
+    @functools.wraps(view)
+    def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
+        if not prepare(request):
+            response: HttpResponseBase = serve_http(view, request, *args, **kwargs)
+            return response
+        if request.websocket is not None:  # type: ignore[attr-defined]  # decorated twice, or accepted for all views
+            return view(request, *args, **kwargs)
+        return upgrade(request, view, args, kwargs, options)
+
+    setattr(decorated, MARK, True)
+    return decorated

@@ -1,0 +1,54 @@
+"""The middleware: `is_websocket` and `websocket` on every request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.module_loading import import_string
+
+from . import conf
+from .decorators import MARK
+from .protocol.exceptions import HandshakeError
+from .upgrade import prepare, refuse, upgrade
+
+
+class WebSocketMiddleware:
+    """Gives every request `is_websocket` and `websocket`, and refuses a WebSocket to a view that does not expect one.
+
+    With WEBSOCKET_ACCEPT_ALL every view expects one. Then it must be the last middleware of the list: it calls the
+    view itself, and no other middleware may still have a word to say about the view (as LoginRequiredMiddleware has).
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        prepare(request)
+        return self._get_response(request)
+
+    def process_view(
+        self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HttpResponseBase | None:
+        """The answer to a WebSocket request for a view that is not decorated; None leaves it to the view."""
+        if not prepare(request) or getattr(view, MARK, False):
+            return None
+        if not conf.get("ACCEPT_ALL"):
+            return refuse(request, HandshakeError("this URL does not expect a WebSocket"))
+        if passed_over := middleware_passed_over():
+            raise ImproperlyConfigured(
+                f"with WEBSOCKET_ACCEPT_ALL, WebSocketMiddleware must come after {', '.join(passed_over)}"
+            )
+        return upgrade(request, view, args, kwargs, {})
+
+
+def middleware_passed_over() -> list[str]:
+    """Those behind WebSocketMiddleware that want to see the view: it would be called without them."""
+    paths = list(settings.MIDDLEWARE)
+    own = f"{WebSocketMiddleware.__module__}.{WebSocketMiddleware.__qualname__}"
+    if own not in paths:  # a subclass, or a wrapper: nothing is known about its place
+        return []
+    return [path for path in paths[paths.index(own) + 1 :] if hasattr(import_string(path), "process_view")]

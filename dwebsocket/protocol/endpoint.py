@@ -1,0 +1,207 @@
+"""One end of an open connection: its state, control frames, the closing handshake (sections 5.5 and 7)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .codes import CONTROL_BIT, CloseCode, Opcode
+from .exceptions import ProtocolError, WebSocketClosed
+from .extensions import Extension
+from .frames import Close, Frame
+from .messages import Assembler, Message
+from .parser import Parser
+
+
+class State(enum.Enum):
+    """Where a connection stands. ENDING and CLOSING are the two halves of what the RFC calls CLOSING (7.1.3)."""
+
+    CONNECTING = "the 101 has not been sent"
+    OPEN = "messages travel both ways"
+    ENDING = "the peer has ended its side; what it sent before may still be answered, then so is the end"
+    CLOSING = "our Close frame is sent, the peer's has not come"
+    CLOSED = "nothing more is sent or received"
+
+
+class Event(enum.Enum):
+    """What moves a connection from one state to another."""
+
+    ACCEPTED = "the 101 is on its way"
+    PEER_ENDED = "a Close frame, a frame that breaks the rules, or the end of the stream"
+    CLOSE_SENT = "we sent a Close frame"
+    FAILED = "we gave the connection up (7.1.7)"
+
+
+TRANSITIONS = {
+    (State.CONNECTING, Event.ACCEPTED): State.OPEN,
+    (State.CONNECTING, Event.FAILED): State.CLOSED,
+    (State.OPEN, Event.PEER_ENDED): State.ENDING,
+    (State.OPEN, Event.CLOSE_SENT): State.CLOSING,
+    (State.OPEN, Event.FAILED): State.CLOSED,
+    (State.ENDING, Event.PEER_ENDED): State.ENDING,
+    (State.ENDING, Event.CLOSE_SENT): State.CLOSED,
+    (State.ENDING, Event.FAILED): State.CLOSED,
+    (State.CLOSING, Event.PEER_ENDED): State.CLOSED,
+    (State.CLOSING, Event.FAILED): State.CLOSED,
+    (State.CLOSED, Event.PEER_ENDED): State.CLOSED,
+    (State.CLOSED, Event.FAILED): State.CLOSED,
+}
+
+
+class Pong(NamedTuple):
+    """The peer answered a ping that carried `payload`."""
+
+    payload: bytes
+
+
+class Endpoint:
+    """The server's end of one connection: bytes that arrived go in, events and bytes to send come out.
+
+    The end of the peer's side (its Close frame, an error in what it sent, the end of the stream) takes its place in
+    the order of the stream. It only moves the state to ENDING: whoever drives the endpoint hands out the messages
+    before it, may answer them, and calls `answer()` when the turn of the end has come.
+
+    `close_code` and `close_reason` are those of the Close frame that began the end, whoever sent it; 1006 and a
+    description where none was (7.1.5). They are None and "" until then.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_assembler",
+        "_extensions",
+        "_output",
+        "_parser",
+        "close_code",
+        "close_reason",
+        "state",
+    )
+
+    def __init__(self, *, max_message_size: int | None = None, extensions: Sequence[Extension] = ()) -> None:
+        self.state = State.CONNECTING
+        self.close_code: int | None = None
+        self.close_reason = ""
+        self._extensions = extensions
+        self._parser = Parser(
+            max_message_size=max_message_size, rsv1_allowed=any(extension.uses_rsv1 for extension in extensions)
+        )
+        self._assembler = Assembler()
+        self._output = bytearray()
+        self._answer = b""  # the Close frame that answers the end of the peer's side
+
+    def accepted(self) -> None:
+        """The opening handshake is complete."""
+        self._move(Event.ACCEPTED)
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[Message | Pong]:
+        """The messages and pongs that are complete with `data`; look at `state` afterwards.
+
+        What arrives after the end of the peer's side, or after our own Close frame, is dropped.
+        """
+        events: list[Message | Pong] = []
+        if not self._listens():
+            return events
+        self._parser.feed(data)
+        try:
+            while (frame := self._parser.next_frame()) is not None:
+                event = self._receive_control(frame) if frame.opcode & CONTROL_BIT else self._receive_data_frame(frame)
+                if event is not None and self.state is State.OPEN:
+                    events.append(event)
+                if not self._listens():
+                    break
+        except ProtocolError as error:
+            close = Close(error.close_code, str(error))
+            self._peer_ended(close, answer=close)
+        return events
+
+    def receive_eof(self) -> None:
+        """The stream has ended: nothing more will arrive."""
+        self._peer_ended(Close(CloseCode.ABNORMAL_CLOSURE, "the peer left without a closing handshake"))
+
+    def data_to_send(self) -> bytes:
+        """What control frames want to be sent in answer; each byte is given once."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    def send_message(self, message: Message) -> bytes:
+        """The bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
+        if self.state not in (State.OPEN, State.ENDING):
+            raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        if isinstance(message, str):
+            frame = Frame(Opcode.TEXT, message.encode())
+        else:
+            frame = Frame(Opcode.BINARY, message)
+        for extension in self._extensions:
+            frame = extension.encode(frame)
+        return frame.serialize()
+
+    def send_ping(self, payload: bytes) -> bytes:
+        """The bytes of a ping that carries `payload` (at most 125 bytes)."""
+        return Frame(Opcode.PING, payload).serialize()
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> bytes:
+        """The bytes that begin the closing handshake (7.1.2), or finish it where the peer began; empty once done.
+
+        ValueError for a code that may not be sent, or a reason of more than 123 bytes.
+        """
+        payload = Close(code, reason).serialize()
+        if self.state is State.ENDING:
+            return self.answer()
+        if self.state is not State.OPEN:
+            return b""
+        self._ended_by(code, reason)
+        self._move(Event.CLOSE_SENT)
+        return Frame(Opcode.CLOSE, payload).serialize()
+
+    def answer(self) -> bytes:
+        """The bytes that answer the end of the peer's side, now that its turn has come; empty for an end of stream."""
+        if self.state is not State.ENDING:
+            return b""
+        self._move(Event.CLOSE_SENT)
+        return self._answer
+
+    def fail(self, code: int, reason: str = "") -> bytes:
+        """The bytes that fail the connection (7.1.7): nothing that still arrives is looked at. Empty once closed."""
+        data = b""
+        if self.state in (State.OPEN, State.ENDING):
+            data = Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize()
+        self._ended_by(code, reason)
+        self._move(Event.FAILED)
+        return data
+
+    def abort(self, reason: str) -> None:
+        """The connection below is lost or given up: nothing more can be sent."""
+        self._ended_by(CloseCode.ABNORMAL_CLOSURE, reason)
+        self._move(Event.FAILED)
+
+    def _listens(self) -> bool:
+        return self.state in (State.OPEN, State.CLOSING)
+
+    def _receive_control(self, frame: Frame) -> Pong | None:
+        if frame.opcode is Opcode.CLOSE:
+            close = Close.parse(frame.payload)
+            self._peer_ended(close, answer=Close(close.code))  # 5.5.1: typically echoes the code
+        elif frame.opcode is Opcode.PONG:
+            return Pong(frame.payload)
+        elif self.state is State.OPEN:
+            self._output += Frame(Opcode.PONG, frame.payload).serialize()
+        return None
+
+    def _receive_data_frame(self, frame: Frame) -> Message | None:
+        for extension in reversed(self._extensions):
+            frame = extension.decode(frame)
+        return self._assembler.add(frame)
+
+    def _peer_ended(self, close: Close, *, answer: Close | None = None) -> None:
+        self._ended_by(*close)
+        if answer is not None:
+            self._answer = Frame(Opcode.CLOSE, answer.serialize()).serialize()
+        self._move(Event.PEER_ENDED)
+
+    def _ended_by(self, code: int, reason: str) -> None:
+        if self.close_code is None:  # what came first is what ended it
+            self.close_code, self.close_reason = int(code), reason
+
+    def _move(self, event: Event) -> None:
+        self.state = TRANSITIONS[self.state, event]

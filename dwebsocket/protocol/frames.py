@@ -1,0 +1,82 @@
+"""One frame of section 5.2, and how it is written; the payload of a Close frame."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from .codes import NEVER_SENT, CloseCode, Opcode, may_be_sent
+from .exceptions import InvalidPayload, ProtocolError
+from .masking import apply_mask
+
+FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
+MASK = 0x80
+MAX_CONTROL_PAYLOAD_BYTES = 125  # 5.5
+MAX_CLOSE_REASON_BYTES = MAX_CONTROL_PAYLOAD_BYTES - 2
+
+_LENGTH_16, _LENGTH_64 = 126, 127  # 5.2: what the 7 bits say when 16 or 64 bits of length follow
+
+
+class Frame(NamedTuple):
+    """One frame: `opcode`, `payload` (unmasked bytes), `fin`, `rsv1`."""
+
+    opcode: Opcode
+    payload: bytes
+    fin: bool = True
+    rsv1: bool = False
+
+    def serialize(self, masking_key: bytes | None = None) -> bytes:
+        """The frame as bytes, its length in the fewest that hold it; masked when `masking_key` (4 bytes) is given."""
+        first = self.opcode | (FIN if self.fin else 0) | (RSV1 if self.rsv1 else 0)
+        mask_bit = 0 if masking_key is None else MASK
+        size = len(self.payload)
+        if size < _LENGTH_16:
+            header = bytes((first, mask_bit | size))
+        elif size < 1 << 16:
+            header = struct.pack("!BBH", first, mask_bit | _LENGTH_16, size)
+        else:
+            header = struct.pack("!BBQ", first, mask_bit | _LENGTH_64, size)
+        if masking_key is None:
+            return header + self.payload
+        return header + masking_key + apply_mask(self.payload, masking_key)
+
+
+class Close(NamedTuple):
+    """What a Close frame says (5.5.1): `code`, and `reason` as text."""
+
+    code: int
+    reason: str = ""
+
+    @classmethod
+    def parse(cls, payload: bytes) -> Close:
+        """The code and reason in `payload`; 1005 when it is empty.
+
+        ProtocolError (1002) for one byte, or a code that may not be sent; InvalidPayload (1007) for a reason that is
+        not UTF-8.
+        """
+        if not payload:
+            return cls(CloseCode.NO_STATUS_RCVD)
+        if len(payload) == 1:
+            raise ProtocolError("close frame with half a code")
+        code = int.from_bytes(payload[:2], "big")
+        if not may_be_sent(code):
+            raise ProtocolError(f"close code {code} may not be sent")
+        try:
+            return cls(code, payload[2:].decode())
+        except UnicodeDecodeError:
+            raise InvalidPayload("close reason is not UTF-8") from None
+
+    def serialize(self) -> bytes:
+        """The payload of the Close frame that says this; empty for 1005.
+
+        ValueError for a code that may not be sent, or a reason of more than 123 bytes.
+        """
+        if self.code == CloseCode.NO_STATUS_RCVD and not self.reason:
+            return b""
+        if not may_be_sent(self.code):
+            why = "is only ever reported, never sent" if self.code in NEVER_SENT else "is not a close code"
+            raise ValueError(f"{self.code} {why}: use 1000, another registered code, or 3000 to 4999")
+        reason = self.reason.encode()
+        if len(reason) > MAX_CLOSE_REASON_BYTES:
+            raise ValueError(f"close reason of {len(reason)} bytes: at most {MAX_CLOSE_REASON_BYTES} fit")
+        return self.code.to_bytes(2, "big") + reason

@@ -1,0 +1,138 @@
+"""The opening handshake, as a server answers it (section 4.2)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from .exceptions import HandshakeError, UpgradeRequired
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # 1.3
+_VERSION = "13"
+_KEY_BYTES = 16
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110, 5.6.2
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")  # RFC 9110, 5.5
+
+#: What is ours to say in the answer.
+_RESERVED = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
+_RESERVED_PREFIX = "sec-websocket-"
+
+#: Header fields of the answer: a mapping, or pairs where a name comes more than once.
+Headers = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class Request(NamedTuple):
+    """The client's opening handshake: `method`, `http_version` ("HTTP/1.1"), `headers` with lower-case names."""
+
+    method: str
+    http_version: str
+    headers: Mapping[str, str]
+
+
+class Handshake(NamedTuple):
+    """What a valid opening handshake asks for: its `key`, and the `subprotocols` it offers in its order."""
+
+    key: str
+    subprotocols: Sequence[str] = ()
+
+    def response(self, subprotocol: str | None = None, headers: Headers | None = None) -> bytes:
+        """The 101 that completes the handshake (4.2.2).
+
+        ValueError for a subprotocol that was not offered, and for headers that are malformed or ours to set.
+        """
+        if subprotocol is not None and subprotocol not in self.subprotocols:
+            offered = ", ".join(self.subprotocols) or "none"
+            raise ValueError(f"the client did not offer the subprotocol {subprotocol!r} (it offered: {offered})")
+        lines = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Accept: {accept_token(self.key)}",
+        ]
+        if subprotocol is not None:
+            lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        lines.extend(f"{name}: {value}" for name, value in _checked(headers))
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def is_websocket(request: Request) -> bool:
+    """Whether the request asks to become a WebSocket; it may still be refused."""
+    return "websocket" in _tokens(request.headers.get("upgrade", ""))
+
+
+def read(request: Request) -> Handshake:
+    """What the client asks for (4.2.1). HandshakeError, which knows its HTTP answer, where the handshake is invalid."""
+    headers = request.headers
+    if request.method != "GET":
+        raise HandshakeError(f"a WebSocket is opened with GET, not {request.method}")
+    if request.http_version != "HTTP/1.1":
+        raise HandshakeError(
+            f"a WebSocket is opened with HTTP/1.1, not {request.http_version}"
+            " (behind nginx: proxy_http_version 1.1)"
+        )
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise HandshakeError("an opening handshake has no body")
+    if not headers.get("host"):
+        raise HandshakeError("the Host header is missing")
+    if "websocket" not in _tokens(headers.get("upgrade", "")):
+        raise UpgradeRequired("the Upgrade header does not say websocket")
+    if "upgrade" not in _tokens(headers.get("connection", "")):
+        raise HandshakeError('the Connection header does not say Upgrade (behind nginx: Connection "upgrade")')
+    if headers.get("sec-websocket-version", "").strip() != _VERSION:
+        raise UpgradeRequired("only version 13 of the WebSocket protocol (RFC 6455) is spoken here")
+    return Handshake(_read_key(headers), _read_subprotocols(headers))
+
+
+def choose_subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
+    """The first of `supported` that is among `offered`: the server's preference decides. None where there is none."""
+    return next((subprotocol for subprotocol in supported if subprotocol in offered), None)
+
+
+def accept_token(key: str) -> str:
+    """The Sec-WebSocket-Accept that answers `key` (4.2.2, step 5.4)."""
+    return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` is a token of HTTP, as the name of a subprotocol must be."""
+    return _TOKEN.match(text) is not None
+
+
+def _read_key(headers: Mapping[str, str]) -> str:
+    key = headers.get("sec-websocket-key", "").strip()
+    try:
+        decoded = base64.b64decode(key.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        decoded = b""
+    if len(decoded) != _KEY_BYTES:
+        raise HandshakeError("Sec-WebSocket-Key is not 16 bytes in base64")
+    return key
+
+
+def _read_subprotocols(headers: Mapping[str, str]) -> tuple[str, ...]:
+    if "sec-websocket-protocol" not in headers:
+        return ()
+    offered = tuple(part.strip() for part in headers["sec-websocket-protocol"].split(","))
+    if len(set(offered)) != len(offered) or not all(map(is_token, offered)):
+        raise HandshakeError("Sec-WebSocket-Protocol is not a list of different tokens")
+    return offered
+
+
+def _tokens(value: str) -> set[str]:
+    return {part.strip().lower() for part in value.split(",")}
+
+
+def _checked(headers: Headers | None) -> Iterable[tuple[str, str]]:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+    for name, value in pairs:
+        if not is_token(name):
+            raise ValueError(f"{name!r} is not the name of a header")
+        if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIX):
+            raise ValueError(f"the header {name} is set by the handshake itself")
+        if not _FIELD_VALUE.match(value):
+            raise ValueError(f"the value of the header {name} has a character that a header cannot carry")
+        yield name, value

@@ -1,0 +1,56 @@
+"""Frames → messages: fragments are put together, text is checked while it arrives (5.4, 8.1)."""
+
+from __future__ import annotations
+
+import codecs
+
+from .codes import Opcode
+from .exceptions import InvalidPayload
+from .frames import Frame
+
+#: What a view gets: text or binary.
+Message = str | bytes
+
+_NOT_UTF8 = "text is not UTF-8"
+
+
+class Assembler:
+    """Puts the data frames of the parser together to messages."""
+
+    __slots__ = ("_decoder", "_parts", "_text")
+
+    def __init__(self) -> None:
+        self._parts: bytearray | None = None  # of the message that is not complete yet
+        self._text = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def add(self, frame: Frame) -> Message | None:
+        """The message that `frame` completes, or None. InvalidPayload (1007) at the first byte that cannot be UTF-8."""
+        if self._parts is None:
+            self._text = frame.opcode is Opcode.TEXT
+            if frame.fin:
+                return self._complete(frame.payload)
+            self._parts = bytearray()
+            if self._text:
+                self._decoder = codecs.getincrementaldecoder("utf-8")()
+        if self._decoder is not None and not frame.fin:
+            try:
+                self._decoder.decode(frame.payload)
+            except UnicodeDecodeError:
+                raise InvalidPayload(_NOT_UTF8) from None
+        self._parts += frame.payload
+        if not frame.fin:
+            return None
+        # The decoder only judges what has no end yet: a bytearray holds a byte of a slow peer in a byte, while
+        # decoded pieces in a list would cost fifty times that.
+        message = self._complete(self._parts)
+        self._parts = self._decoder = None
+        return message
+
+    def _complete(self, payload: bytes | bytearray) -> Message:
+        if not self._text:
+            return bytes(payload)
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            raise InvalidPayload(_NOT_UTF8) from None

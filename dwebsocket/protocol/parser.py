@@ -1,0 +1,157 @@
+"""Bytes → frames (section 5), as a server reads them."""
+
+from __future__ import annotations
+
+from .codes import CONTROL_BIT, OPCODES, Opcode
+from .exceptions import MessageTooBig, ProtocolError
+from .frames import FIN, MASK, MAX_CONTROL_PAYLOAD_BYTES, RSV1, RSV2, RSV3, Frame
+from .masking import apply_mask
+
+_KEY_BYTES = 4
+#: 5.2: how many bytes of extended length follow for a 7-bit length of 126 and 127, and the least that needs them.
+_EXTENDED_LENGTH = {126: (2, 126), 127: (8, 1 << 16)}
+
+
+class Parser:
+    """Gives the frames that are in the bytes fed to it.
+
+    A header is judged as soon as it is here: a frame that breaks a rule, or announces more than `max_message_size`
+    bytes for its message, is refused before its payload arrives. A data frame whose payload is still arriving is
+    given in parts, as an intermediary may cut it (5.4): so text can be checked, and a large message be passed on,
+    before it is complete. Control frames come whole.
+
+    `rsv1_allowed`: an extension was negotiated that gives rsv1 a meaning (5.2, 9.1).
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_fin",
+        "_in_frame",
+        "_key",
+        "_message_bytes",
+        "_message_open",
+        "_opcode",
+        "_passed",
+        "_position",
+        "_remaining",
+        "_rsv1",
+        "max_message_size",
+        "rsv1_allowed",
+    )
+
+    def __init__(self, *, max_message_size: int | None = None, rsv1_allowed: bool = False) -> None:
+        self.max_message_size = max_message_size
+        self.rsv1_allowed = rsv1_allowed
+        self._buffer = bytearray()
+        self._position = 0  # what is before it in the buffer has been parsed
+        self._message_open = False  # the last data frame had no fin: a continuation must follow (5.4)
+        self._message_bytes = 0
+        self._in_frame = False  # the header of the next frame is parsed already; it is in the fields below
+        self._opcode = Opcode.CONTINUATION
+        self._fin = self._rsv1 = False
+        self._key = b""
+        self._remaining = 0  # bytes of its payload still to be given
+        self._passed = 0  # bytes of its payload given
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes that have arrived."""
+        if self._position:
+            del self._buffer[: self._position]
+            self._position = 0
+        self._buffer += data
+
+    def next_frame(self) -> Frame | None:
+        """The next frame, or part of a data frame; None when more bytes are needed.
+
+        ProtocolError (1002) or MessageTooBig (1009) for a header that is not acceptable; there is no way on then.
+        """
+        if not self._in_frame and not self._parse_header():
+            return None
+        available = len(self._buffer) - self._position
+        if available < self._remaining:
+            if not available or self._opcode & CONTROL_BIT:
+                return None
+            return self._take(available, fin=False)
+        frame = self._take(self._remaining, fin=self._fin)
+        self._in_frame = False
+        return frame
+
+    def _take(self, size: int, *, fin: bool) -> Frame:
+        end = self._position + size
+        payload = apply_mask(self._buffer[self._position : end], self._key, self._passed)
+        frame = Frame(self._opcode, payload, fin, self._rsv1)
+        self._position = end
+        self._remaining -= size
+        self._passed += size
+        if not self._opcode & CONTROL_BIT:  # what follows of this frame continues what was given of it
+            self._opcode = Opcode.CONTINUATION
+            self._rsv1 = False
+        return frame
+
+    def _parse_header(self) -> bool:
+        buffer, start = self._buffer, self._position
+        available = len(buffer) - start
+        if not available:
+            return False
+        first = buffer[start]
+        opcode = self._check_first_byte(first)
+        if available < 2:
+            return False
+        second = buffer[start + 1]
+        size = second & ~MASK
+        if not second & MASK:
+            raise ProtocolError("frame is not masked")  # 5.1
+        if opcode & CONTROL_BIT and size > MAX_CONTROL_PAYLOAD_BYTES:
+            raise ProtocolError("control frame too long")  # 5.5
+        header_end = start + 2
+        if size in _EXTENDED_LENGTH:
+            length_bytes, least = _EXTENDED_LENGTH[size]
+            header_end += length_bytes
+            if len(buffer) < header_end:
+                return False
+            size = int.from_bytes(buffer[start + 2 : header_end], "big")
+            if size < least:
+                raise ProtocolError("length is not in its shortest form")  # 5.2
+            if size >> 63:
+                raise ProtocolError("length has its highest bit set")  # 5.2
+        self._check_size(opcode, size)
+        if len(buffer) < header_end + _KEY_BYTES:
+            return False
+        self._key = bytes(buffer[header_end : header_end + _KEY_BYTES])
+        self._position = header_end + _KEY_BYTES
+        self._begin(opcode, size, fin=bool(first & FIN), rsv1=bool(first & RSV1))
+        return True
+
+    def _check_first_byte(self, first: int) -> Opcode:
+        if first & (RSV2 | RSV3) or (first & RSV1 and not self.rsv1_allowed):
+            raise ProtocolError("reserved bit set")  # 5.2
+        opcode = OPCODES.get(first & 0x0F)
+        if opcode is None:
+            raise ProtocolError(f"reserved opcode {first & 0x0F:#x}")  # 5.2
+        if opcode & CONTROL_BIT:
+            if not first & FIN:
+                raise ProtocolError("fragmented control frame")  # 5.5
+            if first & RSV1:
+                raise ProtocolError("reserved bit set on a control frame")  # RFC 7692, 6
+        elif opcode is Opcode.CONTINUATION:
+            if not self._message_open:
+                raise ProtocolError("continuation of no message")  # 5.4
+            if first & RSV1:
+                raise ProtocolError("reserved bit set on a continuation")  # RFC 7692, 6.1
+        elif self._message_open:
+            raise ProtocolError("new message inside a fragmented one")  # 5.4
+        return opcode
+
+    def _check_size(self, opcode: Opcode, size: int) -> None:
+        if self.max_message_size is None or opcode & CONTROL_BIT:
+            return
+        if self._message_bytes + size > self.max_message_size:
+            raise MessageTooBig(f"message of more than {self.max_message_size} bytes")
+
+    def _begin(self, opcode: Opcode, size: int, *, fin: bool, rsv1: bool) -> None:
+        if not opcode & CONTROL_BIT:
+            self._message_open = not fin
+            self._message_bytes = 0 if fin else self._message_bytes + size
+        self._in_frame = True
+        self._opcode, self._fin, self._rsv1 = opcode, fin, rsv1
+        self._remaining, self._passed = size, 0

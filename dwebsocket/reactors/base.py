@@ -1,0 +1,141 @@
+"""What a reactor offers to a connection, and what it asks of it."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Served(Protocol):
+    """What a reactor calls. Always with the link's lock held; none of these may block or raise."""
+
+    def on_readable(self) -> None:
+        """The socket has bytes, or its end."""
+        ...  # pragma: no cover
+
+    def on_writable(self) -> None:
+        """The socket takes bytes again."""
+        ...  # pragma: no cover
+
+    def on_deadline(self, now: float) -> float | None:
+        """The time asked for has passed; the answer is the next one (time.monotonic()), or None."""
+        ...  # pragma: no cover
+
+
+class Link(Protocol):
+    """The tie between one connection and the reactor that serves it."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held around everything that touches the connection."""
+        ...  # pragma: no cover
+
+    def watch(self, *, read: bool, write: bool) -> None:
+        """Call `on_readable` and `on_writable` from now on, each if asked to."""
+        ...  # pragma: no cover
+
+    def park(self, timeout_seconds: float | None) -> None:
+        """Give up the lock and sleep until somebody calls `wake()`, or the time is over; then take the lock again.
+
+        May return early: the caller looks again at what it waits for.
+        """
+        ...  # pragma: no cover
+
+    def wake(self) -> None:
+        """Wake everybody who is parked."""
+        ...  # pragma: no cover
+
+    def look(self, *, pause: bool) -> None:
+        """Let what has already arrived be noticed, without waiting for more; `pause`: others may run first."""
+        ...  # pragma: no cover
+
+    def schedule(self, when: float) -> None:
+        """Call `on_deadline` at `when` (time.monotonic()), or earlier if that was asked for before."""
+        ...  # pragma: no cover
+
+    def close(self, dispose: Callable[[], None]) -> None:
+        """Serve no more, wake everybody, and call `dispose` as soon as nobody waits on the descriptor any more."""
+        ...  # pragma: no cover
+
+
+class Latch(Protocol):
+    """A gate that opens once."""
+
+    def set(self) -> None:
+        """Open it."""
+        ...  # pragma: no cover
+
+    def wait(self) -> object:
+        """Return when it is open."""
+        ...  # pragma: no cover
+
+
+class Reactor(Protocol):
+    """Serves the connections of one process (threads) or of one hub (gevent)."""
+
+    def link(self, served: Served, descriptor: int) -> Link:
+        """The tie through which `served` is called back about `descriptor`."""
+        ...  # pragma: no cover
+
+    def is_home(self) -> bool:
+        """Whether the calling thread may use the connections of this reactor directly."""
+        ...  # pragma: no cover
+
+    def run_home(self, function: Callable[[], T]) -> T:
+        """The result of `function`, run where the connections live; blocks the calling thread meanwhile."""
+        ...  # pragma: no cover
+
+    def spawn(self, function: Callable[[], None], name: str) -> None:
+        """Run `function` in a greenlet or thread of its own."""
+        ...  # pragma: no cover
+
+    def latch(self) -> Latch:
+        """A closed gate that greenlets or threads of this reactor can wait at."""
+        ...  # pragma: no cover
+
+
+class Deadlines:
+    """The deadlines of many links in one heap, so that a process needs one timer for all of them.
+
+    A link has one live entry at most. One that is no longer wanted, or was asked for later than it is needed, stays
+    where it is and is judged when its time comes: a busy connection moves its deadlines without touching the heap.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Any]] = []
+        self._live: dict[Any, float] = {}
+        self._tie_breaker = itertools.count()
+
+    def add(self, link: Any, when: float) -> bool:
+        """Ask for `when`; whether that is now the earliest of all."""
+        if when >= self._live.get(link, float("inf")):
+            return False
+        self._live[link] = when
+        heapq.heappush(self._heap, (when, next(self._tie_breaker), link))
+        return self._heap[0][2] is link
+
+    def discard(self, link: Any) -> None:
+        """Forget the link."""
+        if self._live.pop(link, None) is not None and len(self._heap) > 2 * len(self._live) + 64:
+            self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
+
+    def earliest(self) -> float | None:
+        """When the next link is due; None when there is none."""
+        while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: float) -> list[Any]:
+        """The links whose time has come; each must be added again to be called again."""
+        due = []
+        while (earliest := self.earliest()) is not None and earliest <= now:
+            link = heapq.heappop(self._heap)[2]
+            del self._live[link]
+            due.append(link)
+        return due

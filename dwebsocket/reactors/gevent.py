@@ -1,0 +1,192 @@
+"""gevent's hub as the reactor: one watcher per socket stays registered, and its callback does the reading."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import gevent
+import gevent.event
+import gevent.hub
+import gevent.monkey
+
+from .base import Deadlines, Latch, Served
+
+T = TypeVar("T")
+
+_READ, _WRITE = 1, 2  # libev's names for them
+_allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
+_get_ident = gevent.monkey.get_original("_thread", "get_ident")
+
+_of_thread = gevent.monkey.get_original("_thread", "_local")()  # a thread has one hub
+
+
+def current() -> GeventReactor:
+    """The reactor of the calling thread's hub."""
+    loop = gevent.get_hub().loop
+    reactor: GeventReactor | None = getattr(_of_thread, "reactor", None)
+    if reactor is None or reactor.loop is not loop:
+        reactor = _of_thread.reactor = GeventReactor(loop)
+    return reactor
+
+
+os.register_at_fork(after_in_child=_of_thread.__dict__.clear)
+
+
+class GeventReactor:
+    """Serves all connections of one hub."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self._thread_ident = _get_ident()
+        self.deadlines = Deadlines()
+        self._timer = self.loop.timer(0, ref=False)
+
+    def link(self, served: Served, descriptor: int) -> GeventLink:
+        return GeventLink(self, served, descriptor)
+
+    def is_home(self) -> bool:
+        return bool(_get_ident() == self._thread_ident)
+
+    def run_home(self, function: Callable[[], T]) -> T:
+        # The caller is a thread without our hub: it must sleep as a thread does, not as a greenlet.
+        done = _allocate_lock()
+        done.acquire()
+        outcome: list[tuple[T | None, BaseException | None]] = []
+
+        def run() -> None:
+            try:
+                outcome.append((function(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+            finally:
+                done.release()
+
+        self.loop.run_callback_threadsafe(gevent.spawn, run)
+        done.acquire()
+        result, error = outcome[0]
+        if error is not None:
+            raise error
+        return cast(T, result)
+
+    def spawn(self, function: Callable[[], None], name: str) -> None:
+        gevent.spawn(function).name = name
+
+    def latch(self) -> Latch:
+        return gevent.event.Event()  # type: ignore[no-any-return]
+
+    def schedule(self, link: GeventLink, when: float) -> None:
+        if self.deadlines.add(link, when):
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer.close()
+        earliest = self.deadlines.earliest()
+        self._timer = self.loop.timer(max(0.0, (earliest or 0.0) - time.monotonic()), ref=False)
+        if earliest is not None:
+            self._timer.start(self._on_timer, update=True)
+
+    def _on_timer(self) -> None:
+        now = time.monotonic()
+        for link in self.deadlines.pop_due(now):
+            link.on_deadline(now)
+        self._arm()
+
+
+class GeventLink:
+    """One connection's watchers on the hub's loop, and the greenlets that wait for it.
+
+    The hub runs one greenlet at a time and switches only where somebody parks: the lock is nothing.
+    """
+
+    __slots__ = ("_closed", "_in_callback", "_reactor", "_readable", "_served", "_waiters", "_woken", "_writable")
+
+    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+    def __init__(self, reactor: GeventReactor, served: Served, descriptor: int) -> None:
+        self._reactor = reactor
+        self._served = served
+        self._readable = reactor.loop.io(descriptor, _READ)
+        self._writable = reactor.loop.io(descriptor, _WRITE)
+        self._waiters: list[Any] = []
+        self._in_callback = self._woken = False
+        self._closed = False
+
+    def watch(self, *, read: bool, write: bool) -> None:
+        if self._closed:
+            return
+        for watcher, wanted, callback in (
+            (self._readable, read, self._on_readable),
+            (self._writable, write, self._on_writable),
+        ):
+            if wanted and not watcher.active:
+                watcher.start(callback)
+            elif watcher.active and not wanted:
+                watcher.stop()
+
+    def park(self, timeout_seconds: float | None) -> None:
+        waiter = gevent.hub.Waiter()
+        self._waiters.append(waiter)
+        timer = None
+        if timeout_seconds is not None:
+            timer = self._reactor.loop.timer(timeout_seconds)
+            timer.start(waiter.switch, None, update=True)
+        try:
+            waiter.get()
+        finally:
+            if timer is not None:
+                timer.close()
+            with contextlib.suppress(ValueError):  # whoever was woken is not in the list any more
+                self._waiters.remove(waiter)
+
+    def wake(self) -> None:
+        if self._in_callback:
+            self._woken = True
+        elif self._waiters:
+            self._reactor.loop.run_callback(self._switch)
+
+    def look(self, *, pause: bool) -> None:
+        if pause:  # nothing arrives while the hub cannot run
+            gevent.sleep(0)
+
+    def schedule(self, when: float) -> None:
+        if not self._closed:
+            self._reactor.schedule(self, when)
+
+    def on_deadline(self, now: float) -> None:
+        again = self._call_back(self._served.on_deadline, now)
+        if again is not None:
+            self.schedule(again)
+
+    def close(self, dispose: Callable[[], None]) -> None:
+        self._closed = True
+        self._reactor.deadlines.discard(self)
+        for watcher in (self._readable, self._writable):
+            watcher.stop()
+            watcher.close()
+        dispose()
+        self.wake()
+
+    def _on_readable(self) -> None:
+        self._call_back(self._served.on_readable)
+
+    def _on_writable(self) -> None:
+        self._call_back(self._served.on_writable)
+
+    def _call_back(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        """Call `method` in the hub, then let those who waited for it run: a switch, not a trip through the loop."""
+        self._in_callback = True
+        try:
+            return method(*arguments)
+        finally:
+            woken, self._in_callback, self._woken = self._woken, False, False
+            if woken:
+                self._switch()
+
+    def _switch(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.switch(None)

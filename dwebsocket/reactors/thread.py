@@ -1,0 +1,271 @@
+"""Threads as the reactor: who waits on a connection reads its socket; one background thread serves the busy ones.
+
+Handing every message from a background thread to the view's thread would cost twice what a read of its own does. So
+the background thread only sweeps over the connections that nobody waits on, a few times a second: their pings are
+answered, their closing handshakes noticed, and their deadlines kept, while the view computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from .base import Deadlines, Latch, Served
+
+T = TypeVar("T")
+
+SWEEP_SECONDS = 0.2
+
+_READ = select.POLLIN
+_WRITE = select.POLLOUT
+_READ_OR_GONE = ~_WRITE  # an error or a hang-up shows itself on the next read
+
+_reactor: ThreadReactor | None = None
+_reactor_lock = threading.Lock()
+
+
+def current() -> ThreadReactor:
+    """The reactor of this process; its thread starts with the first connection."""
+    global _reactor
+    with _reactor_lock:
+        if _reactor is None:
+            _reactor = ThreadReactor()
+        return _reactor
+
+
+def _forget() -> None:
+    """Threads do not survive a fork: the child begins anew."""
+    global _reactor, _reactor_lock
+    _reactor, _reactor_lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+class ThreadReactor:
+    """Serves all connections of this process from one background thread."""
+
+    def __init__(self) -> None:
+        self._links: set[ThreadLink] = set()
+        self._deadlines = Deadlines()
+        self._lock = threading.Lock()
+        self._earlier = threading.Event()  # something is due before the background thread would look again
+        self._thread: threading.Thread | None = None
+
+    def link(self, served: Served, descriptor: int) -> ThreadLink:
+        link = ThreadLink(self, served, descriptor)
+        with self._lock:
+            self._links.add(link)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="dwebsocket", daemon=True)
+                self._thread.start()
+        self._earlier.set()
+        return link
+
+    def is_home(self) -> bool:
+        return True
+
+    def run_home(self, function: Callable[[], T]) -> T:
+        return function()
+
+    def spawn(self, function: Callable[[], None], name: str) -> None:
+        threading.Thread(target=function, name=name, daemon=True).start()
+
+    def latch(self) -> Latch:
+        return threading.Event()
+
+    def schedule(self, link: ThreadLink, when: float) -> None:
+        with self._lock:
+            earliest = self._deadlines.add(link, when)
+        if earliest and when < time.monotonic() + SWEEP_SECONDS:
+            self._earlier.set()
+
+    def discard(self, link: ThreadLink) -> None:
+        with self._lock:
+            self._links.discard(link)
+            self._deadlines.discard(link)
+
+    def _run(self) -> None:
+        while True:
+            self._earlier.wait(self._seconds_to_next_round())
+            self._earlier.clear()
+            self._sweep()
+            now = time.monotonic()
+            with self._lock:
+                due = self._deadlines.pop_due(now)
+            for link in due:
+                link.on_deadline(now)
+
+    def _seconds_to_next_round(self) -> float | None:
+        with self._lock:
+            if not self._links:
+                return None
+            earliest = self._deadlines.earliest()
+        if earliest is None:
+            return SWEEP_SECONDS
+        return min(SWEEP_SECONDS, max(0.0, earliest - time.monotonic()))
+
+    def _sweep(self) -> None:
+        poll = select.poll()
+        busy = {}
+        with self._lock:
+            links = list(self._links)
+        for link in links:
+            if not link.polling and link.mask:
+                poll.register(link.descriptor, link.mask)
+                busy[link.descriptor] = link
+        # A descriptor that was closed meanwhile, or belongs to somebody else by now, costs a look at its link.
+        for descriptor, events in poll.poll(0) if busy else ():
+            busy[descriptor].serve(events)
+
+
+class ThreadLink:
+    """One connection's lock, and the threads that wait for it: one of them polls, the others wait for that one."""
+
+    def __init__(self, reactor: ThreadReactor, served: Served, descriptor: int) -> None:
+        self.lock = threading.Lock()
+        self.descriptor = descriptor
+        self.mask = 0
+        self.polling = False
+        self._reactor = reactor
+        self._served = served
+        self._changed = threading.Condition(self.lock)
+        self._waiting = 0
+        self._poll = select.poll()
+        self._wakeup: Wakeup | None = None
+        self._dispose: Callable[[], None] | None = None
+        self._closed = False
+
+    def watch(self, *, read: bool, write: bool) -> None:
+        mask = (_READ if read else 0) | (_WRITE if write else 0)
+        if mask != self.mask:
+            self.mask = mask
+            if self.polling:
+                self._interrupt()
+
+    def park(self, timeout_seconds: float | None) -> None:
+        if self._closed:
+            return
+        if self.polling:
+            self._waiting += 1
+            try:
+                self._changed.wait(timeout_seconds)
+            finally:
+                self._waiting -= 1
+            return
+        self.polling = True
+        try:
+            events = self._wait_for_socket(timeout_seconds)
+        finally:
+            self.polling = False
+            self._finish_close()
+        self._call_back(events)
+        if self._waiting:  # one of them takes over the polling
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        if self._waiting:
+            self._changed.notify_all()
+        if self.polling:
+            self._interrupt()
+
+    def look(self, *, pause: bool) -> None:
+        if not self.polling and not self._closed and self.mask:
+            self._served.on_readable()
+
+    def schedule(self, when: float) -> None:
+        if not self._closed:
+            self._reactor.schedule(self, when)
+
+    def on_deadline(self, now: float) -> None:
+        with self.lock:
+            if self._closed:
+                return
+            again = self._served.on_deadline(now)
+        if again is not None:
+            self._reactor.schedule(self, again)
+
+    def serve(self, events: int) -> None:
+        """What the sweep found: `events` on a connection that nobody was waiting on."""
+        with self.lock:
+            if not self.polling:
+                self._call_back(events)
+
+    def close(self, dispose: Callable[[], None]) -> None:
+        self._closed = True
+        self._dispose = dispose
+        self.mask = 0
+        self._reactor.discard(self)
+        self.wake()
+        self._finish_close()
+
+    def _wait_for_socket(self, timeout_seconds: float | None) -> int:
+        """What is ready on the socket; 0 when the time is over or `wake()` was called. The lock is free meanwhile."""
+        if self._wakeup is None:
+            self._wakeup = Wakeup()
+            self._poll.register(self._wakeup.descriptor, _READ)
+        if self.mask:
+            self._poll.register(self.descriptor, self.mask)
+        else:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(self.descriptor)
+        self.lock.release()
+        try:
+            ready = dict(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
+        finally:
+            self.lock.acquire()
+        if self._wakeup.descriptor in ready:
+            self._wakeup.clear()
+        return ready.get(self.descriptor, 0)
+
+    def _call_back(self, events: int) -> None:
+        if events & _READ_OR_GONE and not self._closed:
+            self._served.on_readable()
+        if events & _WRITE and not self._closed:
+            self._served.on_writable()
+
+    def _interrupt(self) -> None:
+        if self._wakeup is not None:
+            self._wakeup.set()
+
+    def _finish_close(self) -> None:
+        """Let go of the descriptors once the link is closed and nobody polls them."""
+        if self.polling or self._dispose is None:
+            return
+        dispose, self._dispose = self._dispose, None
+        dispose()
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
+
+
+class Wakeup:
+    """A descriptor that becomes readable on request, so that a thread in poll() can be woken."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "eventfd"):
+            self.descriptor = self._write_end = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:  # pragma: no cover (macOS)
+            self.descriptor, self._write_end = os.pipe()
+            os.set_blocking(self.descriptor, False)
+            os.set_blocking(self._write_end, False)
+
+    def set(self) -> None:
+        """Make it readable."""
+        with contextlib.suppress(BlockingIOError):  # it is so already
+            os.write(self._write_end, (1).to_bytes(8, "little"))
+
+    def clear(self) -> None:
+        """Make it wait again."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.descriptor, 4096)
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for descriptor in {self.descriptor, self._write_end}:
+            os.close(descriptor)

@@ -1,0 +1,41 @@
+"""Which WSGI server answers this request, and how to get at the socket of its connection.
+
+The only code that reads `environ`. A server is one small class and one line in the table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..protocol.exceptions import ServerNotSupported
+from .base import Server, Taken, handshake_request
+from .gevent import PyWSGI
+from .gunicorn import Gunicorn
+from .runserver import RunServer
+
+__all__ = ["SERVERS", "Server", "Taken", "find_server", "handshake_request"]
+
+#: The most specific first: the first that knows the request's environ serves it.
+SERVERS: tuple[type[Server], ...] = (Gunicorn, PyWSGI, RunServer)
+
+_WORKING = "gunicorn (sync, gthread and gevent workers), gevent's pywsgi, and Django's runserver"
+
+
+def find_server(environ: dict[str, Any]) -> Server:
+    """The server behind `environ`. ServerNotSupported (501) when it is none of ours."""
+    for server in SERVERS:
+        if (found := server.find(environ)) is not None:
+            return found
+    raise ServerNotSupported(
+        f"no WebSocket here: {server_name(environ)} does not hand out the socket of its connection;"
+        f" it works on {_WORKING}"
+    )
+
+
+def server_name(environ: dict[str, Any]) -> str:
+    """What the server calls itself."""
+    if "wsgi.input" not in environ:
+        return "the ASGI server"  # pragma: no cover
+    kind = type(environ["wsgi.input"])
+    software = environ.get("SERVER_SOFTWARE") or "this WSGI server"
+    return f"{software} (its wsgi.input is a {kind.__module__}.{kind.__qualname__})"

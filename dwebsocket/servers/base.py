@@ -1,0 +1,137 @@
+"""What all servers have in common: a socket, bytes already read from it, and two ways to take it over."""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import io
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..protocol.exceptions import ServerNotSupported
+from ..protocol.handshake import Request
+from ..reactors import reactor_for
+from ..reactors.base import Reactor
+
+_HEADER_PREFIX = "HTTP_"
+_OTHER_HEADERS = {"CONTENT_LENGTH": "content-length", "CONTENT_TYPE": "content-type"}
+
+
+def handshake_request(environ: dict[str, Any]) -> Request:
+    """The opening handshake in `environ`."""
+    headers = {
+        name[len(_HEADER_PREFIX) :].replace("_", "-").lower(): value
+        for name, value in environ.items()
+        if name.startswith(_HEADER_PREFIX)
+    }
+    headers.update({header: environ[name] for name, header in _OTHER_HEADERS.items() if environ.get(name)})
+    return Request(environ.get("REQUEST_METHOD", ""), environ.get("SERVER_PROTOCOL", ""), headers)
+
+
+class Taken(NamedTuple):
+    """A connection taken from its server: its `sock`, non-blocking; `early`, bytes the server had read already;
+    `dispose`, to be called once when it is over."""
+
+    sock: _socket.socket
+    early: bytes
+    dispose: Callable[[], None]
+
+
+class Server(ABC):
+    """One request's server, and the socket of its connection."""
+
+    def __init__(self, environ: dict[str, Any], sock: Any) -> None:
+        self.environ = environ
+        self.socket = sock
+        if isinstance(sock, ssl.SSLSocket):
+            raise ServerNotSupported("no WebSocket here: TLS must end in a proxy in front of this server")
+
+    @classmethod
+    def find(cls, environ: dict[str, Any]) -> Server | None:
+        """The server behind `environ` if it is this one."""
+        sock = cls.find_socket(environ)
+        return None if sock is None else cls(environ, sock)
+
+    @staticmethod
+    @abstractmethod
+    def find_socket(environ: dict[str, Any]) -> Any:
+        """The server's socket object for the connection; None when `environ` comes from another server."""
+
+    @abstractmethod
+    def buffered(self) -> bytes:
+        """The bytes behind the opening handshake that the server has already read; called once, never blocks."""
+
+    @property
+    def reactor(self) -> Reactor:
+        """What serves the connections of this server."""
+        return reactor_for(self.socket)
+
+    def detach(self) -> Taken:
+        """Take the live descriptor; the server's own socket object is left holding a dead end.
+
+        Every reference that the server holds then reads an end of stream and writes into a broken pipe, so it forgets
+        the connection. The number of the live descriptor does not change: event loops know it by that.
+        """
+        inner = self._inner()
+        family, kind, protocol = inner.family, inner.type, inner.proto
+        timeout = inner.gettimeout()
+        descriptor = _socket.socket.detach(inner)
+        live = _socket.socket(family, kind, protocol, fileno=descriptor)
+        dead, other_side = socket.socketpair()
+        other_side.close()
+        _socket.socket.__init__(inner, family, kind, protocol, fileno=dead.detach())
+        inner.settimeout(timeout)
+        live.setblocking(False)
+        _send_at_once(live)
+        # What reads now finds the server's buffer, then the dead end.
+        early = self.buffered()
+        self.environ["wsgi.input"] = io.BytesIO()  # the reader's buffer would live as long as the request
+        return Taken(live, early, live.close)
+
+    def attach(self) -> Taken:
+        """Use the server's own socket, which stays its property: at the end it is shut down, never closed."""
+        inner = self._inner()
+        timeout = self.socket.gettimeout()
+        self.socket.settimeout(0)
+        _send_at_once(inner)
+        early = self.buffered()
+
+        def dispose() -> None:
+            with contextlib.suppress(OSError):  # the peer may be gone
+                inner.shutdown(socket.SHUT_RDWR)
+            self.socket.settimeout(timeout)
+
+        return Taken(inner, early, dispose)
+
+    def _inner(self) -> Any:
+        """The object that owns the descriptor: gevent wraps it."""
+        return getattr(self.socket, "_sock", self.socket)
+
+
+class BufferedServer(Server):
+    """A server that reads requests through an io.BufferedReader around a SocketIO."""
+
+    @staticmethod
+    @abstractmethod
+    def find_reader(environ: dict[str, Any]) -> Any:
+        """The server's BufferedReader; anything else when `environ` comes from another server."""
+
+    @classmethod
+    def find_socket(cls, environ: dict[str, Any]) -> Any:
+        reader = cls.find_reader(environ)
+        if not isinstance(reader, io.BufferedReader) or not isinstance(reader.raw, socket.SocketIO):
+            return None
+        return getattr(reader.raw, "_sock", None)
+
+    def buffered(self) -> bytes:
+        reader = self.find_reader(self.environ)
+        # At most one read of the socket, which is non-blocking or a dead end by now.
+        return bytes(reader.read(len(reader.peek())))
+
+
+def _send_at_once(sock: Any) -> None:
+    with contextlib.suppress(OSError):  # a UNIX socket knows no such option
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,275 @@
+"""A Django request becomes a WebSocket: checked, handed to its view, and given back to Django as an ordinary response.
+
+The view outlives its request. It runs in a greenlet or thread of its own; Django's call of it returns as soon as the
+view has answered with HTTP, or has accepted. From then on the server has nothing to do with the connection any more.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import io
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import signals
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import connections
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
+from django.utils.http import is_same_domain
+from django.utils.log import log_response
+
+from . import conf
+from .connection import Connection
+from .protocol import handshake
+from .protocol.codes import CloseCode
+from .protocol.endpoint import Endpoint
+from .protocol.exceptions import HandshakeError, OriginForbidden, ServerNotSupported, WebSocketClosed
+from .protocol.handshake import Handshake, Headers
+from .reactors.base import Reactor
+from .servers import Server, find_server, handshake_request
+from .websocket import WebSocket
+
+logger = logging.getLogger("dwebsocket")
+origin_logger = logging.getLogger("django.security.WebSocketOrigin")
+
+View = Callable[..., HttpResponseBase | None]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Truth:
+    """True or False, as a value and as a call: `if request.is_websocket` and `if request.is_websocket()`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bool) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value
+
+    def __call__(self) -> bool:
+        return self._value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+
+_TRUTHS = {value: Truth(value) for value in (False, True)}
+
+
+def prepare(request: HttpRequest) -> bool:
+    """Give the request `is_websocket` and `websocket`, once; whether it asks to become a WebSocket."""
+    if not hasattr(request, "is_websocket"):
+        asked = handshake.is_websocket(handshake_request(request.META))
+        request.is_websocket = _TRUTHS[asked]  # type: ignore[attr-defined]
+        request.websocket = None  # type: ignore[attr-defined]
+    return bool(request.is_websocket)  # type: ignore[attr-defined]
+
+
+def upgrade(
+    request: HttpRequest, view: View, args: tuple[Any, ...], kwargs: dict[str, Any], given: dict[str, Any]
+) -> HttpResponseBase:
+    """The response of `view` to a request that asks for a WebSocket: its own where it refuses, else the inert 101.
+
+    `given` are the options of the view's decorator.
+    """
+    options = conf.options(given)
+    try:
+        opening = handshake.read(handshake_request(request.META))
+        check_origin(request, options)
+        server = find_server(request.META)
+    except HandshakeError as error:
+        return refuse(request, error)
+    session = Session(request, opening, server, options)
+    return session.run(functools.partial(view, request, *args, **kwargs))
+
+
+def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
+    """The HTTP answer of a handshake that cannot succeed: a status and a sentence, and one line in the log."""
+    response = HttpResponse(f"{error}\n", status=error.status_code, headers=error.headers, content_type="text/plain")
+    log, level = _LOGS.get(type(error), (logging.getLogger("django.request"), "warning"))
+    log_response(
+        "%s: %s (%s)", response.reason_phrase, request.path, error, response=response, request=request, logger=log,
+        level=level,
+    )  # fmt: skip
+    return response
+
+
+_LOGS = {
+    OriginForbidden: (origin_logger, "warning"),
+    ServerNotSupported: (logger, "error"),
+}
+
+
+def check_origin(request: HttpRequest, options: conf.Options) -> None:
+    """OriginForbidden where the page that opens the WebSocket belongs to another site (RFC 6455, 10.2).
+
+    A browser always says the origin; a client that says none is no browser, and is let in unless `require_origin`.
+    """
+    host = request.get_host()  # enforces ALLOWED_HOSTS
+    origin = request.META.get("HTTP_ORIGIN")
+    if origin is None and not options.require_origin:
+        return
+    if origin is None:
+        raise OriginForbidden(f"no Origin for host {host!r}, and WEBSOCKET_REQUIRE_ORIGIN is set")
+    trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
+    own = f"{request.scheme}://{host}"
+    if not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
+        raise OriginForbidden(
+            f"origin {origin!r} is not allowed for host {host!r}:"
+            " add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS"
+        )
+
+
+def _origin_matches(origin: str, allowed: str) -> bool:
+    if allowed == "*":
+        return True
+    try:
+        theirs, ours = urlsplit(origin.lower()), urlsplit(allowed.lower())
+        theirs_port = theirs.port or _DEFAULT_PORTS.get(theirs.scheme)
+        ours_port = ours.port or _DEFAULT_PORTS.get(ours.scheme)
+    except ValueError:  # no URL at all
+        return False
+    if not theirs.hostname or not ours.hostname or theirs.scheme != ours.scheme or theirs_port != ours_port:
+        return False
+    pattern = ours.hostname[1:] if ours.hostname.startswith("*.") else ours.hostname
+    return is_same_domain(theirs.hostname, pattern)
+
+
+class SwitchingProtocols(HttpResponse):
+    """What Django and the server get to see of a WebSocket: an empty 101 that closes itself, exactly once.
+
+    It is never sent: by then the server writes into a dead end. Some servers forget to close a response that they
+    could not send; `request_finished` must fire all the same, or the request's database connection stays open.
+    """
+
+    status_code = 101
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.close()
+        return iter(())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+
+
+class Session:
+    """One WebSocket request: its view, and how it ends."""
+
+    def __init__(self, request: HttpRequest, opening: Handshake, server: Server, options: conf.Options) -> None:
+        self._request = request
+        self._opening = opening
+        self._server = server
+        self._options = options
+        self._reactor: Reactor = server.reactor
+        self._answered = self._reactor.latch()  # the view has accepted, or has answered with HTTP
+        self._connection: Connection | None = None
+        self._response: HttpResponseBase | None = None
+        self._error: BaseException | None = None
+        self._abandoned = False
+        self._websocket: WebSocket = conf.websocket_class()(self._accept, json_encoder=DjangoJSONEncoder)
+        request.websocket = self._websocket  # type: ignore[attr-defined]
+
+    def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
+        """What Django gets: the view's own response or exception if it did not accept, else the inert 101."""
+        if self._options.detach:
+            context = contextvars.copy_context()
+            run = functools.partial(context.run, self._run_detached, view)
+            self._reactor.spawn(run, f"websocket {self._request.path}")
+            self._wait_for_answer()
+        else:
+            self._run_view(view)
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                del self._error  # the traceback would hold us, and we it
+        return self._response if self._response is not None else SwitchingProtocols()
+
+    def _wait_for_answer(self) -> None:
+        try:
+            self._answered.wait()
+        except BaseException:  # the server stops the request: GreenletExit, SystemExit
+            self._abandoned = self._connection is None
+            raise
+
+    def _run_detached(self, view: Callable[[], HttpResponseBase | None]) -> None:
+        try:
+            self._run_view(view)
+        finally:
+            self._answered.set()
+            connections.close_all()  # those of this thread or greenlet: nobody else will
+
+    def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
+        """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
+        try:
+            response = view()
+            if self._connection is None:
+                self._answer(response)
+        except BaseException as error:
+            self._end_by(error)
+        finally:
+            if self._connection is not None:
+                self._connection.finish()
+
+    def _answer(self, response: HttpResponseBase | None) -> None:
+        if response is not None:
+            self._response = response
+        elif self._websocket.closed:
+            self._response = HttpResponseForbidden()
+        else:
+            self._websocket.accept()
+
+    def _end_by(self, error: BaseException) -> None:
+        connection = self._connection
+        if connection is None:
+            self._error = error
+        elif not isinstance(error, Exception):  # GreenletExit, SystemExit: the server stops
+            connection.close(CloseCode.GOING_AWAY)
+            if not self._options.detach:
+                self._error = error
+        elif not (isinstance(error, WebSocketClosed) and error.websocket is self._websocket):
+            report(self._request, error)
+            connection.fail(CloseCode.INTERNAL_ERROR)
+
+    def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
+        if not self._reactor.is_home():
+            return self._reactor.run_home(functools.partial(self._accept, subprotocol, headers))
+        if self._abandoned:
+            raise WebSocketClosed(CloseCode.GOING_AWAY, "the server stopped the request")
+        if subprotocol is None:
+            subprotocol = handshake.choose_subprotocol(self._opening.subprotocols, self._options.subprotocols)
+        response = self._opening.response(subprotocol, headers)
+        taken = self._server.detach() if self._options.detach else self._server.attach()
+        limits = self._options.limits
+        endpoint = Endpoint(max_message_size=limits.max_message_size)
+        connection = Connection(
+            taken.sock, self._reactor, endpoint=endpoint, limits=limits, dispose=taken.dispose
+        )  # fmt: skip
+        self._websocket.subprotocol = subprotocol
+        self._connection = connection
+        connection.open(response, taken.early)
+        if self._options.detach:
+            self._forget_server()
+        self._answered.set()
+        return connection
+
+    def _forget_server(self) -> None:
+        """Let go of what only the request needed: it would live as long as the view."""
+        self._request._stream = io.BytesIO()
+        del self._server
+
+
+def report(request: HttpRequest, error: Exception) -> None:
+    """Report an exception of a view that has accepted as Django reports any: the signal, then `django.request`."""
+    signals.got_request_exception.send(sender=None, request=request)
+    log_response(
+        "%s: %s", "Internal Server Error", request.path,
+        response=HttpResponse(status=500), request=request, exception=error,
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""The verbs a view calls."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from .connection import Connection
+from .protocol.codes import CloseCode
+from .protocol.endpoint import State
+from .protocol.exceptions import WebSocketClosed
+from .protocol.frames import Close
+from .protocol.handshake import Headers
+from .protocol.messages import Message
+
+T = TypeVar("T")
+
+#: Sends the 101 with a subprotocol and headers, and gives the open connection.
+Accept = Callable[[str | None, Headers | None], Connection]
+
+_REFUSED = "the opening handshake was refused"
+
+
+class WebSocket:
+    """A WebSocket as a view sees it (`request.websocket`).
+
+    The opening handshake is answered by `accept()`, or by the first verb that needs the connection. Until then the
+    view can still refuse: by returning an HttpResponse, by raising Http404 or PermissionDenied, or by `close()`.
+
+    Every method may be called from any thread or greenlet.
+    """
+
+    def __init__(self, accept: Accept, *, json_encoder: type[json.JSONEncoder] = json.JSONEncoder) -> None:
+        self.subprotocol: str | None = None
+        self._accept: Accept | None = accept
+        self._accepting = threading.Lock()
+        self._connection: Connection | None = None
+        self._json_encoder = json_encoder
+        self._refusal: Close | None = None
+
+    def __iter__(self) -> Iterator[Message]:
+        """Every message until the connection closes; then it simply ends."""
+        while (message := self.wait()) is not None:
+            yield message
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.name}>"
+
+    def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
+        """Complete the opening handshake now: the 101 is sent, and the connection is open (RFC 6455, 4.2.2).
+
+        `subprotocol` must be one that the client offered; without it the first of the configured ones that the client
+        offered is chosen. `headers` are added to the 101. Only the first call does something.
+
+        ValueError for a subprotocol that was not offered or a header that cannot be set: nothing has been sent then.
+        WebSocketClosed after `close()`.
+        """
+        with self._accepting:
+            if self._refusal is not None:
+                raise self._closed_error(self._refusal.code, self._refusal.reason)
+            if self._accept is not None:
+                self._connection = self._accept(subprotocol, headers)
+                self._accept = None
+
+    def wait(self, timeout: float | None = None) -> Message | None:
+        """The next message: str for text, bytes for binary.
+
+        None once the connection is closed, or when `timeout` seconds have passed (`closed` tells which). Without a
+        timeout it blocks for ever.
+        """
+        connection = self._open()
+        return None if connection is None else connection.receive(timeout)
+
+    def read(self, fallback: T | None = None) -> Message | T | None:
+        """The next message if one is here, else `fallback`. Never blocks."""
+        message = self.wait(0)
+        return fallback if message is None else message
+
+    def has_messages(self) -> bool:
+        """Whether a complete message is waiting. Never blocks."""
+        return self.count_messages() > 0
+
+    def count_messages(self) -> int:
+        """How many complete messages are waiting. Never blocks."""
+        connection = self._open()
+        return 0 if connection is None else connection.waiting()
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send `message`: str as text, bytes-like as binary. Messages of several senders never mix.
+
+        Blocks while the peer is slow. TypeError for anything else; WebSocketClosed when the connection is closed;
+        SendTimeout, which is one too, when the peer does not read for `send_timeout` seconds.
+        """
+        if not isinstance(message, (str, bytes)):
+            if not isinstance(message, (bytearray, memoryview)):
+                raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
+            message = bytes(message)
+        self._send(message)
+
+    def wait_json(self, timeout: float | None = None) -> Any:
+        """The next message, decoded from JSON; None as for `wait()`. A message that is no JSON closes with 1007."""
+        message = self.wait(timeout)
+        if message is None:
+            return None
+        try:
+            return json.loads(message)
+        except ValueError:
+            self._fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
+            return None
+
+    def send_json(self, obj: Any) -> None:
+        """Send `obj` as JSON text, encoded as Django does it (dates, decimals, UUIDs). Errors as for `send()`."""
+        self.send(json.dumps(obj, cls=self._json_encoder))
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin the closing handshake (RFC 6455, 7.1.2); before the 101, refuse it with 403. Does not block.
+
+        ValueError for a code that may not be sent (1000 to 1003, 1007 to 1014 and 3000 to 4999 may), or a reason of
+        more than 123 bytes in UTF-8. Only the first call does something.
+        """
+        close = Close(code, reason)
+        close.serialize()
+        with self._accepting:
+            if self._connection is None:
+                self._refusal = self._refusal or close
+                return
+        self._connection.close(code, reason)
+
+    def is_closed(self) -> bool:
+        """The same as `closed`."""
+        return self.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over: the peer is gone, or we closed, and no message is left to be read."""
+        return self._connection.closed if self._connection is not None else self._refusal is not None
+
+    @property
+    def state(self) -> State:
+        """Where the connection stands; `State.CONNECTING` until the 101 has been sent."""
+        if self._connection is not None:
+            return self._connection.endpoint.state
+        return State.CONNECTING if self._refusal is None else State.CLOSED
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the Close frame that began the end; 1005 if it had none, 1006 if there was no such frame."""
+        if self._connection is not None:
+            return self._connection.endpoint.close_code
+        return None if self._refusal is None else self._refusal.code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with `close_code`, or a description of what ended the connection; "" before."""
+        if self._connection is not None:
+            return self._connection.endpoint.close_reason
+        return "" if self._refusal is None else self._refusal.reason
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds between the last ping that was answered and its pong; None before the first."""
+        return None if self._connection is None else self._connection.latency
+
+    def _open(self) -> Connection | None:
+        """The connection, opened if it is not yet; None when it was refused."""
+        if self._connection is None:
+            if self._refusal is not None:
+                return None
+            self.accept()
+        return self._connection
+
+    def _send(self, message: Message) -> None:
+        connection = self._open()
+        if connection is None:
+            raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, _REFUSED)
+        try:
+            connection.send(message)
+        except WebSocketClosed as error:
+            error.websocket = self
+            raise
+
+    def _fail(self, code: int, reason: str) -> None:
+        if self._connection is not None:
+            self._connection.fail(code, reason)
+
+    def _closed_error(self, code: int, reason: str) -> WebSocketClosed:
+        error = WebSocketClosed(code, reason)
+        error.websocket = self
+        return error
