@@ -192,9 +192,10 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether the peer is gone, or we are, and nothing is left to be taken."""
+        """Whether the end has come: ours, or the peer's with nothing before it left to be taken."""
         self.look()
-        return self.endpoint.state is not State.OPEN and not self._inbox
+        state = self.endpoint.state
+        return state is not State.OPEN and (state is not State.ENDING or not self._inbox)
 
     @at_home
     def look(self) -> None:

@@ -1,0 +1,38 @@
+"""Sets Django up once, and lets nothing be skipped in CI."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("dwebsocket", deadline=None)  # a busy machine is no bug
+settings.load_profile("dwebsocket")
+
+
+def pytest_configure(config):
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
+
+    import django
+    from django.test.utils import setup_test_environment
+
+    django.setup()
+    setup_test_environment()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return fail_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return fail_if_skipped((yield))
+
+
+def fail_if_skipped(report):
+    """In CI everything is installed, so a skip there is a test that nobody runs."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        _path, _line, reason = report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason} (in CI a skip is a failure)"
+    return report

@@ -1,0 +1,187 @@
+"""Connections over one end of a socket, a hand-written peer at the other, on either reactor.
+
+gevent has a hub per thread, so its side lives in a thread of its own: nothing is monkey-patched here. What a test
+wants to happen where a view would run, it hands to ``Home.start`` (a greenlet or thread, as the reactor has it) or
+to ``Home.do``, which waits for the result.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import gevent
+import gevent.event
+
+from dwebsocket.connection import Connection, Limits
+from dwebsocket.protocol.endpoint import Endpoint
+from dwebsocket.reactors import gevent as gevent_reactor
+from dwebsocket.reactors import thread as thread_reactor
+from dwebsocket.reactors.base import Reactor
+from tests.peer import Peer
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 10.0
+
+
+def until(condition: Callable[[], T | None], wanted: str = "the condition") -> T:
+    """What ``condition`` returns once that is true, for what comes about in its own time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited in vain for {wanted}"
+        time.sleep(0.005)
+    return result
+
+
+def run(future: Future[T], function: Callable[..., T], *arguments: Any) -> None:
+    """Let ``future`` hold the outcome of ``function``."""
+    try:
+        future.set_result(function(*arguments))
+    except BaseException as error:
+        future.set_exception(error)
+
+
+class Threads:
+    """Where the connections of threads live: everywhere."""
+
+    name = "thread"
+
+    @property
+    def reactor(self) -> Reactor:
+        return thread_reactor.current()
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run ``function`` in a thread of its own."""
+        future: Future[T] = Future()
+        threading.Thread(target=run, args=(future, function, *arguments), daemon=True).start()
+        return future
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        return self.start(function, *arguments).result(PATIENCE_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep as a view of this kind sleeps."""
+        time.sleep(seconds)
+
+
+class Hub:
+    """Where the connections of one gevent hub live: the thread that runs it."""
+
+    name = "gevent"
+
+    def __init__(self) -> None:
+        self.errors: list[Any] = []
+        ready: Future[Reactor] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="hub", daemon=True)
+        self._thread.start()
+        self.reactor = ready.result(PATIENCE_SECONDS)
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Run ``function`` in a greenlet of its own."""
+        future: Future[T] = Future()
+        self._loop.run_callback_threadsafe(gevent.spawn, run, future, function, *arguments)
+        return future
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        return self.start(function, *arguments).result(PATIENCE_SECONDS)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep as a view of this kind sleeps."""
+        gevent.sleep(seconds)
+
+    def stop(self) -> None:
+        self._loop.run_callback_threadsafe(self._stopped.set)
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive()
+
+    def _run(self, ready: Future[Reactor]) -> None:
+        hub = gevent.get_hub()
+        hub.handle_error = lambda *error: self.errors.append(error)
+        self._loop = hub.loop
+        self._stopped = gevent.event.Event()
+        ready.set_result(gevent_reactor.current())
+        keep_alive = self._loop.timer(1, 1)  # a hub with nothing to wait for takes that for a deadlock
+        keep_alive.start(lambda: None)
+        self._stopped.wait()
+        keep_alive.close()
+        hub.destroy()
+
+
+Home = Threads | Hub
+
+
+@dataclass
+class Link:
+    """A connection, its peer, and what became of its socket."""
+
+    home: Home
+    connection: Connection
+    peer: Peer
+    sock: socket.socket
+    disposals: list[int] = field(default_factory=list)
+
+    def do(self, verb: str, *arguments: Any) -> Any:
+        """What the connection's ``verb`` returns, called where a view would call it."""
+        return self.home.do(getattr(self.connection, verb), *arguments)
+
+    def start(self, verb: str, *arguments: Any) -> Future[Any]:
+        return self.home.start(getattr(self.connection, verb), *arguments)
+
+    @property
+    def closed(self) -> bool:
+        return self.home.do(lambda: self.connection.closed)
+
+    def until_closed(self) -> None:
+        until(lambda: self.closed, "the end of the connection")
+
+    def until_disposed(self) -> None:
+        until(lambda: self.disposals, "the disposal of the socket")
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a TCP connection, which can be reset."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    return server, client
+
+
+def connect(
+    home: Home,
+    *,
+    response: bytes = b"",
+    early: bytes = b"",
+    tcp: bool = False,
+    reactor: Reactor | None = None,
+    **limits: Any,
+) -> Link:
+    """A connection that is open, and its peer."""
+    server, client = tcp_pair() if tcp else socket.socketpair()
+    server.setblocking(False)
+    disposals: list[int] = []
+
+    def dispose() -> None:
+        disposals.append(server.fileno())
+        server.close()
+
+    def open_connection() -> Connection:
+        chosen = Limits(**limits)
+        endpoint = Endpoint(max_message_size=chosen.max_message_size)
+        connection = Connection(
+            server, reactor or home.reactor, endpoint=endpoint, limits=chosen, dispose=dispose
+        )  # fmt: skip
+        connection.open(response, early)
+        return connection
+
+    return Link(home, home.do(open_connection), Peer.over(client), server, disposals)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

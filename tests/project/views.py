@@ -1,0 +1,299 @@
+"""The views that the tests with real servers talk to. ``?note=NAME`` names the file a view leaves a note in."""
+
+import os
+import threading
+import time
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.db import connection
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from dwebsocket import accept_websocket, require_websocket
+
+MIB = 1 << 20
+PATIENCE_SECONDS = 20
+
+
+def leave_note(request: HttpRequest, text: str) -> None:
+    """Append a line to the file that the request names, for a test that waits for it."""
+    if name := request.GET.get("note"):
+        with open(settings.NOTES / name, "a") as notes:
+            notes.write(text + "\n")
+
+
+def sleep_until_woken(request: HttpRequest) -> None:
+    """Return when the test has made the file ``NAME.wake``, without touching the WebSocket meanwhile."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (settings.NOTES / f"{request.GET['note']}.wake").exists():
+        assert time.monotonic() < deadline, "nobody woke the view"
+        time.sleep(0.01)
+
+
+# Plain HTTP
+
+
+def plain(request):
+    return HttpResponse("plain", content_type="text/plain")
+
+
+def pid(request):
+    return HttpResponse(str(os.getpid()))
+
+
+@accept_websocket
+def session(request):
+    """Over HTTP: keep ``?colour=`` in the session. Over a WebSocket: send it back."""
+    if request.is_websocket():
+        request.websocket.send(request.session.get("colour", "none"))
+        return None
+    request.session["colour"] = request.GET["colour"]
+    return HttpResponse("kept")
+
+
+# Echoes
+
+
+@accept_websocket
+def echo(request):
+    if not request.is_websocket():
+        return HttpResponse("echo over HTTP")
+    try:
+        for message in request.websocket:
+            request.websocket.send(message)
+    finally:
+        leave_note(request, "finally")
+
+
+@require_websocket
+def echo_once(request):
+    message = request.websocket.wait()
+    request.websocket.send(message)
+
+
+@require_websocket
+def echo_by_read(request):
+    websocket = request.websocket
+    while not websocket.closed:
+        if websocket.has_messages():
+            websocket.send(websocket.read())
+        else:
+            time.sleep(0.005)
+
+
+@require_websocket(max_message_size=16 * MIB)
+def echo_big(request):
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@require_websocket(detach=False)
+def echo_attached(request):
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@method_decorator(accept_websocket, name="dispatch")
+class EchoByClass(View):
+    def get(self, request):
+        if not request.is_websocket:
+            return HttpResponse("echo over HTTP")
+        for message in request.websocket:
+            request.websocket.send(message)
+
+
+def undecorated(request):
+    if not request.is_websocket:
+        return HttpResponse("echo over HTTP")
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+# Verbs
+
+
+@require_websocket
+def count(request):
+    """Once three messages wait: send how many there are, then each of them, then what ``read`` falls back to."""
+    websocket = request.websocket
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while websocket.count_messages() < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    websocket.send(str(websocket.count_messages()))
+    while websocket.has_messages():
+        websocket.send(websocket.read())
+    websocket.send(websocket.read("nothing"))
+
+
+@require_websocket
+def json(request):
+    request.websocket.send_json({"got": request.websocket.wait_json()})
+
+
+@require_websocket
+def wait_a_moment(request):
+    message = request.websocket.wait(timeout=0.05)
+    request.websocket.send(f"{message} {request.websocket.closed}")
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@require_websocket(subprotocols=["chat.v2", "chat.v1"])
+def subprotocol(request):
+    request.websocket.accept()
+    request.websocket.send(str(request.websocket.subprotocol))
+
+
+@require_websocket
+def database(request):
+    for message in request.websocket:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT UPPER(%s)", [message])
+            request.websocket.send(cursor.fetchone()[0])
+
+
+# Endings
+
+
+@require_websocket
+def unused(request):
+    return None
+
+
+@require_websocket
+def accept_only(request):
+    request.websocket.accept(headers={"X-Greeting": "hello"})
+
+
+@require_websocket
+def close(request):
+    """Wait for one message, then close with ``?code=`` and ``?reason=``."""
+    request.websocket.wait()
+    request.websocket.close(int(request.GET["code"]), request.GET.get("reason", ""))
+    leave_note(request, f"{request.websocket.closed} {request.websocket.close_code}")
+
+
+# Views that do not wait for messages
+
+
+@require_websocket
+def push(request):
+    for number in range(int(request.GET["count"])):
+        request.websocket.send(str(number))
+
+
+@require_websocket
+def push_for_ever(request):
+    try:
+        while True:
+            request.websocket.send("tick")
+            time.sleep(0.02)
+    finally:
+        leave_note(request, "finally")
+
+
+@require_websocket(send_timeout=0.5, close_timeout=0.5)
+def flood(request):
+    try:
+        while True:
+            request.websocket.send(bytes(1 << 16))
+    finally:
+        leave_note(request, "finally")
+
+
+THREADS, MESSAGES_EACH = 8, 50
+
+
+def message_of(thread: int, number: int) -> str:
+    """A message whose every character says which thread sent it, from a few bytes to some frames' worth of segments."""
+    return f"{thread} {number} " + chr(ord("a") + thread) * (thread * number * 37)
+
+
+@require_websocket
+def threads(request):
+    request.websocket.accept()
+
+    def send_all(thread):
+        for number in range(MESSAGES_EACH):
+            request.websocket.send(message_of(thread, number))
+
+    senders = [threading.Thread(target=send_all, args=[thread]) for thread in range(THREADS)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+
+
+@require_websocket
+def sleepy(request):
+    request.websocket.send("asleep")
+    sleep_until_woken(request)
+    request.websocket.send("awake")
+
+
+@require_websocket
+def watch_closed(request):
+    """Never read; leave a note once ``closed`` is true."""
+    request.websocket.accept()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not request.websocket.closed and time.monotonic() < deadline:
+        time.sleep(0.005)
+    leave_note(request, f"{request.websocket.closed} {request.websocket.close_code}")
+
+
+@require_websocket(ping_interval=0.2, ping_timeout=0.3, close_timeout=0.5)
+def pinged(request):
+    try:
+        for message in request.websocket:
+            request.websocket.send(message)
+    finally:
+        leave_note(request, "finally")
+
+
+@require_websocket(ping_interval=0.2, ping_timeout=0.3, close_timeout=0.5)
+def pinged_asleep(request):
+    request.websocket.accept()
+    sleep_until_woken(request)
+
+
+# Errors and refusals
+
+
+@require_websocket
+def raise_before(request):
+    raise RuntimeError("before the accept")
+
+
+@require_websocket
+def raise_after(request):
+    request.websocket.send("accepted")
+    raise RuntimeError("after the accept")
+
+
+@require_websocket
+def refuse_custom(request):
+    return HttpResponse("no seat left", status=402, headers={"X-Seats": "0"})
+
+
+@require_websocket
+def refuse_not_found(request):
+    raise Http404("no such room")
+
+
+@require_websocket
+def refuse_forbidden(request):
+    raise PermissionDenied("not for you")
+
+
+@login_required
+@require_websocket
+def refuse_login(request):
+    request.websocket.send("secret")
+
+
+@require_websocket
+def refuse_close(request):
+    request.websocket.close()

@@ -1,0 +1,32 @@
+"""Each real server once per session, detached and attached; after every test its log must be quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.servers import KINDS, Server, assert_quiet, running
+
+MODES = {"detached": True, "attached": False}
+
+
+@pytest.fixture(scope="session", params=[(name, mode) for mode in MODES for name in KINDS], ids="-".join)
+def running_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    name, mode = request.param
+    with running(name, tmp_path_factory.mktemp(f"{name}-{mode}"), WEBSOCKET_DETACH=MODES[mode]) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: Server) -> Iterator[Server]:
+    """A running server. Whatever it logs that the test did not ask for with ``expect_log`` must be harmless."""
+    yield running_server
+    assert_quiet(running_server.take_news())
+
+
+@pytest.fixture
+def note() -> str:
+    """A name for a note that no other test uses."""
+    return uuid4().hex

@@ -1,0 +1,199 @@
+"""The WSGI servers that the tests talk to, each started as a process of its own on a port of the kernel's choice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.peer import Headers, Peer, Response
+from tests.project import gunicorn_conf
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_SECONDS = 20.0
+MANY = 20
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+
+# A line of a log that says something went wrong: of Python, of our LOGGING, of gunicorn, of wsgiref.
+TROUBLE = re.compile(
+    r"Traceback|Bad file descriptor|Exception ignored|Broken pipe"
+    r"|^(WARNING|ERROR|CRITICAL) |\[(WARNING|ERROR|CRITICAL)\]|\bcode \d{3}, message",
+    re.MULTILINE,
+)
+
+# The lines of one log record behind its first: a traceback, for instance.
+REST_OF_RECORD = r".*\n(?:(?!(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) |access: |\[|127\.0\.0\.1 ).*\n)*"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to start and stop one WSGI server, and what it can do."""
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    stop_signal: signal.Signals = signal.SIGTERM
+    keeps_alive: bool = True  # serves a second HTTP request on the same connection
+    attached_at_once: int = MANY  # attached WebSockets it can hold at the same time, as far as the tests ask
+    worker_timeout: float = 0  # seconds after which it kills a worker that does not come back
+
+
+def runserver(*arguments: str, **facts: Any) -> Kind:
+    options = ("runserver", "127.0.0.1:0", "--noreload", *arguments)
+    return Kind("tests.project.manage", options, stop_signal=signal.SIGINT, **facts)
+
+
+def gunicorn(worker: str, *arguments: str, **facts: Any) -> Kind:
+    options = ("tests.project.wsgi", "--config=tests/project/gunicorn_conf.py", f"--worker-class={worker}", *arguments)
+    return Kind("gunicorn", options, worker_timeout=gunicorn_conf.timeout, **facts)
+
+
+KINDS = {
+    "runserver": runserver(environment={"DJANGO_DEBUG": "1"}),
+    "runserver-nothreading": runserver("--nothreading", keeps_alive=False, attached_at_once=1),
+    "pywsgi": Kind("tests.project.pywsgi"),
+    "gunicorn-sync": gunicorn("sync", keeps_alive=False, attached_at_once=1),
+    "gunicorn-gthread": gunicorn("gthread", "--threads=2", attached_at_once=2),
+    "gunicorn-gevent": gunicorn("gevent"),
+}
+
+
+class Server:
+    """One running server. Its log is read from a mark on, which moves as a test takes what it expected."""
+
+    def __init__(self, kind: Kind, directory: Path, *, middleware: bool = True, **settings: Any) -> None:
+        self.kind = kind
+        self.notes = directory / "notes"
+        self.notes.mkdir()
+        self.log_file = directory / "log"
+        self.mark = 0
+        environment = {
+            **os.environ,
+            **kind.environment,
+            **{name: json.dumps(value) for name, value in settings.items()},
+            "DJANGO_SETTINGS_MODULE": "tests.project.settings",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "PYTHONUNBUFFERED": "1",
+            "TEST_NOTES": str(self.notes),
+            "TEST_WEBSOCKET_MIDDLEWARE": str(int(middleware)),
+        }
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", kind.module, *kind.arguments],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.at_once = MANY if settings.get("WEBSOCKET_DETACH", True) else kind.attached_at_once
+
+    def wait_until_up(self) -> None:
+        self.host = "127.0.0.1"
+        self.port = int(self.until(lambda: ADDRESS.search(self.log()), "the port").group(1))
+        self.worker_pid = int(self.get("/pid/").body)
+
+    # HTTP and WebSockets
+
+    def peer(self, timeout: float = Peer.timeout) -> Peer:
+        return Peer(self.host, self.port, timeout)
+
+    def connect(self, path: str = "/echo/", headers: Headers | None = None, early: bytes = b"") -> Peer:
+        return self.peer().connect(path, headers, early)
+
+    def url(self, path: str = "/echo/") -> str:
+        return f"ws://{self.host}:{self.port}{path}"
+
+    def get(self, path: str, headers: Headers | None = None) -> Response:
+        with self.peer() as peer:
+            return peer.http(path, {"Connection": "close", **(headers or {})})
+
+    # What the process does
+
+    def until(self, condition: Callable[[], T | None], wanted: str) -> T:
+        """What ``condition`` returns once that is true, for a condition that comes about in its own time."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (result := condition()):
+            assert self.process.poll() is None, f"the server has ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"waited in vain for {wanted}; new in the log:\n{self.news()}"
+            time.sleep(0.01)
+        return result
+
+    def file_descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
+
+    def note(self, name: str) -> str:
+        """What the view left under ``?note=NAME``, once it has."""
+        path = self.notes / name
+        return self.until(lambda: path.exists() and path.read_text(), f"the note {name}").strip()
+
+    def wake(self, name: str) -> None:
+        """Let the view that sleeps under ``?note=NAME`` go on."""
+        (self.notes / f"{name}.wake").touch()
+
+    # The log
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def news(self) -> str:
+        """The log from the mark on."""
+        return self.log()[self.mark :]
+
+    def expect_log(self, pattern: str) -> str:
+        """The log from the mark to the end of the record that matches, once it is there. The mark moves behind it."""
+        regex = re.compile(pattern + REST_OF_RECORD)
+        end = self.until(lambda: regex.search(self.news()), f"the log line {pattern!r}").end()
+        log = self.news()[:end]
+        self.mark += end
+        return log
+
+    def take_news(self) -> str:
+        """The log from the mark to its end. The mark moves there."""
+        news = self.news()
+        self.mark += len(news)
+        return news
+
+    def stop(self) -> str:
+        """End the process as an operator would, which lets its exit functions run; the whole log comes back."""
+        if self.process.poll() is None:
+            self.process.send_signal(self.kind.stop_signal)
+        try:
+            self.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the server did not stop:\n{self.log()}") from None
+        return self.log()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def running(name: str, directory: Path, **options: Any) -> Iterator[Server]:
+    """A server of ``KINDS`` with settings of its own, stopped at the end, when its log must be quiet."""
+    server = Server(KINDS[name], directory, **options)
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        server.stop()
+    assert_quiet(server.news())
+
+
+def assert_quiet(log: str) -> None:
+    """Fail if a log holds a traceback or a line of level WARNING or higher."""
+    found = TROUBLE.search(log)
+    assert found is None, f"{found.group()!r} in the log:\n{log}"
