@@ -1,13 +1,13 @@
 """WebSockets for ordinary, synchronous Django views.
 
-    from dwebsocket import accept_websocket
+from dwebsocket import accept_websocket
 
-    @accept_websocket
-    def echo(request):
-        if not request.is_websocket():
-            return render(request, "echo.html")
-        for message in request.websocket:
-            request.websocket.send(message)
+@accept_websocket
+def echo(request):
+    if not request.is_websocket():
+        return render(request, "echo.html")
+    for message in request.websocket:
+        request.websocket.send(message)
 """
 
 from .decorators import accept_websocket, require_websocket

@@ -11,4 +11,4 @@ class DwebsocketConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks."""
-        from . import checks  # noqa: F401, PLC0415
+        from . import checks  # noqa: F401

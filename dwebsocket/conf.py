@@ -5,6 +5,7 @@ They are read when they are needed, so `override_settings` works and importing t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ def _is_list_of(value: Any, accepts: Callable[[str], bool] = bool) -> bool:
 
 
 def _is_positive(value: Any, *types: type) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool) and value > 0  # type: ignore[operator]
+    return isinstance(value, types) and not isinstance(value, bool) and 0 < value < math.inf  # type: ignore[operator]
 
 
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
@@ -123,8 +124,6 @@ def check_view_options(given: Mapping[str, Any]) -> None:
 
 def options(given: Mapping[str, Any]) -> Options:
     """The options of one connection: what its view was `given`, else the settings."""
-    chosen = {
-        name.lower(): given[option] if option in given else get(name) for option, name in VIEW_OPTIONS.items()
-    }
+    chosen = {name.lower(): given[option] if option in given else get(name) for option, name in VIEW_OPTIONS.items()}
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

@@ -22,9 +22,8 @@ from .reactors.base import Reactor
 logger = logging.getLogger("dwebsocket")
 
 _READ_BYTES = 64 * 1024
-#: More than this waiting to leave, and nothing more is read: who does not read his pongs gets no further ones.
-_OUTBOX_BYTES = 64 * 1024
 _PING_BYTES = 4
+_LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -102,6 +101,7 @@ class Connection:
         self._taken = False  # a message is out with somebody who may still want to answer it
         self._outbox: deque[memoryview] = deque()
         self._outbox_bytes = 0
+        self._late_pongs = b""  # the latest answers to pings that came while the outbox was not empty
         self._written = 0  # bytes that have left, of all that were ever put in the outbox
         self._read_ended = False
         self._write_ended = False
@@ -135,10 +135,8 @@ class Connection:
         while not self._inbox:
             if self.endpoint.state is not State.OPEN:
                 return None
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
+            if not self._park(deadline):
                 return None
-            self._link.park(remaining)
         return self._take()
 
     @at_home
@@ -186,7 +184,7 @@ class Connection:
         try:
             self._end(self.endpoint.close())
             while not self._disposed:
-                self._link.park(None)
+                self._park(None)
         finally:  # whoever stops this greenlet or thread does not wait either
             self._abort("the server did not wait for the closing handshake")
 
@@ -224,16 +222,18 @@ class Connection:
     def on_writable(self) -> None:
         """Send what is waiting to leave, as far as the kernel takes it."""
         self._flush()
+        if self._late_pongs and not self._outbox and self.endpoint.state in (State.OPEN, State.ENDING):
+            pongs, self._late_pongs = self._late_pongs, b""
+            self._write(pongs)
         self._settle()
         self._link.wake()  # whoever sends looks how far it is
 
     @from_reactor
     def on_deadline(self, now: float) -> float | None:
         """Do what is due, and say when to be called again."""
-        for due, act in self._deadlines():
-            if due <= now:
-                act(now)
-        self._settle()
+        while acts := [act for due, act in self._deadlines() if due <= now]:
+            acts[0](now)  # the others may not be due any more
+            self._settle()
         return min((due for due, _ in self._deadlines()), default=None)
 
     # Reading
@@ -247,14 +247,17 @@ class Connection:
                 self._active = self._heard
                 self._inbox.append(event)
                 self._inbox_bytes += len(event)
-        answer = self.endpoint.data_to_send()
-        if answer:
-            self._write(answer)
+        pongs = self.endpoint.data_to_send()
+        if pongs and self._outbox:
+            self._late_pongs = pongs  # 5.5.3: the latest are enough; a peer that does not read costs no memory
+        elif pongs:
+            self._write(pongs)
 
     def _receive_pong(self, pong: Pong) -> None:
         if pong.payload == self._ping:
             self.latency = self._heard - self._pinged
             self._ping = None
+            self._schedule()
 
     def _take(self) -> Message:
         was_full = not self._wants_to_read()
@@ -276,11 +279,8 @@ class Connection:
             return False
         if self.endpoint.state is not State.OPEN:
             return True  # what still arrives is dropped, and its end is waited for
-        return (
-            len(self._inbox) < self.limits.receive_queue
-            and (self.limits.max_message_size is None or self._inbox_bytes < self.limits.max_message_size)
-            and self._outbox_bytes < _OUTBOX_BYTES
-        )
+        max_bytes = self.limits.max_message_size
+        return len(self._inbox) < self.limits.receive_queue and (max_bytes is None or self._inbox_bytes < max_bytes)
 
     # Writing
 
@@ -320,11 +320,9 @@ class Connection:
         timeout = self.limits.send_timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         while self._written < mark and not self._write_ended:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
+            if not self._park(deadline):
                 self._give_up_sending()
                 break
-            self._link.park(remaining)
         if self._written < mark:
             error = SendTimeout if self._timed_out else WebSocketClosed
             raise error(self.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE, self.endpoint.close_reason)
@@ -332,6 +330,14 @@ class Connection:
     def _give_up_sending(self) -> None:
         self._timed_out = True
         self._abort(f"the peer did not read for {self.limits.send_timeout} seconds")
+
+    def _park(self, deadline: float | None) -> bool:
+        """Sleep until something may have happened; False, at once, when the deadline has passed."""
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            return False
+        self._link.park(None if remaining is None else min(remaining, _LONGEST_SLEEP_SECONDS))
+        return True
 
     # The end
 
@@ -375,7 +381,7 @@ class Connection:
         is_open = self.endpoint.state is State.OPEN
         if not is_open and self._ending is None:
             self._ending = time.monotonic()
-        if not is_open or self._outbox:  # other deadlines only move away, and are judged anew when they are due
+        if not is_open or self._outbox:  # the other deadlines move away, and are judged anew when they are due
             self._schedule()
         if not is_open or self._inbox:
             self._link.wake()

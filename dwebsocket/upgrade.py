@@ -221,20 +221,23 @@ class Session:
     def _answer(self, response: HttpResponseBase | None) -> None:
         if response is not None:
             self._response = response
-        elif self._websocket.closed:
+        elif self._websocket.closed:  # by `close()` before the 101
             self._response = HttpResponseForbidden()
         else:
             self._websocket.accept()
 
     def _end_by(self, error: BaseException) -> None:
         connection = self._connection
-        if connection is None:
+        own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket
+        if connection is None and own_end:
+            self._response = HttpResponseForbidden()
+        elif connection is None:
             self._error = error
         elif not isinstance(error, Exception):  # GreenletExit, SystemExit: the server stops
             connection.close(CloseCode.GOING_AWAY)
             if not self._options.detach:
                 self._error = error
-        elif not (isinstance(error, WebSocketClosed) and error.websocket is self._websocket):
+        elif not own_end:
             report(self._request, error)
             connection.fail(CloseCode.INTERNAL_ERROR)
 

@@ -23,6 +23,10 @@ Accept = Callable[[str | None, Headers | None], Connection]
 _REFUSED = "the opening handshake was refused"
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")  # RFC 8259, 6
+
+
 class WebSocket:
     """A WebSocket as a view sees it (`request.websocket`).
 
@@ -94,9 +98,10 @@ class WebSocket:
         SendTimeout, which is one too, when the peer does not read for `send_timeout` seconds.
         """
         if not isinstance(message, (str, bytes)):
-            if not isinstance(message, (bytearray, memoryview)):
-                raise TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
-            message = bytes(message)
+            try:
+                message = bytes(memoryview(message))
+            except TypeError:
+                raise self._not_a_message(message) from None
         self._send(message)
 
     def wait_json(self, timeout: float | None = None) -> Any:
@@ -105,8 +110,8 @@ class WebSocket:
         if message is None:
             return None
         try:
-            return json.loads(message)
-        except ValueError:
+            return json.loads(message, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
             self._fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
             return None
 
@@ -180,6 +185,11 @@ class WebSocket:
         except WebSocketClosed as error:
             error.websocket = self
             raise
+
+    def _not_a_message(self, message: object) -> Exception:
+        if self.closed:  # `send(wait())` after the peer has left: that it left is what counts, not the None
+            return self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, self.close_reason)
+        return TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
 
     def _fail(self, code: int, reason: str) -> None:
         if self._connection is not None:

@@ -11,13 +11,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import gevent
 import gevent.event
+import pytest
 
 from dwebsocket.connection import Connection, Limits
 from dwebsocket.protocol.endpoint import Endpoint
@@ -164,6 +165,8 @@ def connect(
 ) -> Link:
     """A connection that is open, and its peer."""
     server, client = tcp_pair() if tcp else socket.socketpair()
+    for end in (server, client):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
     server.setblocking(False)
     disposals: list[int] = []
 
@@ -184,4 +187,33 @@ def connect(
 
 
 def descriptors() -> int:
+    """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(scope="session", params=[Threads, Hub], ids=lambda home: home.name)
+def home(request: pytest.FixtureRequest) -> Iterator[Home]:
+    """Both kinds of places where connections live."""
+    home = request.param()
+    yield home
+    if isinstance(home, Hub):
+        home.stop()
+
+
+@pytest.fixture
+def link(home: Home) -> Iterator[Callable[..., Link]]:
+    """``connect``, for both reactors; in the end every socket must have been disposed of exactly once."""
+    links: list[Link] = []
+
+    def connect_and_remember(**options: Any) -> Link:
+        links.append(connect(home, **options))
+        return links[-1]
+
+    yield connect_and_remember
+    for link in links:
+        link.peer.abandon()
+        link.do("abort", "the test is over")
+        link.until_disposed()
+        assert len(link.disposals) == 1
+    if isinstance(home, Hub):
+        assert home.errors == []

@@ -35,6 +35,7 @@ class Event(enum.Enum):
 
 TRANSITIONS = {
     (State.CONNECTING, Event.ACCEPTED): State.OPEN,
+    (State.CONNECTING, Event.PEER_ENDED): State.CLOSED,
     (State.CONNECTING, Event.FAILED): State.CLOSED,
     (State.OPEN, Event.PEER_ENDED): State.ENDING,
     (State.OPEN, Event.CLOSE_SENT): State.CLOSING,
@@ -111,7 +112,7 @@ class Endpoint:
                     break
         except ProtocolError as error:
             close = Close(error.close_code, str(error))
-            self._peer_ended(close, answer=close)
+            self._peer_ended(close, close.serialize())
         return events
 
     def receive_eof(self) -> None:
@@ -128,10 +129,7 @@ class Endpoint:
         """The bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
         if self.state not in (State.OPEN, State.ENDING):
             raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
-        if isinstance(message, str):
-            frame = Frame(Opcode.TEXT, message.encode())
-        else:
-            frame = Frame(Opcode.BINARY, message)
+        frame = Frame(Opcode.TEXT, message.encode()) if isinstance(message, str) else Frame(Opcode.BINARY, message)
         for extension in self._extensions:
             frame = extension.encode(frame)
         return frame.serialize()
@@ -180,8 +178,7 @@ class Endpoint:
 
     def _receive_control(self, frame: Frame) -> Pong | None:
         if frame.opcode is Opcode.CLOSE:
-            close = Close.parse(frame.payload)
-            self._peer_ended(close, answer=Close(close.code))  # 5.5.1: typically echoes the code
+            self._peer_ended(Close.parse(frame.payload), frame.payload[:2])  # 5.5.1: typically echoes the code
         elif frame.opcode is Opcode.PONG:
             return Pong(frame.payload)
         elif self.state is State.OPEN:
@@ -193,10 +190,10 @@ class Endpoint:
             frame = extension.decode(frame)
         return self._assembler.add(frame)
 
-    def _peer_ended(self, close: Close, *, answer: Close | None = None) -> None:
+    def _peer_ended(self, close: Close, answer: bytes | None = None) -> None:
         self._ended_by(*close)
         if answer is not None:
-            self._answer = Frame(Opcode.CLOSE, answer.serialize()).serialize()
+            self._answer = Frame(Opcode.CLOSE, answer).serialize()
         self._move(Event.PEER_ENDED)
 
     def _ended_by(self, code: int, reason: str) -> None:

@@ -67,12 +67,10 @@ class Close(NamedTuple):
             raise InvalidPayload("close reason is not UTF-8") from None
 
     def serialize(self) -> bytes:
-        """The payload of the Close frame that says this; empty for 1005.
+        """The payload of the Close frame that says this.
 
         ValueError for a code that may not be sent, or a reason of more than 123 bytes.
         """
-        if self.code == CloseCode.NO_STATUS_RCVD and not self.reason:
-            return b""
         if not may_be_sent(self.code):
             why = "is only ever reported, never sent" if self.code in NEVER_SENT else "is not a close code"
             raise ValueError(f"{self.code} {why}: use 1000, another registered code, or 3000 to 4999")

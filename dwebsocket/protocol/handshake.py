@@ -71,8 +71,7 @@ def read(request: Request) -> Handshake:
         raise HandshakeError(f"a WebSocket is opened with GET, not {request.method}")
     if request.http_version != "HTTP/1.1":
         raise HandshakeError(
-            f"a WebSocket is opened with HTTP/1.1, not {request.http_version}"
-            " (behind nginx: proxy_http_version 1.1)"
+            f"a WebSocket is opened with HTTP/1.1, not {request.http_version} (behind nginx: proxy_http_version 1.1)"
         )
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise HandshakeError("an opening handshake has no body")

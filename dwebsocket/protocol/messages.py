@@ -34,10 +34,7 @@ class Assembler:
             if self._text:
                 self._decoder = codecs.getincrementaldecoder("utf-8")()
         if self._decoder is not None and not frame.fin:
-            try:
-                self._decoder.decode(frame.payload)
-            except UnicodeDecodeError:
-                raise InvalidPayload(_NOT_UTF8) from None
+            self._check_text(self._decoder, frame.payload)
         self._parts += frame.payload
         if not frame.fin:
             return None
@@ -46,6 +43,16 @@ class Assembler:
         message = self._complete(self._parts)
         self._parts = self._decoder = None
         return message
+
+    @staticmethod
+    def _check_text(decoder: codecs.IncrementalDecoder, payload: bytes) -> None:
+        try:
+            decoder.decode(payload)
+        except UnicodeDecodeError:
+            raise InvalidPayload(_NOT_UTF8) from None
+        pending = decoder.getstate()[0]
+        if pending[:1] == b"\xed" and pending[1:2] >= b"\xa0":  # a surrogate, which Python judges a byte later
+            raise InvalidPayload(_NOT_UTF8)
 
     def _complete(self, payload: bytes | bytearray) -> Message:
         if not self._text:

@@ -1,8 +1,8 @@
 """Who calls a connection back when its socket is readable, writable, or a deadline passes.
 
-    base     what a reactor and its links offer, and what they ask of whom they serve
-    gevent   the hub's loop: everything is pushed
-    thread   threads: a thread that waits reads its own socket, one background thread serves those that are busy
+base     what a reactor and its links offer, and what they ask of whom they serve
+gevent   the hub's loop: everything is pushed
+thread   threads: a thread that waits reads its own socket, one background thread serves those that are busy
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from .base import Deadlines, Latch, Served
 T = TypeVar("T")
 
 _READ, _WRITE = 1, 2  # libev's names for them
+_LONGEST_TIMER_SECONDS = 24 * 60 * 60
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
 
@@ -85,9 +86,13 @@ class GeventReactor:
     def _arm(self) -> None:
         self._timer.close()
         earliest = self.deadlines.earliest()
-        self._timer = self.loop.timer(max(0.0, (earliest or 0.0) - time.monotonic()), ref=False)
+        self._timer = self.loop.timer(self._seconds_until(earliest), ref=False)
         if earliest is not None:
             self._timer.start(self._on_timer, update=True)
+
+    @staticmethod
+    def _seconds_until(when: float | None) -> float:
+        return min(max(0.0, (when or 0.0) - time.monotonic()), _LONGEST_TIMER_SECONDS)
 
     def _on_timer(self) -> None:
         now = time.monotonic()
@@ -149,7 +154,9 @@ class GeventLink:
             self._reactor.loop.run_callback(self._switch)
 
     def look(self, *, pause: bool) -> None:
-        if pause:  # nothing arrives while the hub cannot run
+        if self._readable.active:  # the hub may not have run for long
+            self._served.on_readable()
+        if pause:
             gevent.sleep(0)
 
     def schedule(self, when: float) -> None:

@@ -175,7 +175,7 @@ class ThreadLink:
             self._interrupt()
 
     def look(self, *, pause: bool) -> None:
-        if not self.polling and not self._closed and self.mask:
+        if not self.polling and self.mask & _READ:
             self._served.on_readable()
 
     def schedule(self, when: float) -> None:

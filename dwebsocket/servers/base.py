@@ -128,8 +128,10 @@ class BufferedServer(Server):
 
     def buffered(self) -> bytes:
         reader = self.find_reader(self.environ)
-        # At most one read of the socket, which is non-blocking or a dead end by now.
-        return bytes(reader.read(len(reader.peek())))
+        try:  # at most one read of the socket, which is non-blocking or a dead end by now
+            return bytes(reader.read(len(reader.peek())))
+        except ConnectionError:  # the peer has left already: the connection will see that too
+            return b""
 
 
 def _send_at_once(sock: Any) -> None:

@@ -113,14 +113,14 @@ def test_text_is_refused_at_the_first_byte_that_cannot_be_utf8(wire: str) -> Non
         assembler = Assembler()
         for part in fragments(Opcode.TEXT, [*payloads, b""], fin=False):
             assert assembler.add(part) is None
-        with pytest.raises(InvalidPayload, match="^text is not UTF-8$"):
+        with pytest.raises(InvalidPayload, match=r"^text is not UTF-8$"):
             assembler.add(Frame(Opcode.CONTINUATION, data[-1:], fin=False))
 
 
 @pytest.mark.parametrize("wire", NOT_UTF8)
 def test_text_with_a_byte_that_cannot_be_utf8_is_refused_however_it_is_cut(wire: str) -> None:
     for payloads in [[bytes.fromhex(wire)], *cuts(bytes.fromhex(wire))]:
-        with pytest.raises(InvalidPayload, match="^text is not UTF-8$"):
+        with pytest.raises(InvalidPayload, match=r"^text is not UTF-8$"):
             assemble(fragments(Opcode.TEXT, payloads))
 
 
@@ -130,7 +130,7 @@ def test_text_that_ends_inside_a_letter_is_refused_at_its_end(wire: str) -> None
     assert assemble([Frame(Opcode.TEXT, data, fin=False)]) == [None]
 
     for payloads in [[data], [data, b""], *cuts(data)]:
-        with pytest.raises(InvalidPayload, match="^text is not UTF-8$"):
+        with pytest.raises(InvalidPayload, match=r"^text is not UTF-8$"):
             assemble(fragments(Opcode.TEXT, payloads))
 
 

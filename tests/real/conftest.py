@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.servers import KINDS, Server, assert_quiet, running
+from tests.real.servers import KINDS, Server, assert_quiet, running
 
 MODES = {"detached": True, "attached": False}
 

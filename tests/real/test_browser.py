@@ -10,8 +10,8 @@ from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.processes import serving
-from tests.servers import PATIENCE_SECONDS, ROOT
+from tests.real.processes import serving
+from tests.real.servers import PATIENCE_SECONDS, ROOT
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "example.wsgi", "--bind=127.0.0.1:0", "--no-control-socket")
 SERVERS = {

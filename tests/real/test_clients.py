@@ -15,7 +15,7 @@ import websockets.exceptions
 import websockets.sync.client
 
 from tests.project.views import MIB
-from tests.servers import Server
+from tests.real.servers import Server
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -52,9 +52,10 @@ class WebsocketsSync:
     """websockets, the client for threads."""
 
     def __init__(self, url: str, **options: Any) -> None:
-        self.connection = websockets.sync.client.connect(
+        self.context = websockets.sync.client.connect(
             url, proxy=None, open_timeout=TIMEOUT_SECONDS, close_timeout=TIMEOUT_SECONDS, max_size=16 * MIB, **options
         )
+        self.connection = self.context.__enter__()
         self.subprotocol = self.connection.subprotocol
 
     def send(self, message: str | bytes) -> None:
@@ -80,8 +81,7 @@ class WebsocketsSync:
         return End(error.value.rcvd.code, error.value.rcvd.reason)
 
     def leave(self) -> None:
-        self.connection.socket.close()
-        self.connection.recv_events_thread.join(TIMEOUT_SECONDS)
+        self.context.__exit__(None, None, None)
 
 
 class WebsocketsAsyncio:
@@ -89,11 +89,8 @@ class WebsocketsAsyncio:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.loop = asyncio.new_event_loop()
-
-        async def connect() -> websockets.asyncio.client.ClientConnection:
-            return await websockets.asyncio.client.connect(url, proxy=None, max_size=16 * MIB, **options)
-
-        self.connection = self.run(connect())
+        self.context = websockets.asyncio.client.connect(url, proxy=None, max_size=16 * MIB, **options)
+        self.connection = self.run(self.context.__aenter__())
         self.subprotocol = self.connection.subprotocol
 
     def run(self, awaitable: Any) -> Any:
@@ -122,8 +119,7 @@ class WebsocketsAsyncio:
         return End(error.value.rcvd.code, error.value.rcvd.reason)
 
     def leave(self) -> None:
-        self.connection.transport.abort()
-        self.run(self.connection.wait_closed())
+        self.run(self.context.__aexit__(None, None, None))
         self.loop.close()
 
 
@@ -132,7 +128,11 @@ class WebsocketClient:
 
     def __init__(self, url: str, subprotocols: Sequence[str] | None = None) -> None:
         self.connection = websocket_client.create_connection(
-            url, timeout=TIMEOUT_SECONDS, subprotocols=subprotocols, http_no_proxy=["127.0.0.1"]
+            url,
+            timeout=TIMEOUT_SECONDS,
+            subprotocols=subprotocols,
+            http_no_proxy=["127.0.0.1"],
+            skip_utf8_validation=True,  # seconds for a large message; Python checks it anyway
         )
         self.subprotocol = self.connection.subprotocol
 
@@ -143,7 +143,7 @@ class WebsocketClient:
         opcodes = [websocket_client.ABNF.OPCODE_TEXT] + [websocket_client.ABNF.OPCODE_CONT] * (len(fragments) - 1)
         for number, (opcode, fragment) in enumerate(zip(opcodes, fragments, strict=True), 1):
             fin = int(number == len(fragments))
-            self.connection.send_frame(websocket_client.ABNF.create_frame(fragment, opcode, fin))
+            self.connection.send_frame(websocket_client.ABNF.create_frame(fragment.encode(), opcode, fin))
 
     def receive(self) -> str | bytes:
         return self.connection.recv()

@@ -29,7 +29,7 @@ from tests.peer import (
     text,
 )
 from tests.project.views import MESSAGES_EACH, MIB, THREADS, message_of
-from tests.servers import KINDS, MANY, Server, running
+from tests.real.servers import KINDS, MANY, Server, running
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -588,6 +588,8 @@ def test_attached_sockets_hold_the_threads_of_the_server_until_one_closes(server
             http.http("/plain/", timeout=0.3)
         for peer in peers:
             assert peer.close().code == 1000
+            assert peer.read_to_eof() == b""
+            peer.abandon()
         assert http.recv_response().body == b"plain"
 
 

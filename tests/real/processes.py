@@ -6,7 +6,7 @@ import subprocess
 import time
 from contextlib import contextmanager
 
-from tests.servers import PATIENCE_SECONDS, ROOT, assert_quiet
+from tests.real.servers import PATIENCE_SECONDS, ROOT, assert_quiet
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
 
@@ -30,13 +30,13 @@ class Served:
             assert self._process.poll() is None, f"the server has ended:\n{self.log()}"
             assert time.monotonic() < deadline, f"the server does not listen:\n{self.log()}"
             time.sleep(0.02)
-        self.host = f"127.0.0.1:{address.group(1)}"
+        self.host, self.port = "127.0.0.1", int(address.group(1))
 
     def http(self, path):
-        return f"http://{self.host}{path}"
+        return f"http://{self.host}:{self.port}{path}"
 
     def ws(self, path):
-        return f"ws://{self.host}{path}"
+        return f"ws://{self.host}:{self.port}{path}"
 
     def log(self):
         return self._log_file.read_text(errors="replace")

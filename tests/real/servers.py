@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from tests.peer import Headers, Peer, Response
 from tests.project import gunicorn_conf
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 20.0
 MANY = 20
-ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+ADDRESS = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
 
 # A line of a log that says something went wrong: of Python, of our LOGGING, of gunicorn, of wsgiref.
 TROUBLE = re.compile(

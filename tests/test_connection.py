@@ -1,0 +1,978 @@
+"""One live connection on either reactor, its peer at the other end of the socket."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import wait as wait_for_all
+from typing import Any
+
+import pytest
+
+from dwebsocket.protocol.endpoint import State
+from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
+from tests.links import PATIENCE_SECONDS, Home, Hub, Link, descriptors, tcp_pair, until
+from tests.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    NO_STATUS,
+    PING,
+    PONG,
+    TEXT,
+    Close,
+    Frame,
+    Peer,
+    PeerClosed,
+    PeerTimeout,
+    close_payload,
+    frame,
+    text,
+)
+
+Connect = Callable[..., Link]
+
+MIB = 1 << 20
+FOREVER = 3600.0  # seconds: not within this test
+
+
+def assert_ends(peer: Peer, code: int, reason: str = "") -> None:
+    """The Close frame is next; it is answered, and then the stream ends without another byte."""
+    assert peer.recv_message() == Close(code, reason)
+    peer.send_close(1000)
+    assert peer.read_to_eof() == b""
+
+
+PINGS = frame(PING, bytes(125)) * 100
+
+
+def fill(peer: Peer, data: bytes, limit: int = 16 * MIB) -> int:
+    """Send ``data`` again and again until the connection takes no more for a while; how many bytes it took."""
+    peer.sock.settimeout(0.5)
+    sent = 0
+    while sent < limit:
+        try:
+            sent += peer.sock.send(data[sent % len(data) :])
+        except (TimeoutError, BrokenPipeError):
+            return sent
+    raise AssertionError(f"the connection took {sent} bytes and would take more")
+
+
+def until_blocked(sending: Any) -> None:
+    """Return when a send that has no room is under way."""
+    time.sleep(0.05)
+    assert not sending.done()
+
+
+# Messages
+
+
+def test_response_goes_out_before_anything_else(link: Connect) -> None:
+    a = link(response=b"HTTP/1.1 101 Switching Protocols\r\n\r\n", early=text("early"))
+    assert a.peer.recv_response().status == 101
+    assert a.do("receive", 5) == "early"
+
+
+def test_early_bytes_that_end_within_a_frame_are_continued_by_the_socket(link: Connect) -> None:
+    whole = text("one") + text("two")
+    a = link(early=whole[:12])
+    a.peer.send_raw(whole[12:])
+    assert [a.do("receive", 5), a.do("receive", 5)] == ["one", "two"]
+
+
+def test_early_ping_is_answered(link: Connect) -> None:
+    a = link(early=frame(PING, b"early"))
+    assert a.peer.recv_frame() == Frame(PONG, b"early")
+
+
+@pytest.mark.parametrize("message", ["Grüße 🎉", "", b"\x00\xff", b"", "x" * 70_000, bytes(MIB)], ids=lambda m: repr(m)[:12])
+def test_message_arrives_as_it_was_sent_both_ways(link: Connect, message: str | bytes) -> None:
+    a = link()
+    received = a.start("receive", 5)
+    a.peer.send_message(message)
+    assert received.result(PATIENCE_SECONDS) == message
+    answering = a.start("send", message)
+    assert a.peer.recv_message() == message
+    answering.result(PATIENCE_SECONDS)
+
+
+def test_receive_that_waits_is_woken_by_the_message(link: Connect) -> None:
+    a = link()
+    received = a.start("receive")
+    time.sleep(0.05)
+    a.peer.send_message("there")
+    assert received.result(PATIENCE_SECONDS) == "there"
+
+
+def test_receive_with_a_timeout_returns_none_and_leaves_the_connection_open(link: Connect) -> None:
+    a = link()
+    assert a.do("receive", 0.05) is None
+    assert not a.closed
+    a.peer.send_message("later")
+    assert a.do("receive", 5) == "later"
+
+
+@pytest.mark.parametrize("seconds", [10**7, 10**10, float("inf")], ids=str)
+def test_receive_with_a_very_long_timeout_waits(link: Connect, seconds: float) -> None:
+    a = link()
+    received = a.start("receive", seconds)
+    time.sleep(0.05)
+    a.peer.send_message("there")
+    assert received.result(PATIENCE_SECONDS) == "there"
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_receive_without_time_returns_at_once_what_is_there(link: Connect, seconds: float) -> None:
+    a = link()
+    assert a.do("receive", seconds) is None
+    a.peer.send_message("there")
+    assert until(lambda: a.do("receive", seconds)) == "there"
+
+
+def test_receive_without_time_ignores_half_a_message(link: Connect) -> None:
+    a = link()
+    a.peer.send_frame(TEXT, b"half", fin=False)
+    a.peer.send_raw(frame(CONTINUATION, b" a message")[:-1])
+    time.sleep(0.05)
+    assert a.do("receive", 0) is None
+    assert a.do("waiting") == 0
+
+
+def test_message_that_has_arrived_is_found_at_once_by_a_view_that_never_paused(link: Connect) -> None:
+    a = link()
+
+    def compute_and_look() -> list[Any]:
+        """Everything happens without the reactor getting a chance in between."""
+        a.peer.send_message("first")
+        found = [a.connection.waiting(), a.connection.receive(0)]
+        a.peer.send_message("second")
+        return [*found, a.connection.receive(0)]
+
+    assert a.home.do(compute_and_look) == [1, "first", "second"]
+
+
+def test_waiting_counts_complete_messages(link: Connect) -> None:
+    a = link()
+    assert a.do("waiting") == 0
+    a.peer.send_raw(text("one") + text("two") + text("three")[:-1])
+    assert until(lambda: a.do("waiting") == 2)
+    assert a.do("receive", 0) == "one"
+    assert a.do("waiting") == 1
+
+
+def test_two_receivers_get_different_messages(link: Connect) -> None:
+    a = link()
+    receivers = [a.start("receive", 5) for _ in range(2)]
+    time.sleep(0.05)
+    a.peer.send_raw(text("one") + text("two"))
+    assert {receiver.result(PATIENCE_SECONDS) for receiver in receivers} == {"one", "two"}
+
+
+def test_receiver_takes_over_when_the_one_that_polled_is_served(link: Connect) -> None:
+    a = link()
+    receivers = [a.start("receive", 5) for _ in range(3)]
+    for number in range(3):
+        time.sleep(0.02)
+        a.peer.send_message(str(number))
+    assert {receiver.result(PATIENCE_SECONDS) for receiver in receivers} == {"0", "1", "2"}
+
+
+def test_receiver_with_a_timeout_behind_another_returns_none_in_time(link: Connect) -> None:
+    a = link()
+    first = a.start("receive")
+    time.sleep(0.05)
+    assert a.do("receive", 0.05) is None
+    a.peer.send_message("for the first")
+    assert first.result(PATIENCE_SECONDS) == "for the first"
+
+
+def test_messages_survive_any_cut_on_the_wire(link: Connect) -> None:
+    a = link()
+    for byte in text("cut") + frame(BINARY, bytes(300)):
+        a.peer.send_raw(bytes([byte]))
+    assert [a.do("receive", 5), a.do("receive", 5)] == ["cut", bytes(300)]
+
+
+# Control frames, while nobody reads
+
+
+def test_ping_is_answered_while_nobody_reads(link: Connect) -> None:
+    a = link()
+    a.peer.send_frame(PING, b"are you there?")
+    assert a.peer.recv_frame() == Frame(PONG, b"are you there?")
+
+
+def test_ping_is_answered_while_somebody_waits(link: Connect) -> None:
+    a = link()
+    received = a.start("receive")
+    time.sleep(0.05)
+    a.peer.send_frame(PING, b"1")
+    assert a.peer.recv_frame() == Frame(PONG, b"1")
+    a.peer.send_message("2")
+    assert received.result(PATIENCE_SECONDS) == "2"
+
+
+def test_pong_nobody_asked_for_is_ignored(link: Connect) -> None:
+    a = link()
+    a.peer.send_frame(PONG, b"unasked")
+    a.peer.send_message("go on")
+    assert a.do("receive", 5) == "go on"
+    assert a.connection.latency is None
+
+
+# The inbox is full: reading stops
+
+
+@pytest.mark.parametrize(
+    "limits", [{"receive_queue": 2}, {"max_message_size": 20_000}, {"receive_queue": 2, "max_message_size": None}], ids=str
+)
+def test_full_inbox_stops_reading_until_a_message_is_taken(link: Connect, limits: dict[str, Any]) -> None:
+    a = link(**limits)
+    message = b"x" * 10_000
+    sent = fill(a.peer, frame(BINARY, message))
+    assert sent < 2 * MIB  # what the kernel holds, and little more
+    assert len(a.connection._inbox) <= 2 + 64 * 1024 // len(message)  # what one read brings
+    whole, rest = divmod(sent, len(frame(BINARY, message)))
+    for _ in range(whole):
+        assert a.do("receive", 5) == message
+    if rest:
+        a.peer.send_raw(frame(BINARY, message)[rest:])
+        assert a.do("receive", 5) == message
+    a.peer.send_message("and on")
+    assert a.do("receive", 5) == "and on"
+
+
+def test_close_behind_a_full_inbox_is_noticed_after_the_messages(link: Connect) -> None:
+    a = link(receive_queue=1)
+    a.peer.send_message("first")
+    until(lambda: a.do("waiting"))
+    a.peer.send_raw(text("second") + text("third"))
+    a.peer.send_close(1001)
+    assert [a.do("receive", 5) for _ in range(4)] == ["first", "second", "third", None]
+    assert a.peer.recv_message() == Close(1001)
+
+
+# Sending
+
+
+def test_send_blocks_while_the_peer_is_slow_and_returns_when_it_has_read(link: Connect) -> None:
+    a = link()
+    sending = a.start("send", bytes(8 * MIB))
+    until_blocked(sending)
+    assert a.peer.recv_message() == bytes(8 * MIB)
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_send_to_a_peer_that_does_not_read_raises_send_timeout_and_drops_the_connection(link: Connect) -> None:
+    a = link(send_timeout=0.3)
+    with pytest.raises(SendTimeout) as caught:
+        a.do("send", bytes(8 * MIB))
+    assert caught.value.close_code == 1006
+    assert caught.value.close_reason == "the peer did not read for 0.3 seconds"
+    assert a.closed
+    a.until_disposed()
+    with pytest.raises(WebSocketClosed) as later:
+        a.do("send", "more")
+    assert not isinstance(later.value, SendTimeout)
+    assert a.do("receive") is None
+
+
+def test_pongs_that_are_not_read_drop_the_connection_after_send_timeout(link: Connect) -> None:
+    a = link(send_timeout=0.3)
+    fill(a.peer, PINGS)
+    a.until_disposed()
+    assert a.connection.endpoint.close_reason == "the peer did not read for 0.3 seconds"
+
+
+def test_send_without_send_timeout_waits_as_long_as_it_takes(link: Connect) -> None:
+    a = link(send_timeout=None)
+    sending = a.start("send", bytes(8 * MIB))
+    until_blocked(sending)
+    assert a.peer.recv_message() == bytes(8 * MIB)
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_slow_but_steady_peer_is_no_stall(link: Connect) -> None:
+    a = link(send_timeout=5, ping_interval=0.05)
+    sending = a.start("send", bytes(4 * MIB))
+    received = 0
+    while received < 4 * MIB:
+        time.sleep(0.001)
+        received += len(a.peer.sock.recv(64 * 1024))
+    sending.result(PATIENCE_SECONDS)
+    assert not a.closed
+
+
+def test_messages_of_many_senders_are_whole_and_in_the_order_of_each(link: Connect) -> None:
+    a = link()
+    senders, each = 8, 40
+
+    def send_all(name: str) -> None:
+        for number in range(each):
+            a.connection.send(f"{name} {number} " + name * (number * 997 % 20_000))
+
+    sending = [a.home.start(send_all, chr(ord("a") + number)) for number in range(senders)]
+    received: dict[str, list[int]] = {}
+    for _ in range(senders * each):
+        message = a.peer.recv_message()
+        assert isinstance(message, str)
+        name, number, body = message.split(" ", 2)
+        assert set(body) <= {name}
+        received.setdefault(name, []).append(int(number))
+    assert received == {chr(ord("a") + number): list(range(each)) for number in range(senders)}
+    wait_for_all(sending, PATIENCE_SECONDS)
+
+
+def test_receiver_gets_messages_while_a_sender_is_blocked(link: Connect) -> None:
+    a = link()
+    sending = a.start("send", bytes(4 * MIB))
+    until_blocked(sending)
+    received = a.start("receive", 5)
+    a.peer.send_message("meanwhile")
+    assert received.result(PATIENCE_SECONDS) == "meanwhile"
+    assert a.peer.recv_message() == bytes(4 * MIB)
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_sender_that_is_blocked_is_woken_by_the_reset_of_the_peer(link: Connect) -> None:
+    a = link(tcp=True)
+    sending = a.start("send", bytes(32 * MIB))
+    until_blocked(sending)
+    a.peer.reset()
+    with pytest.raises(WebSocketClosed) as caught:
+        sending.result(PATIENCE_SECONDS)
+    assert caught.value.close_code == 1006
+    a.until_disposed()
+
+
+def test_sender_that_is_blocked_is_woken_by_abort(link: Connect) -> None:
+    a = link()
+    sending = a.start("send", bytes(4 * MIB))
+    until_blocked(sending)
+    a.do("abort", "enough")
+    with pytest.raises(WebSocketClosed) as caught:
+        sending.result(PATIENCE_SECONDS)
+    assert (caught.value.close_code, caught.value.close_reason) == (1006, "enough")
+
+
+def test_send_that_has_left_whole_raises_nothing_though_the_connection_ends_behind_it(link: Connect) -> None:
+    a = link()
+    sending = a.start("send", bytes(4 * MIB))
+    until_blocked(sending)
+    a.do("close", 1001)
+    assert a.peer.recv_message() == bytes(4 * MIB)
+    sending.result(PATIENCE_SECONDS)
+    assert_ends(a.peer, 1001)
+
+
+def test_pongs_the_peer_does_not_read_stay_bounded(link: Connect) -> None:
+    a = link(send_timeout=None)
+    assert fill(a.peer, PINGS) < 4 * MIB
+    assert a.connection._outbox_bytes < 256 * 1024
+
+
+def test_pongs_the_peer_does_not_read_stay_bounded_though_the_view_asks_whether_it_is_closed(link: Connect) -> None:
+    a = link(send_timeout=None)
+    fill(a.peer, PINGS)
+    a.peer.sock.setblocking(False)
+    for _ in range(100):
+        assert not a.closed
+        with contextlib.suppress(BlockingIOError):
+            a.peer.sock.send(PINGS)
+    assert a.connection._outbox_bytes < 256 * 1024
+
+
+def test_pongs_that_were_held_back_go_out_when_the_peer_reads_again(link: Connect) -> None:
+    a = link()
+    sent = fill(a.peer, PINGS)
+    for _ in range(sent // len(frame(PING, bytes(125)))):
+        assert a.peer.recv_frame() == Frame(PONG, bytes(125))
+
+
+# Who is alive
+
+
+def test_ping_goes_out_each_interval_and_its_answer_gives_the_latency(link: Connect) -> None:
+    a = link(ping_interval=0.1, ping_timeout=0.1)
+    assert a.connection.latency is None
+    payloads = set()
+    for _ in range(4):
+        ping = a.peer.recv_frame()
+        assert ping.opcode == PING
+        payloads.add(ping.payload)
+        a.peer.send_frame(PONG, ping.payload)
+    assert len(payloads) == 4
+    until(lambda: a.connection.latency is not None)
+    assert 0 < a.connection.latency < 5
+
+
+def test_interval_shorter_than_the_timeout_is_kept(link: Connect) -> None:
+    a = link(ping_interval=0.1, ping_timeout=FOREVER)
+    for _ in range(3):
+        ping = a.peer.recv_frame(timeout=5)
+        assert ping.opcode == PING
+        a.peer.send_frame(PONG, ping.payload)
+
+
+def test_pings_are_sent_while_the_view_only_sends(link: Connect) -> None:
+    a = link(ping_interval=0.1, ping_timeout=FOREVER)
+
+    def stream() -> None:
+        for _ in range(30):
+            a.connection.send("tick")
+            a.home.pause(0.02)
+
+    streaming = a.home.start(stream)
+    until(lambda: a.peer.recv_frame().opcode == PING)
+    streaming.result(PATIENCE_SECONDS)
+
+
+def test_silent_peer_is_dropped(link: Connect) -> None:
+    a = link(ping_interval=0.1, ping_timeout=0.2)
+    waiting = a.start("receive")
+    assert a.peer.recv_frame().opcode == PING
+    assert waiting.result(PATIENCE_SECONDS) is None
+    assert a.connection.endpoint.close_code == 1006
+    assert a.connection.endpoint.close_reason == "no answer to a ping within 0.2 seconds"
+    a.until_disposed()
+    with pytest.raises((PeerClosed, ConnectionError)):
+        a.peer.recv_frame()
+
+
+def test_silent_peer_is_dropped_while_nobody_reads(link: Connect) -> None:
+    a = link(ping_interval=0.1, ping_timeout=0.2)
+    a.until_disposed()
+    assert a.closed
+
+
+def test_pong_with_another_payload_is_no_answer_but_life(link: Connect) -> None:
+    a = link(ping_interval=0.05, ping_timeout=0.3)
+    assert a.peer.recv_frame().opcode == PING
+    for _ in range(10):
+        a.peer.send_frame(PONG, b"wrong")
+        time.sleep(0.06)
+    assert not a.closed
+    assert a.connection.latency is None
+
+
+def test_peer_that_talks_is_alive_without_answering_pings(link: Connect) -> None:
+    a = link(ping_interval=0.05, ping_timeout=0.3, receive_queue=100)
+    for _ in range(10):
+        a.peer.send_message("alive")
+        time.sleep(0.06)
+    assert not a.closed
+
+
+def test_peer_whose_answer_waits_behind_a_full_inbox_is_not_dropped(link: Connect) -> None:
+    a = link(ping_interval=0.1, ping_timeout=0.1, receive_queue=1)
+    a.peer.send_message("taken late")
+    ping = a.peer.recv_frame()
+    a.peer.send_frame(PONG, ping.payload)
+    time.sleep(0.5)
+    assert not a.closed
+    assert a.do("receive", 5) == "taken late"
+    until(lambda: a.connection.latency is not None)
+
+
+def test_no_pings_without_an_interval(link: Connect) -> None:
+    a = link(ping_interval=None, ping_timeout=0.05)
+    with pytest.raises(PeerTimeout):
+        a.peer.recv_frame(timeout=0.5)
+    assert not a.closed
+
+
+def test_ping_without_a_timeout_is_never_given_up(link: Connect) -> None:
+    a = link(ping_interval=0.05, ping_timeout=None)
+    assert a.peer.recv_frame().opcode == PING
+    time.sleep(0.4)
+    assert not a.closed
+
+
+def test_ping_is_left_out_while_the_peer_has_enough_to_read(link: Connect) -> None:
+    a = link(ping_interval=0.05, ping_timeout=0.1)
+    sending = a.start("send", bytes(4 * MIB))
+    time.sleep(0.5)
+    assert not sending.done()
+    frames = []
+    while (frames or [Frame(PING, b"")])[-1].opcode == PING:
+        frames.append(a.peer.recv_frame())
+    assert len(frames) < 3
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_idle_connection_is_closed_with_1000(link: Connect) -> None:
+    a = link(idle_timeout=0.2)
+    assert_ends(a.peer, 1000, "idle")
+    assert a.closed
+
+
+@pytest.mark.parametrize("who", ["peer", "we"])
+def test_connection_in_use_is_not_idle(link: Connect, who: str) -> None:
+    a = link(idle_timeout=0.4, receive_queue=100)
+    for _ in range(10):
+        if who == "peer":
+            a.peer.send_message("busy")
+        else:
+            a.do("send", "busy")
+        time.sleep(0.06)
+    assert not a.closed
+    if who == "we":
+        assert [a.peer.recv_message() for _ in range(10)] == ["busy"] * 10
+    assert a.peer.recv_message() == Close(1000, "idle")
+
+
+def test_pings_do_not_make_a_connection_less_idle(link: Connect) -> None:
+    a = link(idle_timeout=0.3, ping_interval=0.1)
+    while (received := a.peer.recv_frame()).opcode == PING:
+        a.peer.send_frame(PONG, received.payload)
+    assert received == Frame(CLOSE, close_payload(1000, "idle"))
+
+
+def test_nothing_follows_the_close_of_an_idle_connection_whose_ping_is_due_at_the_same_time(link: Connect) -> None:
+    a = link(idle_timeout=0.2, ping_interval=0.2)
+    assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1000, "idle"))
+    a.peer.send_close(1000)
+    assert a.peer.read_to_eof() == b""
+
+
+def test_closing_handshake_of_an_idle_connection_is_not_cut_short_by_an_unanswered_ping(link: Connect) -> None:
+    a = link(idle_timeout=0.4, ping_interval=0.2, ping_timeout=0.2)
+    assert a.peer.recv_frame().opcode == PING
+    assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1000, "idle"))
+    time.sleep(0.1)
+    assert not a.disposals
+    a.peer.send_close(1000)
+    assert a.peer.read_to_eof() == b""
+
+
+# The end: the peer begins
+
+
+@pytest.mark.parametrize(
+    ("payload", "close"),
+    [
+        (close_payload(1000), Close(1000)),
+        (close_payload(1001, "bye"), Close(1001, "bye")),
+        (close_payload(4999), Close(4999)),
+        (b"", Close(NO_STATUS)),
+    ],
+    ids=repr,
+)
+def test_close_of_the_peer_is_answered_while_nobody_reads(link: Connect, payload: bytes, close: Close) -> None:
+    a = link()
+    a.peer.send_frame(CLOSE, payload)
+    assert a.peer.recv_message() == Close(close.code)
+    assert a.peer.read_to_eof() == b""
+    a.peer.abandon()
+    a.until_disposed()
+    assert (a.connection.endpoint.close_code, a.connection.endpoint.close_reason) == close
+    assert a.closed
+    with pytest.raises(WebSocketClosed) as caught:
+        a.do("send", "too late")
+    assert (caught.value.close_code, caught.value.close_reason) == close
+
+
+def test_receiver_that_waits_is_woken_by_the_close(link: Connect) -> None:
+    a = link()
+    waiting = [a.start("receive") for _ in range(3)]
+    time.sleep(0.05)
+    a.peer.send_close(1000)
+    assert [one.result(PATIENCE_SECONDS) for one in waiting] == [None] * 3
+
+
+@pytest.mark.parametrize("end", ["close", "error", "eof"])
+def test_messages_before_the_end_are_delivered_and_can_be_answered_before_it_is(link: Connect, end: str) -> None:
+    a = link()
+    last = {"close": frame(CLOSE, close_payload(1001)), "error": frame(0x3), "eof": b""}[end]
+    a.peer.send_raw(text("one") + text("two") + last)
+    if end == "eof":
+        a.peer.half_close()
+    until(lambda: a.connection.endpoint.state is State.ENDING)
+    for message in ("one", "two"):
+        assert a.do("receive", 5) == message
+        a.do("send", message.upper())
+    assert [a.peer.recv_message() for _ in range(2)] == ["ONE", "TWO"]
+    with pytest.raises(PeerTimeout):
+        a.peer.recv_frame(timeout=0.1)
+    assert a.do("receive") is None
+    if end != "eof":
+        assert a.peer.recv_message() == {"close": Close(1001), "error": Close(1002, "reserved opcode 0x3")}[end]
+    assert a.peer.read_to_eof() == b""
+    assert a.connection.endpoint.close_code == {"close": 1001, "error": 1002, "eof": 1006}[end]
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "waiting"])
+def test_end_is_answered_after_close_timeout_though_nobody_came_back_for_the_messages(link: Connect, taken: bool) -> None:
+    a = link(close_timeout=0.3)
+    a.peer.send_raw(text("last") + frame(CLOSE, close_payload(1001)))
+    if taken:
+        assert a.do("receive", 5) == "last"
+    else:
+        until(lambda: a.connection.endpoint.state is State.ENDING)
+        assert not a.closed
+    assert a.peer.recv_message() == Close(1001)
+    assert a.peer.read_to_eof() == b""
+    assert a.closed
+    assert a.do("receive") is None
+
+
+def test_view_that_asks_whether_messages_wait_lets_the_end_be_answered(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("last") + frame(CLOSE, close_payload(1001)))
+    assert a.do("receive", 5) == "last"
+    assert a.do("waiting") == 0
+    assert a.peer.recv_message() == Close(1001)
+
+
+def test_bytes_behind_the_close_are_dropped(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("before") + frame(CLOSE, close_payload(1000)) + text("behind") + frame(PING, b"behind"))
+    assert a.do("receive", 5) == "before"
+    a.peer.send_message("later still")
+    assert a.do("receive") is None
+    assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1000))
+    assert a.peer.read_to_eof() == b""
+
+
+def test_frame_that_breaks_the_rules_fails_the_connection(link: Connect) -> None:
+    a = link()
+    a.peer.send_frame(TEXT, b"\xff")
+    assert a.peer.recv_message() == Close(1007, "text is not UTF-8")
+    assert a.peer.read_to_eof() == b""
+    assert a.closed
+
+
+def test_peer_that_only_ends_its_stream_gets_the_end_of_ours(link: Connect) -> None:
+    a = link()
+    a.peer.half_close()
+    assert a.peer.read_to_eof() == b""
+    a.until_disposed()
+    assert a.connection.endpoint.close_code == 1006
+    assert a.connection.endpoint.close_reason == "the peer left without a closing handshake"
+
+
+def test_peer_that_half_closes_still_gets_a_long_answer(link: Connect) -> None:
+    a = link()
+    a.peer.send_message("question")
+    a.peer.half_close()
+    assert a.do("receive", 5) == "question"
+    answering = a.start("send", bytes(4 * MIB))
+    assert a.peer.recv_message() == bytes(4 * MIB)
+    answering.result(PATIENCE_SECONDS)
+    assert a.do("receive") is None
+    assert a.peer.read_to_eof() == b""
+
+
+def test_reset_is_the_end_like_any_other(link: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    a = link(tcp=True)
+    waiting = a.start("receive")
+    time.sleep(0.05)
+    a.peer.reset()
+    assert waiting.result(PATIENCE_SECONDS) is None
+    a.until_disposed()
+    assert a.connection.endpoint.close_code == 1006
+    assert caplog.records == []
+
+
+def test_reset_is_noticed_while_nobody_reads(link: Connect) -> None:
+    a = link(tcp=True)
+    a.peer.reset()
+    a.until_closed()
+    a.until_disposed()
+
+
+@pytest.mark.parametrize("how", ["close", "eof"])
+def test_closed_is_true_at_once_for_a_view_that_never_pauses(link: Connect, how: str) -> None:
+    a = link()
+
+    def compute_and_look() -> list[bool]:
+        """Everything happens without the reactor getting a chance in between."""
+        before = a.connection.closed
+        if how == "close":
+            a.peer.send_close()
+        else:
+            a.peer.half_close()
+        return [before, a.connection.closed]
+
+    assert a.home.do(compute_and_look) == [False, True]
+
+
+def test_messages_that_have_not_been_taken_keep_the_connection_from_being_closed(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("unread") + frame(CLOSE))
+    until(lambda: a.connection.endpoint.state is State.ENDING)
+    assert not a.closed
+    assert a.do("receive", 0) == "unread"
+    assert a.do("receive") is None
+    assert a.closed
+
+
+# The end: we begin
+
+
+def test_close_sends_its_frame_and_waits_for_the_answer_of_the_peer(link: Connect) -> None:
+    a = link()
+    a.do("close", 3001, "enough")
+    assert a.peer.recv_message() == Close(3001, "enough")
+    assert a.connection.endpoint.state is State.CLOSING
+    assert a.closed
+    a.peer.send_close(1000)
+    assert a.peer.read_to_eof() == b""
+    a.peer.abandon()
+    a.until_disposed()
+    assert (a.connection.endpoint.close_code, a.connection.endpoint.close_reason) == (3001, "enough")
+
+
+def test_second_close_does_nothing(link: Connect) -> None:
+    a = link()
+    a.do("close", 3001)
+    a.do("close", 3002)
+    assert_ends(a.peer, 3001)
+    a.do("close", 3003)
+    assert a.connection.endpoint.close_code == 3001
+
+
+def test_close_drops_what_has_not_been_taken_and_what_still_arrives(link: Connect) -> None:
+    a = link()
+    a.peer.send_message("before")
+    until(lambda: a.do("waiting"))
+    a.do("close")
+    a.peer.send_message("behind")
+    a.peer.send_frame(PING, b"behind")
+    assert a.do("receive") is None
+    assert_ends(a.peer, 1000)
+
+
+def test_close_wakes_who_waits(link: Connect) -> None:
+    a = link()
+    waiting = [a.start("receive") for _ in range(2)]
+    time.sleep(0.05)
+    a.do("close")
+    assert [one.result(PATIENCE_SECONDS) for one in waiting] == [None, None]
+
+
+def test_close_in_answer_to_the_peer_drops_what_it_sent_before(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("unread") + frame(CLOSE, close_payload(1001)))
+    until(lambda: a.connection.endpoint.state is State.ENDING)
+    a.do("close", 3000)
+    assert a.peer.recv_message() == Close(1001)
+    assert a.do("receive") is None
+    assert a.connection.endpoint.close_code == 1001
+
+
+def test_peer_that_does_not_answer_the_close_is_given_up_after_close_timeout(link: Connect) -> None:
+    a = link(close_timeout=0.3)
+    a.do("close")
+    assert a.peer.recv_message() == Close(1000)
+    a.until_disposed()
+    assert a.connection.endpoint.close_code == 1000
+
+
+def test_peer_that_answers_the_close_and_stays_is_given_up_after_close_timeout(link: Connect) -> None:
+    a = link(close_timeout=0.3)
+    a.do("close")
+    a.peer.send_close()
+    a.until_disposed()
+
+
+def test_peer_that_sends_for_ever_after_the_close_is_given_up_after_close_timeout(link: Connect) -> None:
+    a = link(close_timeout=0.3)
+    a.do("close")
+    a.peer.sock.settimeout(PATIENCE_SECONDS)
+    with pytest.raises(ConnectionError):
+        while True:
+            a.peer.sock.send(bytes(4096))
+    a.until_disposed()
+
+
+def test_fail_sends_its_frame_and_looks_at_nothing_that_still_arrives(link: Connect) -> None:
+    a = link()
+    a.do("fail", 1007, "not JSON")
+    a.peer.send_raw(text("behind") + frame(0x3))
+    assert a.peer.recv_message() == Close(1007, "not JSON")
+    assert a.peer.read_to_eof() == b""
+    assert a.do("receive") is None
+    assert a.connection.endpoint.close_code == 1007
+
+
+def test_unread_bytes_do_not_turn_the_close_into_a_reset(link: Connect) -> None:
+    a = link(tcp=True, receive_queue=1)
+    a.peer.send_raw(text("first") + text("x" * 10) * 2000)
+    until(lambda: a.do("waiting"))
+    a.do("fail", 1011)
+    for _ in range(20):
+        a.peer.send_raw(text("x" * 1000))
+        time.sleep(0.005)
+    assert a.peer.recv_message() == Close(1011)
+    assert a.peer.read_to_eof() == b""
+
+
+def test_abort_ends_without_a_close_frame(link: Connect) -> None:
+    a = link()
+    waiting = a.start("receive")
+    time.sleep(0.05)
+    a.do("abort", "enough")
+    assert waiting.result(PATIENCE_SECONDS) is None
+    assert a.peer.read_to_eof() == b""
+    a.until_disposed()
+    a.do("abort", "more than enough")
+    assert (a.connection.endpoint.close_code, a.connection.endpoint.close_reason) == (1006, "enough")
+
+
+# Finish
+
+
+def test_finish_returns_when_both_sides_have_ended(link: Connect) -> None:
+    a = link()
+    finishing = a.start("finish")
+    assert a.peer.recv_message() == Close(1000)
+    assert not finishing.done()
+    a.peer.send_close()
+    assert a.peer.read_to_eof() == b""
+    assert not finishing.done()
+    a.peer.abandon()
+    finishing.result(PATIENCE_SECONDS)
+    assert len(a.disposals) == 1
+
+
+def test_finish_returns_after_close_timeout(link: Connect) -> None:
+    a = link(close_timeout=0.3)
+    a.do("finish")
+    assert a.disposals
+    assert a.peer.recv_message() == Close(1000)
+
+
+def test_finish_answers_the_close_of_the_peer(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("unread") + frame(CLOSE, close_payload(1001)))
+    finishing = a.start("finish")
+    close = a.peer.recv_message()
+    assert close in (Close(1001), Close(1000))  # whichever came first
+    if close == Close(1000):
+        a.peer.send_close()
+    a.peer.abandon()
+    finishing.result(PATIENCE_SECONDS)
+
+
+def test_finish_after_the_end_returns_at_once(link: Connect) -> None:
+    a = link()
+    a.do("abort", "over")
+    a.do("finish")
+    assert len(a.disposals) == 1
+
+
+def test_finish_waits_until_what_was_sent_has_left(link: Connect) -> None:
+    a = link(tcp=True)
+    sending = a.start("send", bytes(16 * MIB))
+    until_blocked(sending)
+    finishing = a.start("finish")
+    assert a.peer.recv_message() == bytes(16 * MIB)
+    assert_ends(a.peer, 1000)
+    a.peer.abandon()
+    finishing.result(PATIENCE_SECONDS)
+    sending.result(PATIENCE_SECONDS)
+
+
+# Faults and leaks
+
+
+def test_fault_of_ours_drops_this_connection_and_is_logged(
+    link: Connect, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, other = link(), link()
+    monkeypatch.setattr(a.connection, "_receive", lambda data: 1 / 0)
+    a.peer.send_message("boom")
+    a.until_disposed()
+    assert a.closed
+    record = next(record for record in caplog.records if record.name == "dwebsocket")
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None and record.exc_info[0] is ZeroDivisionError
+    other.peer.send_message("unharmed")
+    assert other.do("receive", 5) == "unharmed"
+
+
+@pytest.mark.parametrize("how", ["close", "eof", "reset", "garbage", "half a frame"])
+def test_end_of_a_connection_logs_nothing(link: Connect, caplog: pytest.LogCaptureFixture, how: str) -> None:
+    a = link(tcp=True)
+    if how == "close":
+        a.peer.close()
+    elif how == "reset":
+        a.peer.reset()
+    elif how == "garbage":
+        a.peer.send_raw(os.urandom(4096))
+    elif how == "half a frame":
+        a.peer.send_raw(text("half")[:3])
+    a.peer.abandon()
+    a.until_disposed()
+    with pytest.raises(WebSocketClosed):
+        a.do("send", "to nobody")
+    assert a.do("receive") is None
+    assert caplog.records == []
+
+
+def test_two_hundred_connections_leave_no_descriptor_and_no_thread_behind(link: Connect, home: Home) -> None:
+    warm_up = link()
+    warm_up.do("receive", 0.01)
+    warm_up.do("abort", "warm")
+    warm_up.until_disposed()
+    warm_up.peer.abandon()
+    before, threads_before = descriptors(), threading.active_count()
+    for number in range(200):
+        a = link()
+        received = a.start("receive", 5)
+        a.peer.send_message(str(number))
+        assert received.result(PATIENCE_SECONDS) == str(number)
+        a.peer.send_close()
+        assert a.do("receive") is None
+        a.peer.abandon()
+        a.do("finish")
+    until(lambda: descriptors() <= before, "the descriptors to come back")
+    until(lambda: threading.active_count() <= threads_before, "the threads to end")
+
+
+# From elsewhere
+
+
+def test_every_verb_works_from_a_thread_that_has_no_hub(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("one") + text("two"))
+    assert until(lambda: a.connection.waiting() == 2)
+    assert a.connection.receive(5) == "one"
+    assert a.connection.receive() == "two"
+    a.connection.send("back")
+    assert a.peer.recv_message() == "back"
+    assert not a.connection.closed
+    a.connection.close(1001)
+    assert_ends(a.peer, 1001)
+    with pytest.raises(WebSocketClosed) as caught:
+        a.connection.send("too late")
+    assert caught.value.close_code == 1001
+    assert a.connection.closed
+
+
+def test_threads_without_a_hub_send_whole_messages(link: Connect) -> None:
+    a = link()
+    threads = [threading.Thread(target=a.connection.send, args=[chr(97 + n) * 100_000]) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    assert {a.peer.recv_message() for _ in threads} == {chr(97 + n) * 100_000 for n in range(6)}
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+
+
+def test_hub_goes_on_while_a_thread_without_one_waits_for_a_message(link: Connect, home: Home) -> None:
+    a, b = link(), link()
+    received: list[Any] = []
+    waiting = threading.Thread(target=lambda: received.append(a.connection.receive()))
+    waiting.start()
+    b.peer.send_message("b goes on")
+    assert b.do("receive", 5) == "b goes on"
+    a.peer.send_message("at last")
+    waiting.join(PATIENCE_SECONDS)
+    assert received == ["at last"]

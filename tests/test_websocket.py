@@ -1,0 +1,804 @@
+"""The verbs, as a view calls them and as the peer sees it."""
+
+from __future__ import annotations
+
+import array
+import datetime
+import decimal
+import json
+import threading
+import uuid
+from typing import Any
+
+import pytest
+from django.http import HttpResponse
+from django.utils.functional import lazystr
+from django.utils.safestring import mark_safe
+
+from dwebsocket import CloseCode, State, WebSocketClosed, accept_websocket, require_websocket
+from tests.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    NO_STATUS,
+    PING,
+    PONG,
+    TEXT,
+    Close,
+    Frame,
+    Peer,
+    PeerTimeout,
+    close_payload,
+    frame,
+    text,
+)
+from tests.sites import Site
+
+
+def assert_ends(peer: Peer, code: int, reason: str = "") -> None:
+    """The Close frame is next; it is answered, and then the stream ends without another byte."""
+    assert peer.recv_message() == Close(code, reason)
+    peer.send_close()
+    assert peer.read_to_eof() == b""
+
+
+# wait
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [
+        (text("Grüße 🎉"), "Grüße 🎉"),
+        (text(""), ""),
+        (frame(BINARY, b"\x00\xff"), b"\x00\xff"),
+        (frame(BINARY), b""),
+        (frame(TEXT, b"in ", fin=False) + frame(PING) + frame(CONTINUATION, b"parts"), "in parts"),
+        (frame(BINARY, b"in ", fin=False) + frame(CONTINUATION, b"parts"), b"in parts"),
+    ],
+    ids=repr,
+)
+def test_wait_gives_text_as_str_and_binary_as_bytes(site: Site, sent: bytes, received: str | bytes) -> None:
+    @require_websocket
+    def view(request):
+        site.tell(request.websocket.wait())
+
+    with site(view).connect() as peer:
+        peer.send_raw(sent)
+        message = site.hear()
+        assert message == received
+        assert type(message) is type(received)
+
+
+def test_wait_gives_none_when_the_time_is_over_and_the_connection_stays_open(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.wait(timeout=0.05), request.websocket.closed])
+        site.tell(request.websocket.wait(5))
+
+    with site(view).connect() as peer:
+        assert site.hear() == [None, False]
+        peer.send_message("still here")
+        assert site.hear() == "still here"
+
+
+def test_wait_gives_none_once_the_connection_is_closed_and_closed_tells_so(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.wait(), request.websocket.closed])
+        site.tell([request.websocket.wait(timeout=5), request.websocket.wait()])
+
+    with site(view).connect() as peer:
+        assert peer.close() == Close(1000)
+        assert site.hear() == [None, True]
+        assert site.hear() == [None, None]
+
+
+# read, has_messages, count_messages
+
+
+def test_read_gives_the_message_that_is_here_else_the_fallback(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.read(), request.websocket.read("nothing"), request.websocket.read(fallback=0)])
+        site.wait_for(go)
+        site.tell([request.websocket.read("nothing") for _ in range(4)])
+
+    with site(view).connect() as peer:
+        assert site.hear() == [None, "nothing", 0]
+        peer.send_raw(text("one") + text("") + frame(BINARY, b""))
+        peer.send_frame(PING)
+        assert peer.recv_frame().opcode == PONG  # so the messages before it have been read as well
+        go.set()
+        assert site.hear() == ["one", "", b"", "nothing"]
+
+
+def test_read_does_not_block_on_half_a_message(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        site.wait_for(go)
+        site.tell([request.websocket.read("nothing"), request.websocket.has_messages()])
+        site.tell(request.websocket.wait())
+
+    with site(view).connect() as peer:
+        peer.send_frame(TEXT, b"half ", fin=False)
+        peer.send_frame(PING)
+        assert peer.recv_frame().opcode == PONG
+        whole = frame(CONTINUATION, b"a message")
+        peer.send_raw(whole[:-1])
+        go.set()
+        assert site.hear() == ["nothing", False]
+        peer.send_raw(whole[-1:])
+        assert site.hear() == "half a message"
+
+
+def test_messages_that_wait_are_counted(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+        site.tell([websocket.has_messages(), websocket.count_messages()])
+        site.wait_for(go)
+        site.tell([websocket.has_messages(), websocket.count_messages()])
+        websocket.wait()
+        site.tell([websocket.has_messages(), websocket.count_messages()])
+        websocket.wait()
+        site.tell([websocket.has_messages(), websocket.count_messages()])
+
+    with site(view).connect() as peer:
+        assert site.hear() == [False, 0]
+        peer.send_raw(text("one") + text("two") + frame(PING))
+        assert peer.recv_frame().opcode == PONG
+        go.set()
+        assert [site.hear() for _ in range(3)] == [[True, 2], [True, 1], [False, 0]]
+
+
+# Iteration
+
+
+def test_iteration_gives_every_message_and_simply_ends(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell(list(request.websocket))
+        site.tell(list(request.websocket))
+
+    with site(view).connect() as peer:
+        peer.send_raw(text("one") + frame(BINARY, b"two") + text(""))
+        assert peer.close() == Close(1000)
+        assert site.hear() == ["one", b"two", ""]
+        assert site.hear() == []
+
+
+# send
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ("Grüße", Frame(TEXT, "Grüße".encode())),
+        ("", Frame(TEXT, b"")),
+        (mark_safe("<b>"), Frame(TEXT, b"<b>")),
+        (b"\x00\xff", Frame(BINARY, b"\x00\xff")),
+        (bytearray(b"array"), Frame(BINARY, b"array")),
+        pytest.param(memoryview(b"view"), Frame(BINARY, b"view"), id="memoryview"),
+        pytest.param(memoryview(b"every other")[::2], Frame(BINARY, b"eeyohr"), id="memoryview with steps"),
+        (array.array("B", b"array"), Frame(BINARY, b"array")),
+    ],
+    ids=repr,
+)
+def test_send_sends_str_as_text_and_bytes_like_as_binary(site: Site, message: Any, sent: Frame) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.send(message)
+
+    with site(view).connect() as peer:
+        assert peer.recv_frame() == sent
+        assert_ends(peer, 1000)
+
+
+@pytest.mark.parametrize(
+    ("message", "name"),
+    [(None, "NoneType"), (1, "int"), ({"a": 1}, "dict"), ([b"a"], "list"), (lazystr("lazy"), "__proxy__")],
+    ids=["None", "int", "dict", "list", "lazy string"],
+)
+def test_send_of_anything_else_is_a_type_error_that_names_the_type(site: Site, message: Any, name: str) -> None:
+    @require_websocket
+    def view(request):
+        try:
+            request.websocket.send(message)
+        except TypeError as error:
+            site.tell(str(error))
+        request.websocket.send("unharmed")
+
+    with site(view).connect() as peer:
+        assert site.hear() == f"a message is str or bytes-like, not {name}"
+        assert peer.recv_message() == "unharmed"
+
+
+def test_send_on_a_closed_connection_raises_websocket_closed_with_code_and_reason(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+        assert websocket.wait() is None
+        for send in (websocket.send, websocket.send_json):
+            with pytest.raises(WebSocketClosed) as caught:
+                send("too late")
+            site.tell([caught.value.close_code, caught.value.close_reason, caught.value.websocket is websocket])
+
+    with site(view).connect() as peer:
+        peer.close(4001, "bye")
+        assert site.hear() == [4001, "bye", True]
+        assert site.hear() == [4001, "bye", True]
+
+
+def test_send_of_what_wait_gave_after_the_end_ends_the_view_quietly(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        while True:
+            request.websocket.send(request.websocket.wait())
+
+    with site(view).connect() as peer:
+        peer.send_message("echo")
+        assert peer.recv_message() == "echo"
+        peer.close()
+    site.until_idle()
+    assert caplog.records == []
+
+
+def test_send_of_none_before_the_101_opens_nothing(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        with pytest.raises(TypeError):
+            request.websocket.send(None)
+        return HttpResponse(status=418)
+
+    assert site(view).handshake().status == 418
+
+
+def test_send_from_native_threads_reaches_the_peer_whole(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        threads = [
+            threading.Thread(target=request.websocket.send, args=[chr(97 + number) * 50_000]) for number in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            site.pause(0.01)
+
+    with site(view).connect() as peer:
+        assert {peer.recv_message() for _ in range(4)} == {chr(97 + number) * 50_000 for number in range(4)}
+        assert_ends(peer, 1000)
+
+
+def test_every_verb_works_from_a_native_thread(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+
+        def use() -> None:
+            websocket.accept(headers={"X-Thread": "yes"})
+            site.tell(websocket.wait())
+            websocket.send("back")
+            site.tell([websocket.count_messages(), websocket.closed])
+            websocket.close(3000)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        while thread.is_alive():
+            site.pause(0.01)
+        site.tell(websocket.wait())
+
+    with site(view).peer() as peer:
+        assert peer.handshake().headers["x-thread"] == "yes"
+        peer.send_message("there")
+        assert site.hear() == "there"
+        assert peer.recv_message() == "back"
+        assert site.hear() == [0, False]
+        assert_ends(peer, 3000)
+        assert site.hear() is None
+
+
+# JSON
+
+
+def test_send_json_encodes_as_django_does(site: Site) -> None:
+    thing = {
+        "when": datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.timezone.utc),
+        "price": decimal.Decimal("1.50"),
+        "id": uuid.UUID(int=1),
+        "lazy": lazystr("lazy"),
+        "none": None,
+    }
+
+    @require_websocket
+    def view(request):
+        request.websocket.send_json(thing)
+
+    with site(view).connect() as peer:
+        sent = peer.recv_frame()
+        assert sent.opcode == TEXT
+        assert json.loads(sent.payload) == {
+            "when": "2024-02-29T12:00:00Z",
+            "price": "1.50",
+            "id": "00000000-0000-0000-0000-000000000001",
+            "lazy": "lazy",
+            "none": None,
+        }
+
+
+def test_send_json_of_what_json_cannot_say_is_a_type_error_and_harms_nothing(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        with pytest.raises(TypeError):
+            request.websocket.send_json({"set": {1}})
+        request.websocket.send_json([])
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "[]"
+
+
+@pytest.mark.parametrize("message", ['{"a": [1, null]}', b'{"a": [1, null]}'], ids=["text", "binary"])
+def test_wait_json_decodes(site: Site, message: str | bytes) -> None:
+    @require_websocket
+    def view(request):
+        site.tell(request.websocket.wait_json())
+
+    with site(view).connect() as peer:
+        peer.send_message(message)
+        assert site.hear() == {"a": [1, None]}
+
+
+def test_wait_json_gives_none_when_the_time_is_over_and_when_the_connection_is_closed(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.wait_json(timeout=0.05), request.websocket.closed])
+        site.tell([request.websocket.wait_json(), request.websocket.closed])
+
+    with site(view).connect() as peer:
+        assert site.hear() == [None, False]
+        peer.close()
+        assert site.hear() == [None, True]
+
+
+@pytest.mark.parametrize(
+    "message", ["{", "", b"\xff\xfe\xfd", "NaN", "[" * 100_000, "1" * 10_000],
+    ids=["cut", "empty", "not UTF-8", "NaN", "deep", "long number"],
+)
+def test_wait_json_of_what_is_no_json_closes_with_1007_and_gives_none(
+    site: Site, message: str | bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.wait_json(), request.websocket.closed, request.websocket.close_code])
+
+    with site(view).connect() as peer:
+        peer.send_message(message)
+        assert_ends(peer, 1007, "not JSON")
+        assert site.hear() == [None, True, 1007]
+    site.until_idle()
+    assert caplog.records == []
+
+
+# close
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        ((), 1000, ""),
+        ((1001,), 1001, ""),
+        ((CloseCode.POLICY_VIOLATION, "no"), 1008, "no"),
+        ((3000, "ä" * 61 + "a"), 3000, "ä" * 61 + "a"),
+        ((4999,), 4999, ""),
+    ],
+    ids=repr,
+)
+def test_close_sends_its_code_and_reason_and_the_peer_answers(site: Site, arguments: Any, code: int, reason: str) -> None:
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+        websocket.accept()
+        websocket.close(*arguments)
+        site.tell([websocket.closed, websocket.close_code, websocket.close_reason, websocket.wait()])
+
+    with site(view).connect() as peer:
+        assert_ends(peer, code, reason)
+        assert site.hear() == [True, code, reason, None]
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, -1, 70_000, None, "1000"])
+@pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "before the 101"])
+def test_close_with_a_code_that_may_not_be_sent_is_a_value_error_and_closes_nothing(
+    site: Site, code: Any, accepted: bool
+) -> None:
+    @require_websocket
+    def view(request):
+        if accepted:
+            request.websocket.accept()
+        with pytest.raises(ValueError):
+            request.websocket.close(code)
+        request.websocket.send("still open")
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "still open"
+
+
+def test_close_with_a_reason_that_is_too_long_is_a_value_error_and_closes_nothing(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        with pytest.raises(ValueError, match="124 bytes"):
+            request.websocket.close(1000, "ä" * 62)
+        request.websocket.send("still open")
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "still open"
+
+
+def test_only_the_first_close_does_something(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        for code in (3001, 3002, 3003):
+            request.websocket.close(code)
+        site.tell(request.websocket.close_code)
+
+    with site(view).connect() as peer:
+        assert_ends(peer, 3001)
+        assert site.hear() == 3001
+
+
+def test_close_after_the_peer_closed_changes_nothing(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        assert request.websocket.wait() is None
+        request.websocket.close(3000, "too late")
+        site.tell([request.websocket.close_code, request.websocket.close_reason])
+
+    with site(view).connect() as peer:
+        assert peer.close(4001, "bye") == Close(4001)
+        assert site.hear() == [4001, "bye"]
+        assert peer.read_to_eof() == b""
+
+
+def test_close_before_the_101_refuses_with_403(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+        websocket.close(4001, "not you")
+        websocket.close(4002)
+        site.tell([websocket.closed, websocket.is_closed(), websocket.state, websocket.close_code, websocket.close_reason])
+        site.tell([websocket.wait(), websocket.read("x"), websocket.has_messages(), list(websocket), websocket.wait_json()])
+
+    response = site(view).handshake()
+    assert response.status == 403
+    assert site.hear() == [True, True, State.CLOSED, 4001, "not you"]
+    assert site.hear() == [None, "x", False, [], None]
+    assert [record.name for record in caplog.records if record.levelname != "WARNING"] == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda websocket: websocket.send("x"),
+        lambda websocket: websocket.send_json({}),
+        lambda websocket: websocket.send(websocket.wait()),
+        lambda websocket: websocket.accept(),
+    ],
+    ids=["send", "send_json", "send(wait())", "accept"],
+)
+def test_use_after_a_refusal_raises_websocket_closed_which_ends_the_view_quietly(
+    site: Site, use: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.close(4001)
+        with pytest.raises(WebSocketClosed) as caught:
+            use(request.websocket)
+        site.tell([caught.value.close_code, caught.value.websocket is request.websocket])
+        use(request.websocket)
+
+    assert site(view).handshake().status == 403
+    assert site.hear() == [4001, True]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_view_that_refused_may_still_give_its_own_answer(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.close()
+        return HttpResponse("pay first", status=402)
+
+    response = site(view).handshake()
+    assert (response.status, response.body) == (402, b"pay first")
+
+
+# What the connection says about itself
+
+
+def test_state_goes_from_connecting_over_open_to_closed(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+        states = [websocket.state, repr(websocket), websocket.closed, websocket.close_code, websocket.close_reason]
+        websocket.accept()
+        states += [websocket.state, repr(websocket), websocket.closed, websocket.is_closed(), websocket.latency]
+        go.set()
+        assert websocket.wait() is None
+        site.tell([*states, websocket.state, repr(websocket), websocket.closed, websocket.is_closed()])
+
+    with site(view).connect() as peer:
+        assert go.wait(5)
+        peer.close()
+        assert site.hear() == [
+            *[State.CONNECTING, "<WebSocket CONNECTING>", False, None, ""],
+            *[State.OPEN, "<WebSocket OPEN>", False, False, None],
+            *[State.CLOSED, "<WebSocket CLOSED>", True, True],
+        ]
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason"),
+    [(close_payload(4001, "bye"), 4001, "bye"), (b"", NO_STATUS, ""), (close_payload(1005), 1002, "close code 1005 may not be sent")],
+    ids=repr,
+)
+def test_close_code_and_reason_are_those_of_the_peer(site: Site, payload: bytes, code: int, reason: str) -> None:
+    @require_websocket
+    def view(request):
+        assert request.websocket.wait() is None
+        site.tell([request.websocket.close_code, request.websocket.close_reason])
+
+    with site(view).connect() as peer:
+        peer.send_frame(CLOSE, payload)
+        assert site.hear() == [code, reason]
+
+
+def test_close_code_is_1006_when_the_peer_just_left(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @require_websocket
+    def view(request):
+        assert request.websocket.wait() is None
+        site.tell([request.websocket.close_code, request.websocket.close_reason])
+
+    site(view).connect().reset()
+    assert site.hear() == [1006, "the peer left without a closing handshake"]
+    site.until_idle()
+    assert caplog.records == []
+
+
+def test_closed_becomes_true_while_the_view_does_not_read(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        while not request.websocket.closed:
+            site.pause(0.005)
+        site.tell(request.websocket.close_code)
+
+    site(view).connect().abandon()
+    assert site.hear() == 1006
+
+
+def test_latency_is_what_the_last_ping_took(site: Site) -> None:
+    @require_websocket(ping_interval=0.05)
+    def view(request):
+        request.websocket.accept()
+        while request.websocket.latency is None:
+            site.pause(0.005)
+        site.tell(request.websocket.latency)
+
+    with site(view).connect() as peer:
+        ping = peer.recv_frame()
+        assert ping.opcode == PING
+        peer.send_frame(PONG, ping.payload)
+        assert 0 < site.hear() < 5
+
+
+# accept
+
+
+def test_accept_sends_the_101_with_headers_at_once(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        request.websocket.accept(headers={"X-Greeting": "hello", "Set-Cookie": "a=b"})
+        site.wait_for(go)
+
+    peer = site(view).peer()
+    headers = peer.handshake().headers
+    assert (headers["x-greeting"], headers["set-cookie"]) == ("hello", "a=b")
+    go.set()
+    assert_ends(peer, 1000)
+
+
+def test_accept_sends_a_header_twice_when_it_is_given_as_pairs(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept(headers=[("X-Many", "one"), ("X-Many", "two")])
+
+    assert site(view).peer().handshake().headers["x-many"] == "one, two"
+
+
+def test_second_accept_does_nothing(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        request.websocket.accept(subprotocol="unheard-of", headers={"X-Late": "yes"})
+        request.websocket.send("once")
+
+    with site(view).peer() as peer:
+        assert "x-late" not in peer.handshake().headers
+        assert peer.recv_message() == "once"
+        assert_ends(peer, 1000)
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [({}, "chat.v2"), ({"subprotocol": "chat.v1"}, "chat.v1"), ({"subprotocol": None}, "chat.v2")],
+    ids=str,
+)
+def test_accept_with_a_subprotocol_tells_both_sides(site: Site, given: dict[str, str], chosen: str) -> None:
+    @require_websocket(subprotocols=["chat.v3", "chat.v2"])
+    def view(request):
+        site.tell(request.websocket.subprotocol)
+        request.websocket.accept(**given)
+        site.tell(request.websocket.subprotocol)
+
+    headers = {"Sec-WebSocket-Protocol": "chat.v1, chat.v2"}
+    assert site(view).handshake("/", headers).headers["sec-websocket-protocol"] == chosen
+    assert [site.hear(), site.hear()] == [None, chosen]
+
+
+def test_no_common_subprotocol_is_no_reason_to_refuse(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        site.tell(request.websocket.subprotocol)
+
+    site(view, WEBSOCKET_SUBPROTOCOLS=["chat.v3"])
+    response = site.handshake("/", {"Sec-WebSocket-Protocol": "chat.v1"})
+    assert response.status == 101
+    assert "sec-websocket-protocol" not in response.headers
+    assert site.hear() is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"subprotocol": "chat.v9"},
+        {"headers": {"X Greeting": "hello"}},
+        {"headers": {"X-Greeting": "hello\r\nX-Injected: yes"}},
+        {"headers": {"X-Greeting": "世界"}},
+        {"headers": {"Upgrade": "h2c"}},
+        {"headers": {"Sec-WebSocket-Accept": "mine"}},
+        {"headers": [("Content-Length", "5")]},
+    ],
+    ids=str,
+)
+def test_accept_that_cannot_be_said_is_a_value_error_and_the_view_can_still_refuse(site: Site, given: Any) -> None:
+    @require_websocket
+    def view(request):
+        with pytest.raises(ValueError):
+            request.websocket.accept(**given)
+        site.tell([request.websocket.state, request.websocket.subprotocol])
+        return HttpResponse("another time", status=503)
+
+    response = site(view).handshake("/", {"Sec-WebSocket-Protocol": "chat.v1"})
+    assert (response.status, response.body) == (503, b"another time")
+    assert site.hear() == [State.CONNECTING, None]
+
+
+def test_accept_after_one_that_failed_opens_the_connection(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        with pytest.raises(ValueError):
+            request.websocket.accept(subprotocol="chat.v9")
+        request.websocket.accept()
+        request.websocket.send("open")
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "open"
+
+
+VERBS = {
+    "wait": lambda websocket: websocket.wait(timeout=0.01),
+    "read": lambda websocket: websocket.read(),
+    "has_messages": lambda websocket: websocket.has_messages(),
+    "count_messages": lambda websocket: websocket.count_messages(),
+    "wait_json": lambda websocket: websocket.wait_json(timeout=0.01),
+    "send": lambda websocket: websocket.send("first"),
+    "send_json": lambda websocket: websocket.send_json("first"),
+    "iteration": lambda websocket: next(iter(websocket)),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_first_verb_that_needs_the_connection_sends_the_101(site: Site, verb: str) -> None:
+    @require_websocket
+    def view(request):
+        assert request.websocket.state is State.CONNECTING
+        VERBS[verb](request.websocket)
+        site.tell(request.websocket.state)
+
+    with site(view).connect(early=text('"a"')):
+        assert site.hear() is State.OPEN
+
+
+@pytest.mark.parametrize("name", ["closed", "close_code", "close_reason", "subprotocol", "latency", "state", "is_closed"])
+def test_asking_what_it_is_does_not_open_the_connection(site: Site, name: str) -> None:
+    @require_websocket
+    def view(request):
+        value = getattr(request.websocket, name)
+        if callable(value):
+            value()
+        return HttpResponse(status=418)
+
+    assert site(view).handshake().status == 418
+
+
+# The order of the end, as a view meets it
+
+
+@pytest.mark.parametrize("end", ["close", "error", "eof"])
+def test_messages_before_the_end_are_answered_and_then_the_end_is(site: Site, end: str) -> None:
+    @require_websocket
+    def view(request):
+        for message in request.websocket:
+            site.pause(0.02)
+            request.websocket.send(message)
+        site.tell(request.websocket.close_code)
+
+    with site(view).connect() as peer:
+        last = {"close": frame(CLOSE, close_payload(1001)), "error": frame(0x3), "eof": b""}[end]
+        peer.send_raw(text("one") + text("two") + last + text("behind"))
+        if end == "eof":
+            peer.half_close()
+        answers = [peer.recv_message(), peer.recv_message()]
+        assert answers == ["one", "two"]
+        if end == "eof":
+            assert peer.recv_message() == "behind"
+        else:
+            assert peer.recv_message() == {"close": Close(1001), "error": Close(1002, "reserved opcode 0x3")}[end]
+        assert peer.read_to_eof() == b""
+        assert site.hear() == {"close": 1001, "error": 1002, "eof": 1006}[end]
+
+
+def test_view_that_does_not_come_back_for_the_end_is_not_waited_for(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket(close_timeout=0.3)
+    def view(request):
+        request.websocket.wait()
+        site.wait_for(go)
+        site.tell([request.websocket.closed, request.websocket.wait()])
+
+    with site(view).connect() as peer:
+        peer.send_raw(text("last") + frame(CLOSE, close_payload(1001)))
+        with pytest.raises(PeerTimeout):
+            peer.recv_frame(timeout=0.05)
+        assert peer.recv_message() == Close(1001)
+        assert peer.read_to_eof() == b""
+    go.set()
+    assert site.hear() == [True, None]
+
+
+def test_mixed_view_serves_plain_http_too(site: Site) -> None:
+    @accept_websocket
+    def view(request):
+        if request.is_websocket():
+            request.websocket.send("socket")
+            return None
+        return HttpResponse("page")
+
+    site(view)
+    assert site.get().body == b"page"
+    assert site.connect().recv_message() == "socket"
