@@ -10,6 +10,7 @@ import contextvars
 import functools
 import io
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -200,6 +201,7 @@ class Session:
             raise
 
     def _run_detached(self, view: Callable[[], HttpResponseBase | None]) -> None:
+        adopt_locals()
         try:
             self._run_view(view)
         finally:
@@ -238,7 +240,10 @@ class Session:
             if not self._options.detach:
                 self._error = error
         elif not own_end:
-            report(self._request, error)
+            try:
+                report(self._request, error)
+            except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
+                logger.exception("an exception of the view at %s could not be reported", self._request.path)
             connection.fail(CloseCode.INTERNAL_ERROR)
 
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
@@ -267,6 +272,17 @@ class Session:
         """Let go of what only the request needed: it would live as long as the view."""
         self._request._stream = io.BytesIO()
         del self._server
+
+
+def adopt_locals() -> None:
+    """Make this thread the owner of what Django keeps in its context: language, time zone, URLconf, script prefix.
+
+    asgiref's Local ties its values to the thread that set them, also in a context that was copied on purpose.
+    """
+    for variable, value in contextvars.copy_context().items():
+        kind = type(value)
+        if kind.__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
+            variable.set(kind(threading.get_ident(), value.data))
 
 
 def report(request: HttpRequest, error: Exception) -> None:

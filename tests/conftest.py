@@ -1,9 +1,11 @@
-"""Sets Django up once, and lets nothing be skipped in CI."""
+"""Sets Django up once, shares the fixtures, and lets nothing be skipped in CI."""
 
 import os
 
 import pytest
 from hypothesis import settings
+
+pytest_plugins = ["tests.links", "tests.sites"]
 
 settings.register_profile("dwebsocket", deadline=None)  # a busy machine is no bug
 settings.load_profile("dwebsocket")

@@ -25,7 +25,7 @@ from dwebsocket.protocol.endpoint import Endpoint
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.reactors.base import Reactor
-from tests.peer import Peer
+from tests.peer import Close, Peer
 
 T = TypeVar("T")
 
@@ -144,6 +144,14 @@ class Link:
 
     def until_disposed(self) -> None:
         until(lambda: self.disposals, "the disposal of the socket")
+
+
+def assert_ends(peer: Peer, code: int, reason: str = "") -> None:
+    """The Close frame is next; it is answered, the stream ends without another byte, and the peer leaves."""
+    assert peer.recv_message() == Close(code, reason)
+    peer.send_close()
+    assert peer.read_to_eof() == b""
+    peer.abandon()
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

@@ -16,7 +16,7 @@ import pytest
 
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
-from tests.links import PATIENCE_SECONDS, Home, Hub, Link, descriptors, tcp_pair, until
+from tests.links import PATIENCE_SECONDS, Home, Hub, Link, assert_ends, descriptors, tcp_pair, until
 from tests.peer import (
     BINARY,
     CLOSE,
@@ -39,13 +39,6 @@ Connect = Callable[..., Link]
 
 MIB = 1 << 20
 FOREVER = 3600.0  # seconds: not within this test
-
-
-def assert_ends(peer: Peer, code: int, reason: str = "") -> None:
-    """The Close frame is next; it is answered, and then the stream ends without another byte."""
-    assert peer.recv_message() == Close(code, reason)
-    peer.send_close(1000)
-    assert peer.read_to_eof() == b""
 
 
 PINGS = frame(PING, bytes(125)) * 100

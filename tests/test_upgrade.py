@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from unittest import mock
 
 import gevent
 import pytest
+from django.contrib.sessions.backends.cache import SessionStore
 from django.core import signals
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import connections
@@ -23,9 +25,10 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils import timezone, translation
 
-from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
+from dwebsocket import WebSocketClosed, conf, accept_websocket, require_websocket
+from dwebsocket.protocol.exceptions import OriginForbidden
 from dwebsocket.upgrade import check_origin
-from tests.links import descriptors, until
+from tests.links import assert_ends, descriptors, until
 from tests.peer import BINARY, CLOSE, Close, Peer, close_payload, frame, text
 from tests.sites import MODES, Site
 
@@ -37,13 +40,6 @@ HANDSHAKE = {
     "HTTP_HOST": "testserver",
     "SERVER_PROTOCOL": "HTTP/1.1",
 }
-
-
-def assert_ends(peer: Peer, code: int, reason: str = "") -> None:
-    """The Close frame is next; it is answered, and then the stream ends without another byte."""
-    assert peer.recv_message() == Close(code, reason)
-    peer.send_close()
-    assert peer.read_to_eof() == b""
 
 
 @contextmanager
@@ -319,14 +315,13 @@ def test_receiver_of_the_signal_that_fails_does_not_keep_the_connection_from_clo
         signals.got_request_exception.disconnect(fail)
 
 
-@pytest.mark.parametrize("stop", [SystemExit, gevent.GreenletExit])
 def test_view_that_is_stopped_by_the_server_closes_with_1001_and_nothing_follows(
-    site: Site, stop: type[BaseException], caplog: pytest.LogCaptureFixture
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     @require_websocket
     def view(request):
         request.websocket.accept()
-        raise stop
+        raise gevent.GreenletExit if site.server.name == "pywsgi" else SystemExit
 
     assert_ends(site(view).connect(), 1001)
     site.until_idle()
@@ -384,23 +379,21 @@ def test_request_lasts_as_long_as_an_attached_view(site: Site, finished: list[An
     until(lambda: len(finished) == 1)
 
 
-def test_session_is_saved_when_a_detached_view_accepts(detached_site: Site, tmp_path: Path) -> None:
+def test_session_is_saved_when_a_detached_view_accepts(detached_site: Site) -> None:
     site, go = detached_site, threading.Event()
 
     @require_websocket
     def view(request):
         request.session["colour"] = "green"
         request.websocket.accept()
-        site.tell(request.session.session_key)
+        site.tell(request.session)
         site.wait_for(go)
 
-    site(view, SESSION_ENGINE="django.contrib.sessions.backends.file", SESSION_FILE_PATH=str(tmp_path))
+    site(view, SESSION_ENGINE="django.contrib.sessions.backends.cache")
     with site.connect():
-        from django.contrib.sessions.backends.file import SessionStore
-
-        key = site.hear()
-        assert key is not None or until(lambda: any(tmp_path.iterdir()))
-        until(lambda: [SessionStore(file.name.removeprefix("sessionid")).get("colour") for file in tmp_path.iterdir()] == ["green"])
+        session = site.hear()
+        until(lambda: session.session_key, "the session to be saved")
+        until(lambda: SessionStore(session.session_key).get("colour") == "green", "the session to be saved")
         go.set()
 
 
@@ -423,9 +416,9 @@ def test_view_sees_the_language_and_the_time_zone_of_its_request_after_that_is_o
 
     with mock.patch(f"{__name__}.foreign", middleware, create=True):
         site(view, MIDDLEWARE=[f"{__name__}.foreign"])
-    assert site.connect().recv_message() == "pl Asia/Tokyo"
-    site.until_idle()
-    assert translation.get_language() == "en-us"
+    with site.connect() as peer:
+        assert peer.recv_message() == "pl Asia/Tokyo"
+        assert_ends(peer, 1000)
 
 
 @pytest.fixture
@@ -457,10 +450,10 @@ def test_database_connections_of_a_detached_view_are_closed_when_it_ends(
             raise RuntimeError
         return None
 
-    response = site(view).peer().handshake()
-    assert response.status == (402 if ending == "refuse" else 101)
-    connection, was_open = site.hear()
-    assert was_open
+    with site(view).peer() as peer:
+        assert peer.handshake().status == (402 if ending == "refuse" else 101)
+        connection, was_open = site.hear()
+        assert was_open
     until(lambda: connection.connection is None, "the connection to be closed")
 
 
@@ -494,7 +487,7 @@ def test_request_that_is_stopped_before_the_view_has_answered_is_over_for_the_vi
 
     @require_websocket
     def view(request):
-        gevent.kill(stopped[0], block=False)
+        stopped[0].kill(block=False)
         site.pause(0.02)
         try:
             request.websocket.accept()
@@ -586,7 +579,7 @@ def test_malformed_handshake_gets_its_status_a_sentence_and_one_line_in_the_log(
     def view(request):
         raise AssertionError("the view must not be called")
 
-    response = site(view).handshake("/", {"Content-Length": "0", **headers}, **options)
+    response = site(view, MIDDLEWARE=[]).handshake("/", headers, **options)
     assert response.status == status
     assert response.body.decode().startswith(sentence)
     assert response.headers["content-type"].startswith("text/plain")
@@ -600,9 +593,6 @@ def test_malformed_handshake_gets_its_status_a_sentence_and_one_line_in_the_log(
 
 def origin_of(origin: str | None, host: str = "testserver", *, secure: bool = False, **options: Any) -> bool:
     """Whether a WebSocket of that origin may be opened."""
-    from dwebsocket import conf
-    from dwebsocket.protocol.exceptions import OriginForbidden
-
     request = RequestFactory().get("/", secure=secure, **HANDSHAKE | {"HTTP_HOST": host})
     if origin is not None:
         request.META["HTTP_ORIGIN"] = origin
@@ -656,8 +646,6 @@ def test_origin_must_have_the_scheme_of_the_request() -> None:
 @override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
 def test_scheme_behind_a_proxy_is_the_one_that_it_reports() -> None:
     request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO="https", HTTP_ORIGIN="https://testserver")
-    from dwebsocket import conf
-
     check_origin(request, conf.options({}))
 
 
@@ -760,8 +748,6 @@ def test_django_test_client_gets_501_and_one_line_that_names_it(caplog: pytest.L
     @accept_websocket
     def view(request):
         return HttpResponse("page")
-
-    import types
 
     urls = types.ModuleType("urls")
     urls.urlpatterns = [path("", view)]  # type: ignore[attr-defined]

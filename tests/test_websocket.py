@@ -16,6 +16,7 @@ from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
 from dwebsocket import CloseCode, State, WebSocketClosed, accept_websocket, require_websocket
+from tests.links import assert_ends
 from tests.peer import (
     BINARY,
     CLOSE,
@@ -33,13 +34,6 @@ from tests.peer import (
     text,
 )
 from tests.sites import Site
-
-
-def assert_ends(peer: Peer, code: int, reason: str = "") -> None:
-    """The Close frame is next; it is answered, and then the stream ends without another byte."""
-    assert peer.recv_message() == Close(code, reason)
-    peer.send_close()
-    assert peer.read_to_eof() == b""
 
 
 # wait
