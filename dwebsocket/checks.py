@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -28,9 +29,32 @@ def check_settings(**kwargs: Any) -> Sequence[CheckMessage]:
 
 
 @register()
+def check_unknown_settings(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning for each WEBSOCKET_* setting that is none."""
+    known = {conf.PREFIX + name for name in conf.SETTINGS}
+    return [
+        Warning(
+            f"there is no setting {name}: it does nothing",
+            hint=_HINTS.get(name) or _similar(name, known),
+            id="dwebsocket.W002",
+        )
+        for name in dir(settings)
+        if name.startswith(conf.PREFIX) and name not in known
+    ]
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    closest = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {closest[0]}?" if closest else "Remove it."
+
+
+_HINTS = {"WEBSOCKET_FACTORY_CLASS": "Remove it: the server is recognised."}  # of dwebsocket 0.5
+
+
+@register()
 def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
     """An Error where WEBSOCKET_ACCEPT_ALL would pass a middleware over."""
-    if getattr(settings, "WEBSOCKET_ACCEPT_ALL", False) is not True:
+    if not _valid("ACCEPT_ALL"):
         return []
     return [
         Error(
@@ -45,7 +69,7 @@ def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
 @register(Tags.security, deploy=False)
 def check_origins(**kwargs: Any) -> Sequence[CheckMessage]:
     """A Warning where every site may open a WebSocket."""
-    if "*" not in getattr(settings, "WEBSOCKET_ALLOWED_ORIGINS", []):
+    if "*" not in _valid("ALLOWED_ORIGINS"):
         return []
     return [
         Warning(
@@ -54,3 +78,11 @@ def check_origins(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W001",
         )
     ]
+
+
+def _valid(name: str) -> Any:
+    """The setting, or its default where `check_settings` has something to say about it."""
+    try:
+        return conf.get(name)
+    except ImproperlyConfigured:
+        return conf.SETTINGS[name].default

@@ -32,7 +32,7 @@ class Kind(NamedTuple):
         return Kind(lambda value: value is None or self.accepts(value), f"{self.words}, or None")
 
 
-def _is_list_of(value: Any, accepts: Callable[[str], bool] = bool) -> bool:
+def _is_list_of(value: Any, accepts: Callable[[str], bool]) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) and accepts(item) for item in value)
 
 
@@ -44,7 +44,10 @@ BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
 COUNT = Kind(lambda value: _is_positive(value, int), "a whole number above 0")
 SECONDS = Kind(lambda value: _is_positive(value, int, float), "a number of seconds above 0")
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
-ORIGINS = Kind(_is_list_of, 'a list of origins like "https://example.com"')
+ORIGINS = Kind(
+    lambda value: _is_list_of(value, lambda origin: origin == "*" or "://" in origin),
+    'a list of origins like "https://example.com"',
+)
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
 

@@ -222,7 +222,7 @@ class Connection:
     def on_writable(self) -> None:
         """Send what is waiting to leave, as far as the kernel takes it."""
         self._flush()
-        if self._late_pongs and not self._outbox and self.endpoint.state in (State.OPEN, State.ENDING):
+        if self._late_pongs and not self._outbox and self.endpoint.state is not State.CLOSED:
             pongs, self._late_pongs = self._late_pongs, b""
             self._write(pongs)
         self._settle()

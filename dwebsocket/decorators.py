@@ -65,7 +65,7 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
     if not callable(view):
         raise TypeError(f"a view is a function, not {view!r}; options are given by name")
     if inspect.iscoroutinefunction(view):
-        raise TypeError(f"{view.__qualname__} is asynchronous; a WebSocket view here is an ordinary function")
+        raise TypeError(f"{view!r} is asynchronous; a WebSocket view here is an ordinary function")
 
     @functools.wraps(view)
     def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:

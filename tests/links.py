@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import gevent
@@ -29,6 +32,7 @@ from tests.peer import Close, Peer
 
 T = TypeVar("T")
 
+ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_SECONDS = 10.0
 
 
@@ -197,6 +201,23 @@ def connect(
 def descriptors() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def run_program(program: str, *options: str) -> str:
+    """What ``program`` prints when a Python of its own runs it; it must come to its end without a word of complaint."""
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-W",
+        "ignore:.*use of fork.*:DeprecationWarning",
+        *options,
+        "-c",
+        program,
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session", params=[Threads, Hub], ids=lambda home: home.name)

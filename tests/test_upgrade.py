@@ -566,7 +566,12 @@ def test_connections_leave_no_descriptor_thread_or_log_line_behind(
         ({}, {"version": "HTTP/1.0"}, 400, "a WebSocket is opened with HTTP/1.1, not HTTP/1.0"),
         ({"Sec-WebSocket-Key": "short"}, {}, 400, "Sec-WebSocket-Key is not 16 bytes in base64"),
         ({"Connection": "keep-alive"}, {}, 400, "the Connection header does not say Upgrade"),
-        ({"Sec-WebSocket-Version": "8"}, {}, 426, "only version 13 of the WebSocket protocol (RFC 6455) is spoken here"),
+        (
+            {"Sec-WebSocket-Version": "8"},
+            {},
+            426,
+            "only version 13 of the WebSocket protocol (RFC 6455) is spoken here",
+        ),
         ({"Sec-WebSocket-Protocol": "a, a"}, {}, 400, "Sec-WebSocket-Protocol is not a list of different tokens"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -705,7 +710,9 @@ def test_client_without_an_origin_is_let_in_unless_one_is_required() -> None:
 
 
 @pytest.mark.parametrize("site", ["detached"], indirect=True)
-def test_foreign_origin_gets_403_and_one_line_that_says_what_to_do(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_foreign_origin_gets_403_and_one_line_that_says_what_to_do(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     @require_websocket
     def view(request):
         raise AssertionError("the view must not be called")
@@ -719,7 +726,9 @@ def test_foreign_origin_gets_403_and_one_line_that_says_what_to_do(site: Site, c
 
 
 @pytest.mark.parametrize("site", ["detached"], indirect=True)
-def test_missing_origin_where_one_is_required_gets_403_and_one_line(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_origin_where_one_is_required_gets_403_and_one_line(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     @require_websocket(require_origin=True)
     def view(request):
         request.websocket.send("a browser")
@@ -768,5 +777,3 @@ def test_unknown_server_is_named_in_the_501(caplog: pytest.LogCaptureFixture) ->
     assert "Unheard/1.0" in response.content.decode()
     (record,) = caplog.records
     assert "Unheard/1.0" in record.getMessage()
-
-

@@ -363,7 +363,8 @@ def test_wait_json_gives_none_when_the_time_is_over_and_when_the_connection_is_c
 
 
 @pytest.mark.parametrize(
-    "message", ["{", "", b"\xff\xfe\xfd", "NaN", "[" * 100_000, "1" * 10_000],
+    "message",
+    ["{", "", b"\xff\xfe\xfd", "NaN", "[" * 100_000, "1" * 10_000],
     ids=["cut", "empty", "not UTF-8", "NaN", "deep", "long number"],
 )
 def test_wait_json_of_what_is_no_json_closes_with_1007_and_gives_none(
@@ -395,7 +396,9 @@ def test_wait_json_of_what_is_no_json_closes_with_1007_and_gives_none(
     ],
     ids=repr,
 )
-def test_close_sends_its_code_and_reason_and_the_peer_answers(site: Site, arguments: Any, code: int, reason: str) -> None:
+def test_close_sends_its_code_and_reason_and_the_peer_answers(
+    site: Site, arguments: Any, code: int, reason: str
+) -> None:
     @require_websocket
     def view(request):
         websocket = request.websocket
@@ -469,8 +472,12 @@ def test_close_before_the_101_refuses_with_403(site: Site, caplog: pytest.LogCap
         websocket = request.websocket
         websocket.close(4001, "not you")
         websocket.close(4002)
-        site.tell([websocket.closed, websocket.is_closed(), websocket.state, websocket.close_code, websocket.close_reason])
-        site.tell([websocket.wait(), websocket.read("x"), websocket.has_messages(), list(websocket), websocket.wait_json()])
+        site.tell(
+            [websocket.closed, websocket.is_closed(), websocket.state, websocket.close_code, websocket.close_reason]
+        )
+        site.tell(
+            [websocket.wait(), websocket.read("x"), websocket.has_messages(), list(websocket), websocket.wait_json()]
+        )
 
     response = site(view).handshake()
     assert response.status == 403
@@ -543,7 +550,11 @@ def test_state_goes_from_connecting_over_open_to_closed(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("payload", "code", "reason"),
-    [(close_payload(4001, "bye"), 4001, "bye"), (b"", NO_STATUS, ""), (close_payload(1005), 1002, "close code 1005 may not be sent")],
+    [
+        (close_payload(4001, "bye"), 4001, "bye"),
+        (b"", NO_STATUS, ""),
+        (close_payload(1005), 1002, "close code 1005 may not be sent"),
+    ],
     ids=repr,
 )
 def test_close_code_and_reason_are_those_of_the_peer(site: Site, payload: bytes, code: int, reason: str) -> None:
@@ -727,7 +738,9 @@ def test_first_verb_that_needs_the_connection_sends_the_101(site: Site, verb: st
         assert site.hear() is State.OPEN
 
 
-@pytest.mark.parametrize("name", ["closed", "close_code", "close_reason", "subprotocol", "latency", "state", "is_closed"])
+@pytest.mark.parametrize(
+    "name", ["closed", "close_code", "close_reason", "subprotocol", "latency", "state", "is_closed"]
+)
 def test_asking_what_it_is_does_not_open_the_connection(site: Site, name: str) -> None:
     @require_websocket
     def view(request):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .codes import CONTROL_BIT, CloseCode, Opcode
 from .exceptions import ProtocolError, WebSocketClosed
 from .extensions import Extension
-from .frames import Close, Frame
+from .frames import MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame
 from .messages import Assembler, Message
 from .parser import Parser
 
@@ -111,7 +111,8 @@ class Endpoint:
                 if not self._listens():
                     break
         except ProtocolError as error:
-            close = Close(error.close_code, str(error))
+            reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
+            close = Close(error.close_code, reason)
             self._peer_ended(close, close.serialize())
         return events
 
@@ -135,7 +136,9 @@ class Endpoint:
         return frame.serialize()
 
     def send_ping(self, payload: bytes) -> bytes:
-        """The bytes of a ping that carries `payload` (at most 125 bytes)."""
+        """The bytes of a ping that carries `payload`; ValueError for more than 125 bytes of it."""
+        if len(payload) > MAX_CONTROL_PAYLOAD_BYTES:
+            raise ValueError(f"a ping carries {MAX_CONTROL_PAYLOAD_BYTES} bytes at most, not {len(payload)}")
         return Frame(Opcode.PING, payload).serialize()
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> bytes:
@@ -160,13 +163,15 @@ class Endpoint:
         return self._answer
 
     def fail(self, code: int, reason: str = "") -> bytes:
-        """The bytes that fail the connection (7.1.7): nothing that still arrives is looked at. Empty once closed."""
-        data = b""
-        if self.state in (State.OPEN, State.ENDING):
-            data = Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize()
+        """The bytes that fail the connection (7.1.7): nothing that still arrives is looked at. Empty once closed.
+
+        ValueError as for `close()`.
+        """
+        frame = Frame(Opcode.CLOSE, Close(code, reason).serialize())
+        may_send = self.state in (State.OPEN, State.ENDING)
         self._ended_by(code, reason)
         self._move(Event.FAILED)
-        return data
+        return frame.serialize() if may_send else b""
 
     def abort(self, reason: str) -> None:
         """The connection below is lost or given up: nothing more can be sent."""
@@ -181,7 +186,7 @@ class Endpoint:
             self._peer_ended(Close.parse(frame.payload), frame.payload[:2])  # 5.5.1: typically echoes the code
         elif frame.opcode is Opcode.PONG:
             return Pong(frame.payload)
-        elif self.state is State.OPEN:
+        else:  # 5.5.2: also behind our own Close frame
             self._output += Frame(Opcode.PONG, frame.payload).serialize()
         return None
 

@@ -55,9 +55,7 @@ class Parser:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes that have arrived."""
-        if self._position:
-            del self._buffer[: self._position]
-            self._position = 0
+        self._drop_parsed()
         self._buffer += data
 
     def next_frame(self) -> Frame | None:
@@ -66,6 +64,7 @@ class Parser:
         ProtocolError (1002) or MessageTooBig (1009) for a header that is not acceptable; there is no way on then.
         """
         if not self._in_frame and not self._parse_header():
+            self._drop_parsed()  # an idle connection keeps nothing
             return None
         available = len(self._buffer) - self._position
         if available < self._remaining:
@@ -75,6 +74,11 @@ class Parser:
         frame = self._take(self._remaining, fin=self._fin)
         self._in_frame = False
         return frame
+
+    def _drop_parsed(self) -> None:
+        if self._position:
+            del self._buffer[: self._position]
+            self._position = 0
 
     def _take(self, size: int, *, fin: bool) -> Frame:
         end = self._position + size

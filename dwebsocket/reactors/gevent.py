@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,7 @@ _LONGEST_TIMER_SECONDS = 24 * 60 * 60
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
 
+_reactors: weakref.WeakSet[GeventReactor] = weakref.WeakSet()
 _of_thread = gevent.monkey.get_original("_thread", "_local")()  # a thread has one hub
 
 
@@ -34,7 +36,14 @@ def current() -> GeventReactor:
     return reactor
 
 
-os.register_at_fork(after_in_child=_of_thread.__dict__.clear)
+def _forget() -> None:
+    """The child begins anew; what it inherited watches the connections of its parent."""
+    _of_thread.__dict__.clear()
+    for reactor in list(_reactors):
+        reactor.abandon()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 class GeventReactor:
@@ -43,11 +52,25 @@ class GeventReactor:
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self._thread_ident = _get_ident()
-        self.deadlines = Deadlines()
+        self._deadlines = Deadlines()
         self._timer = self.loop.timer(0, ref=False)
+        self._links: set[GeventLink] = set()
+        _reactors.add(self)
 
     def link(self, served: Served, descriptor: int) -> GeventLink:
-        return GeventLink(self, served, descriptor)
+        link = GeventLink(self, served, descriptor)
+        self._links.add(link)
+        return link
+
+    def discard(self, link: GeventLink) -> None:
+        self._links.discard(link)
+        self._deadlines.discard(link)
+
+    def abandon(self) -> None:
+        """Watch nothing any more, and leave everything as it is."""
+        self._timer.stop()
+        for link in self._links:
+            link.watch(read=False, write=False)
 
     def is_home(self) -> bool:
         return bool(_get_ident() == self._thread_ident)
@@ -80,12 +103,12 @@ class GeventReactor:
         return gevent.event.Event()  # type: ignore[no-any-return]
 
     def schedule(self, link: GeventLink, when: float) -> None:
-        if self.deadlines.add(link, when):
+        if self._deadlines.add(link, when):
             self._arm()
 
     def _arm(self) -> None:
         self._timer.close()
-        earliest = self.deadlines.earliest()
+        earliest = self._deadlines.earliest()
         self._timer = self.loop.timer(self._seconds_until(earliest), ref=False)
         if earliest is not None:
             self._timer.start(self._on_timer, update=True)
@@ -96,7 +119,7 @@ class GeventReactor:
 
     def _on_timer(self) -> None:
         now = time.monotonic()
-        for link in self.deadlines.pop_due(now):
+        for link in self._deadlines.pop_due(now):
             link.on_deadline(now)
         self._arm()
 
@@ -170,7 +193,7 @@ class GeventLink:
 
     def close(self, dispose: Callable[[], None]) -> None:
         self._closed = True
-        self._reactor.deadlines.discard(self)
+        self._reactor.discard(self)
         for watcher in (self._readable, self._writable):
             watcher.stop()
             watcher.close()

@@ -229,9 +229,12 @@ def threads(request):
 
 @require_websocket
 def sleepy(request):
-    request.websocket.send("asleep")
-    sleep_until_woken(request)
-    request.websocket.send("awake")
+    try:
+        request.websocket.send("asleep")
+        sleep_until_woken(request)
+        request.websocket.send("awake")
+    finally:
+        leave_note(request, "finally")
 
 
 @require_websocket

@@ -441,7 +441,6 @@ def test_closing_with_a_wrong_code_is_refused_also_when_the_peer_has_ended() -> 
     [
         pytest.param(LATE + frame(BINARY, b"late"), id="5.5.1-messages"),
         pytest.param(frame(PONG, b"late"), id="5.5.1-pong"),
-        pytest.param(frame(PING, b"late"), id="5.5.1-ping"),
         pytest.param(frame(TEXT, b"la", fin=False) + frame(CONTINUATION, b"te"), id="5.5.1-fragments"),
     ],
 )
@@ -455,6 +454,31 @@ def test_what_arrives_after_our_close_frame_is_dropped_until_the_peers_comes(wir
         assert endpoint.state is State.CLOSING
         assert endpoint.receive_data(CLOSE_1000) == []
         assert endpoint.state is State.CLOSED
+
+
+def test_ping_behind_our_close_frame_is_answered_until_the_peers_comes() -> None:
+    """5.5.2: a ping is answered unless a Close frame has been received."""
+    endpoint = opened()
+    endpoint.close()
+
+    assert endpoint.receive_data(frame(PING, b"late") + CLOSE_1000 + frame(PING, b"too late")) == []
+    assert endpoint.data_to_send() == b"\x8a\x04late"
+
+
+@pytest.mark.parametrize("length", [126, 1000])
+def test_ping_longer_than_a_control_frame_is_refused(length: int) -> None:
+    with pytest.raises(ValueError, match=f"125 bytes at most, not {length}"):
+        opened().send_ping(bytes(length))
+
+
+@pytest.mark.parametrize("state", list(State), ids=lambda state: state.name)
+def test_failing_with_a_code_that_may_not_be_sent_is_refused_in_every_state(state: State) -> None:
+    endpoint = in_state(state)
+
+    with pytest.raises(ValueError, match=r"^1006 is only ever reported"):
+        endpoint.fail(1006)
+
+    assert endpoint.state is state
 
 
 def test_message_that_began_before_our_close_frame_is_dropped() -> None:

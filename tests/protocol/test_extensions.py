@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from dwebsocket.protocol.codes import Opcode
-from dwebsocket.protocol.endpoint import Endpoint, Message, Pong, State
+from dwebsocket.protocol.endpoint import Endpoint, Pong, State
 from dwebsocket.protocol.exceptions import MessageTooBig, ProtocolError
 from dwebsocket.protocol.extensions import Extension
 from dwebsocket.protocol.frames import Frame
+from dwebsocket.protocol.messages import Message
 from tests.peer import CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, decode_all, frame
 from tests.peer import Frame as Seen
 

@@ -25,7 +25,7 @@ ADDRESS = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
 
 # A line of a log that says something went wrong: of Python, of our LOGGING, of gunicorn, of wsgiref.
 TROUBLE = re.compile(
-    r"Traceback|Bad file descriptor|Exception ignored|Broken pipe"
+    r"Traceback|Bad file descriptor|Exception ignored|Broken pipe|Invalid (?:request|HTTP|http)"
     r"|^(WARNING|ERROR|CRITICAL) |\[(WARNING|ERROR|CRITICAL)\]|\bcode \d{3}, message",
     re.MULTILINE,
 )
@@ -196,4 +196,6 @@ def running(name: str, directory: Path, **options: Any) -> Iterator[Server]:
 def assert_quiet(log: str) -> None:
     """Fail if a log holds a traceback or a line of level WARNING or higher."""
     found = TROUBLE.search(log)
-    assert found is None, f"{found.group()!r} in the log:\n{log}"
+    if found:
+        around = log[max(found.start() - 1000, 0) : found.end() + 3000]
+        raise AssertionError(f"{found.group()!r} in the log:\n{around}")

@@ -66,6 +66,18 @@ class Page:
     def __call__(self, element_id):
         return self._chromium.find_element(By.ID, element_id)
 
+    def open(self, server):
+        self.errors()  # those of another test
+        self._chromium.get(server.http("/"))
+        self.until_state("open")
+
+    def leave(self):
+        self._chromium.get("about:blank")
+
+    def errors(self):
+        """What the browser's console has reported since the last time."""
+        return [entry for entry in self._chromium.get_log("browser") if entry["level"] == "SEVERE"]
+
     def choose(self, view):
         self._chromium.find_element(By.CSS_SELECTOR, f"[value={view}] + span").click()
 
@@ -96,12 +108,11 @@ class Page:
 
 @pytest.fixture
 def page(chromium, server):
-    chromium.get(server.http("/"))
     page = Page(chromium)
-    page.until_state("open")
+    page.open(server)
     yield page
-    chromium.get("about:blank")  # before the server stops, to which the page would connect again
-    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
+    page.leave()
+    assert page.errors() == []
 
 
 def test_what_is_sent_comes_back(page):
@@ -161,3 +172,15 @@ def test_each_view_shows_its_code(page):
 
     assert page("source-echo_once").text.startswith("@require_websocket\ndef echo_once(request):")
     assert not page("source-echo").is_displayed()
+
+
+def test_page_connects_again_when_the_server_is_back(chromium, tmp_path):
+    page = Page(chromium)
+    with serving(SERVERS["runserver"], ROOT / "example_project", tmp_path / "first") as server:
+        page.open(server)
+    page.until_state(r"closed 100[16] .*, again in \d+ s")
+
+    same_address = (*SERVERS["runserver"][:-1], f"127.0.0.1:{server.port}")
+    with serving(same_address, ROOT / "example_project", tmp_path / "second"):
+        page.until_state("open")
+        page.leave()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,8 @@ from tests.peer import (
     decode_all,
     frame,
     head,
+    new_key,
+    request,
     text,
 )
 from tests.project.views import MESSAGES_EACH, MIB, THREADS, message_of
@@ -199,6 +202,26 @@ def test_close_in_the_segment_of_the_handshake_is_answered(server: Server) -> No
         assert peer.read_to_eof() == b""
 
 
+def test_handshake_behind_plain_http_on_the_same_connection_is_answered(server: Server) -> None:
+    with server.peer() as peer:
+        assert peer.http("/plain/").body == b"plain"
+        if server.kind.keeps_alive:
+            assert exchange(peer.connect("/echo/"), "hello") == "hello"
+            assert peer.close().code == 1000
+
+
+def test_handshake_and_message_pipelined_behind_plain_http_are_answered(server: Server) -> None:
+    key = new_key()
+    with server.peer() as peer:
+        upgrade = peer.handshake_request("/echo/", {"Sec-WebSocket-Key": key})
+        peer.send_raw(request("/plain/", {"Host": peer.host}) + upgrade + text("early"))
+        assert peer.recv_response().body == b"plain"
+        if server.kind.keeps_alive:
+            assert peer.recv_handshake(key).status == 101
+            assert peer.recv_message() == "early"
+            assert peer.close().code == 1000
+
+
 # The closing handshake
 
 
@@ -354,6 +377,41 @@ def test_client_that_resets_while_the_view_never_reads_is_noticed(server: Server
     peer = server.connect(f"/watch-closed/?note={note}")
     peer.reset()
     assert server.note(note) == "True 1006"
+
+
+# More than anybody reads for a view that does not.
+UNREAD = frame(TEXT, b"GET /plain/ HTTP/1.1\r\n\r\n", mask=bytes(4)) * 10_000
+
+
+def test_bytes_that_nobody_has_read_before_a_reset_are_never_read_as_http(server: Server, note: str) -> None:
+    before = server.file_descriptors()
+    with server.connect(f"/sleepy/?note={note}") as peer:
+        assert peer.recv_message() == "asleep"
+        peer.send_raw(UNREAD)
+        peer.reset()
+    server.wake(note)
+    assert server.note(note) == "finally"
+    server.until(lambda: server.file_descriptors() <= before, f"{before} descriptors")
+
+
+def test_bytes_that_nobody_has_read_before_the_send_timeout_are_never_read_as_http(server: Server, note: str) -> None:
+    before = server.file_descriptors()
+    with server.connect(f"/flood/?note={note}") as peer:
+        peer.send_raw(UNREAD)
+        assert server.note(note) == "finally"
+        server.until(lambda: server.file_descriptors() <= before, f"{before} descriptors")
+
+
+def test_clients_that_reset_or_leave_at_any_moment_leave_nothing_behind(server: Server) -> None:
+    moments = random.Random(1)
+    before = server.file_descriptors()
+    for leave in [Peer.reset, Peer.reset, Peer.abandon] * 30:
+        peer = server.peer()
+        peer.send_raw(peer.handshake_request("/echo/") + text("x" * moments.choice([1, 200, 70_000])) + text("y"))
+        time.sleep(moments.choice([0, moments.uniform(0, 0.005)]))
+        leave(peer)
+    server.until(lambda: server.file_descriptors() <= before, f"{before} descriptors")
+    assert server.get("/plain/").body == b"plain"
 
 
 def test_half_closed_client_still_gets_its_answers(server: Server, note: str) -> None:
@@ -513,6 +571,23 @@ def test_host_that_is_not_allowed_gets_400(server: Server) -> None:
     with server.peer() as peer:
         assert peer.handshake("/echo/", {"Host": "evil.example"}).status == 400
     server.expect_log(r"ERROR django\.security\.DisallowedHost: Invalid HTTP_HOST header: 'evil.example'")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Connection": "keep-alive, Upgrade"}, {"Upgrade": "WebSocket", "Connection": "upgrade"}],
+    ids=["list", "case"],
+)
+def test_handshake_as_browsers_and_proxies_write_it_is_accepted(server: Server, headers: dict[str, str]) -> None:
+    with server.connect("/echo/", headers) as peer:
+        assert exchange(peer, "hello") == "hello"
+        assert peer.close().code == 1000
+
+
+def test_handshake_with_a_body_gets_400(server: Server) -> None:
+    with server.peer() as peer:
+        assert peer.handshake("/echo/", {"Content-Length": "5"}, early=b"hello").status == 400
+    server.expect_log("Bad Request: /echo/")
 
 
 @pytest.mark.parametrize("version", ["12", "8", "014", "thirteen"])

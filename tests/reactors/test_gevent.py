@@ -1,0 +1,374 @@
+"""gevent's hub: everything is pushed, from one watcher per socket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import gevent.socket
+import pytest
+
+from dwebsocket.reactors import gevent as gevent_reactor
+from dwebsocket.reactors import reactor_for
+from tests.links import PATIENCE_SECONDS, Hub, Link, connect, run_program, until
+from tests.peer import PING, PONG, Frame, text
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def link(hub: Hub) -> Iterator[Callable[..., Link]]:
+    """``connect`` on the hub."""
+    links: list[Link] = []
+
+    def connect_and_remember(**options: Any) -> Link:
+        links.append(connect(hub, **options))
+        return links[-1]
+
+    yield connect_and_remember
+    for link in links:
+        link.peer.abandon()
+        link.do("abort", "the test is over")
+        assert len(link.disposals) == 1
+    errors, hub.errors = hub.errors, []
+    assert errors == []
+
+
+def test_hub_has_one_reactor_and_another_hub_another(hub: Hub) -> None:
+    assert hub.do(gevent_reactor.current) is hub.reactor
+    other = Hub()
+    assert other.reactor is not hub.reactor
+    other.stop()
+
+
+def test_socket_of_gevent_gets_the_reactor_of_its_hub(hub: Hub) -> None:
+    def make_socket() -> Any:
+        with gevent.socket.socket() as sock:
+            return reactor_for(sock)
+
+    assert hub.do(make_socket) is hub.reactor
+
+
+def test_hub_that_was_destroyed_is_followed_by_a_new_reactor() -> None:
+    reactors: list[Any] = []
+
+    def two_hubs() -> None:
+        for _ in range(2):
+            reactors.append(gevent_reactor.current())
+            gevent.get_hub().destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=two_hubs)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert reactors[0] is not reactors[1]
+
+
+def test_only_the_thread_of_the_hub_is_at_home(hub: Hub) -> None:
+    assert hub.do(hub.reactor.is_home)
+    assert not hub.reactor.is_home()
+
+
+def test_run_home_gives_the_result_of_what_ran_in_a_greenlet_of_the_hub(hub: Hub) -> None:
+    def who() -> tuple[int, bool]:
+        gevent.sleep(0)
+        return threading.get_ident(), isinstance(gevent.getcurrent(), gevent.Greenlet)
+
+    assert hub.reactor.run_home(who) == (hub.do(threading.get_ident), True)
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, gevent.GreenletExit])
+def test_run_home_raises_what_was_raised_there(hub: Hub, kind: type[BaseException]) -> None:
+    def fail() -> None:
+        raise kind("there")
+
+    with pytest.raises(kind, match="there"):
+        hub.reactor.run_home(fail)
+    assert hub.errors == []
+
+
+def test_view_gets_a_greenlet_with_a_name(hub: Hub) -> None:
+    seen: list[Any] = []
+
+    def spawn_and_wait() -> None:
+        latch = hub.reactor.latch()
+
+        def view() -> None:
+            gevent.sleep(0)
+            seen.append(gevent.getcurrent())
+            latch.set()
+
+        hub.reactor.spawn(view, "websocket /here/")
+        assert seen == []
+        latch.wait()
+
+    hub.do(spawn_and_wait)
+    assert seen[0].name == "websocket /here/"
+
+
+def test_connection_alone_does_not_keep_the_timers_of_the_hub_alive(hub: Hub) -> None:
+    """A program whose last greenlet has ended must end, although a connection's next ping is due in 20 seconds."""
+    run_program(
+        "import gevent; from tests.links import *; from dwebsocket.reactors import gevent as g\n"
+        "g.current()._arm(); g.current()._deadlines.add(object(), time.monotonic() + 1e6); g.current()._arm()\n"
+        "assert gevent.wait(timeout=30)"
+    )
+
+
+def test_deadline_far_away_does_not_disturb_the_near_ones(link: Callable[..., Link]) -> None:
+    far = link(ping_interval=1e9, close_timeout=1e9)
+    near = link(ping_interval=0.05)
+    assert near.peer.recv_frame().opcode == PING
+    far.peer.send_message("there")
+    assert far.do("receive", 5) == "there"
+
+
+def test_many_connections_are_served_while_no_greenlet_waits_for_them(link: Callable[..., Link]) -> None:
+    links = [link() for _ in range(20)]
+    for number, a in enumerate(links):
+        a.peer.send_frame(PING, b"%d" % number)
+    for number, a in enumerate(links):
+        assert a.peer.recv_frame() == Frame(PONG, b"%d" % number)
+
+
+def test_greenlet_that_is_killed_while_it_waits_leaves_nothing_behind(link: Callable[..., Link], hub: Hub) -> None:
+    a = link()
+    waiting = hub.do(gevent.spawn, a.connection.receive)
+    until(lambda: a.connection._link._waiters)
+    hub.do(waiting.kill)
+    assert a.connection._link._waiters == []
+    a.peer.send_message("for the next")
+    assert a.do("receive", 5) == "for the next"
+
+
+def test_greenlet_that_is_killed_while_it_finishes_drops_the_connection(link: Callable[..., Link], hub: Hub) -> None:
+    a = link()
+    finishing = hub.do(gevent.spawn, a.connection.finish)
+    until(lambda: a.connection._link._waiters)
+    hub.do(finishing.kill)
+    assert len(a.disposals) == 1
+
+
+def test_gevent_timeout_around_a_wait_is_raised_and_the_connection_goes_on(link: Callable[..., Link], hub: Hub) -> None:
+    a = link()
+
+    def wait_a_moment() -> None:
+        with gevent.Timeout(0.05):
+            a.connection.receive()
+
+    with pytest.raises(gevent.Timeout):
+        hub.do(wait_a_moment)
+    a.peer.send_message("still here")
+    assert a.do("receive", 5) == "still here"
+
+
+def test_message_and_timeout_at_the_same_time_lose_nothing(link: Callable[..., Link], hub: Hub) -> None:
+    a = link(receive_queue=100)
+    received: list[Any] = []
+
+    def receive_all() -> None:
+        while len(received) < 100:
+            message = a.connection.receive(0.001)
+            if message is not None:
+                received.append(message)
+
+    receiving = hub.start(receive_all)
+    for number in range(100):
+        a.peer.send_message(str(number))
+        time.sleep(0.001)
+    receiving.result(PATIENCE_SECONDS)
+    assert received == [str(number) for number in range(100)]
+
+
+def test_closed_link_watches_and_schedules_nothing_any_more(link: Callable[..., Link], hub: Hub) -> None:
+    a = link()
+    a.do("abort", "over")
+
+    def touch() -> float | None:
+        a.connection._link.watch(read=True, write=True)
+        a.connection._link.schedule(0.0)
+        return hub.reactor._deadlines._live.get(a.connection._link)
+
+    assert hub.do(touch) is None
+
+
+def test_callback_that_wakes_nobody_switches_to_nobody(link: Callable[..., Link]) -> None:
+    a = link()
+    a.peer.send_frame(PONG, b"unasked")
+    a.peer.send_raw(text("one") + text("two"))
+    assert [a.do("receive", 5), a.do("receive", 5)] == ["one", "two"]
+
+
+# Patched, as Django runs under gevent: in a process of its own
+
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import os, threading, time
+import _thread
+import gevent
+from django.conf import settings
+settings.configure(USE_TZ=True)
+from dwebsocket.connection import Connection, Limits
+from dwebsocket.protocol.endpoint import Endpoint
+from dwebsocket.reactors import gevent as reactor
+from dwebsocket.websocket import WebSocket
+import socket
+from tests.peer import *
+
+native_thread = monkey.get_original("_thread", "start_new_thread")
+native_sleep = monkey.get_original("time", "sleep")
+
+def connect(**limits):
+    import _socket
+    ours, theirs = socket.socketpair()
+    sock = _socket.socket(ours.family, ours.type, ours.proto, fileno=ours.detach())
+    sock.setblocking(False)
+    connection = Connection(
+        sock, reactor.current(), endpoint=Endpoint(), limits=Limits(**limits), dispose=sock.close
+    )
+    connection.open(b"", b"")
+    return connection, Peer.over(theirs)
+"""
+
+
+def test_native_threads_of_a_patched_process_may_use_every_verb() -> None:
+    run_program(
+        PATCHED
+        + """
+connection, peer = connect()
+heard = []
+
+def use():
+    heard.append(connection.receive(5))
+    connection.send("back")
+    heard.append(connection.closed)
+    connection.close(3000)
+    heard.append("done")
+
+native_thread(use, ())
+peer.send_message("there")
+assert peer.recv_message() == "back"
+assert peer.recv_message() == Close(3000)
+while "done" not in heard:
+    gevent.sleep(0.005)
+assert heard == ["there", False, "done"]
+peer.abandon()
+connection.finish()
+"""
+    )
+
+
+def test_accept_of_a_native_thread_and_one_of_the_hub_at_the_same_time_open_one_connection() -> None:
+    run_program(
+        PATCHED
+        + """
+peers, done = [], []
+
+def accept(subprotocol, headers):
+    if not reactor.current().is_home():
+        raise AssertionError("the caller asks home")
+    connection, peer = connect()
+    peers.append(peer)
+    return connection
+
+home = reactor.current()
+websocket = WebSocket(lambda *given: accept(*given) if home.is_home() else home.run_home(lambda: accept(*given)))
+
+def from_thread():
+    websocket.accept()
+    done.append("thread")
+
+native_thread(from_thread, ())
+native_sleep(0.1)  # the hub cannot run; the thread waits for it, holding what it holds
+websocket.accept()
+websocket.close(3000)
+while not done:
+    gevent.sleep(0.005)
+assert len(peers) == 1
+assert peers[0].recv_message() == Close(3000)
+peers[0].abandon()
+websocket._connection.finish()
+"""
+    )
+
+
+def test_forked_child_has_a_reactor_of_its_own_and_the_parents_connections_stay_the_parents() -> None:
+    run_program(
+        PATCHED
+        + """
+a, a_peer = connect(ping_interval=0.05)
+gevent.sleep(0)
+parents = reactor.current()
+pid = os.fork()
+if pid == 0:
+    assert reactor.current() is not parents
+    b, b_peer = connect()
+    b_peer.send_raw(text("hello") + frame(PING, b"served"))
+    assert b_peer.recv_frame() == Frame(PONG, b"served")
+    assert [b.receive(5), b.receive(0)] == ["hello", None]
+    os._exit(42)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+
+ping = a_peer.recv_frame()
+assert ping.opcode == PING
+a_peer.send_frame(PONG, ping.payload)
+a_peer.send_message("still the parent's")
+assert a.receive(5) == "still the parent's"
+assert a.latency > 0
+a_peer.abandon()
+a.abort("over")
+"""
+    )
+
+
+def test_forked_child_that_runs_its_hub_leaves_the_parents_connections_alone() -> None:
+    """As a view does that forks a worker by multiprocessing: the child has all watchers of the parent."""
+    run_program(
+        PATCHED
+        + """
+a, a_peer = connect()
+pid = os.fork()
+if pid == 0:
+    gevent.sleep(0.5)
+    os._exit(42)
+received = []
+for number in range(20):
+    a_peer.send_message(str(number))
+    received.append(a.receive(0.5))
+    gevent.sleep(0.005)
+assert received == [str(number) for number in range(20)]
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+a_peer.abandon()
+a.abort("over")
+"""
+    )
+
+
+def test_forked_child_of_another_thread_has_a_reactor_of_its_own() -> None:
+    run_program(
+        """
+import os, threading
+import gevent
+from dwebsocket.reactors import gevent as reactor
+
+def fork_in_thread():
+    parents = reactor.current()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(42 if reactor.current() is not parents else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+    print("different")
+
+thread = threading.Thread(target=fork_in_thread)
+thread.start()
+thread.join()
+"""
+    ) == "different\n"

@@ -1,0 +1,174 @@
+"""The settings: defaults, what they may be, and what a view may have for itself."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from dwebsocket import conf, legacy
+from dwebsocket.connection import Limits
+from dwebsocket.websocket import WebSocket
+
+LIST = [["a"], ("a", "b"), []]
+NO_LIST = ["a", None, 1, [1], [""], {"a"}]
+SECONDS = [1, 0.5, 86400]
+NO_SECONDS = [0, -1, "1", True, math.nan, math.inf, [1]]
+
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    "ACCEPT_ALL": ([True, False], [None, 1, "yes"]),
+    "CLASS": (["dwebsocket.legacy.WebSocket"], [None, WebSocket, "WebSocket"]),
+    "ALLOWED_ORIGINS": (
+        [["https://example.com"], ("https://*.example.com:8443", "*"), [], ["chrome-extension://abcdef"]],
+        ["https://example.com", None, 1, [1], [""], {"https://example.com"}, ["example.com"], ["*.example.com"]],
+    ),
+    "REQUIRE_ORIGIN": ([True, False], [None, 1]),
+    "SUBPROTOCOLS": ([*LIST, ["chat.v1"]], [*NO_LIST, ["two words"], ["a,b"]]),
+    "DETACH": ([True, False], [None, 0]),
+    "MAX_MESSAGE_SIZE": ([1, 1 << 40, None], [0, -1, 1.5, True, "1"]),
+    "RECEIVE_QUEUE": ([1, 1000], [0, -1, 1.5, True, None]),
+    "SEND_TIMEOUT": ([*SECONDS, None], NO_SECONDS),
+    "PING_INTERVAL": ([*SECONDS, None], NO_SECONDS),
+    "PING_TIMEOUT": ([*SECONDS, None], NO_SECONDS),
+    "CLOSE_TIMEOUT": (SECONDS, [*NO_SECONDS, None]),
+    "IDLE_TIMEOUT": ([*SECONDS, None], NO_SECONDS),
+}
+
+DEFAULTS = {
+    "ACCEPT_ALL": False,
+    "CLASS": "dwebsocket.websocket.WebSocket",
+    "ALLOWED_ORIGINS": [],
+    "REQUIRE_ORIGIN": False,
+    "SUBPROTOCOLS": [],
+    "DETACH": True,
+    "MAX_MESSAGE_SIZE": 1024 * 1024,
+    "RECEIVE_QUEUE": 32,
+    "SEND_TIMEOUT": 30,
+    "PING_INTERVAL": 20,
+    "PING_TIMEOUT": 20,
+    "CLOSE_TIMEOUT": 10,
+    "IDLE_TIMEOUT": None,
+}
+
+
+def cases(right: bool) -> list[Any]:
+    return [
+        pytest.param(name, value, id=f"{name}={value!r}")
+        for name, values in VALUES.items()
+        for value in values[0 if right else 1]
+    ]
+
+
+def test_every_setting_is_tested() -> None:
+    assert set(conf.SETTINGS) == set(VALUES) == set(DEFAULTS)
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_setting_has_its_default(name: str) -> None:
+    assert conf.get(name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(("name", "value"), cases(right=True))
+def test_setting_is_read_when_it_is_needed(name: str, value: Any) -> None:
+    with override_settings(**{f"WEBSOCKET_{name}": value}):
+        assert conf.get(name) == value
+
+
+@pytest.mark.parametrize(("name", "value"), cases(right=False))
+def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(name: str, value: Any) -> None:
+    with override_settings(**{f"WEBSOCKET_{name}": value}):
+        with pytest.raises(ImproperlyConfigured) as caught:
+            conf.get(name)
+    assert str(caught.value).startswith(f"WEBSOCKET_{name} is {value!r}; it must be ")
+
+
+# For one view
+
+
+@pytest.mark.parametrize(("name", "value"), cases(right=True))
+def test_view_may_have_every_setting_of_a_connection_for_itself(name: str, value: Any) -> None:
+    option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
+    if name in ("ACCEPT_ALL", "CLASS"):
+        with pytest.raises(TypeError, match=f"unknown option '{option}'"):
+            conf.check_view_options({option: value})
+    else:
+        conf.check_view_options({option: value})
+        options = conf.options({option: value})
+        holder = options.limits if hasattr(Limits, name.lower()) else options
+        assert getattr(holder, name.lower()) == value
+
+
+@pytest.mark.parametrize(("name", "value"), cases(right=False))
+def test_view_option_that_cannot_be_is_a_value_error(name: str, value: Any) -> None:
+    option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
+    if option in conf.VIEW_OPTIONS:
+        with pytest.raises(ValueError) as caught:
+            conf.check_view_options({option: value})
+        assert str(caught.value).startswith(f"the option {option} is {value!r}; it must be ")
+
+
+def test_options_are_what_the_view_was_given_else_the_settings() -> None:
+    with override_settings(WEBSOCKET_PING_INTERVAL=7, WEBSOCKET_PING_TIMEOUT=8, WEBSOCKET_SUBPROTOCOLS=["a"]):
+        options = conf.options({"ping_interval": None, "subprotocols": ["b"]})
+    assert (options.limits.ping_interval, options.limits.ping_timeout) == (None, 8)
+    assert options.subprotocols == ["b"]
+
+
+def test_options_with_a_setting_that_cannot_be_are_an_error_when_they_are_needed() -> None:
+    with override_settings(WEBSOCKET_PING_INTERVAL="often"):
+        with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_PING_INTERVAL is 'often'"):
+            conf.options({})
+        assert conf.options({"ping_interval": 1}).limits.ping_interval == 1
+
+
+# WEBSOCKET_CLASS
+
+
+class Shouting(WebSocket):
+    """A project's own."""
+
+
+class NoWebSocket:
+    """Something else."""
+
+
+def test_class_is_the_default_or_the_one_that_is_named() -> None:
+    assert conf.websocket_class() is WebSocket
+    for path, found in [("dwebsocket.legacy.WebSocket", legacy.WebSocket), (f"{__name__}.Shouting", Shouting)]:
+        with override_settings(WEBSOCKET_CLASS=path):
+            assert conf.websocket_class() is found
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nowhere.WebSocket", "No module named 'nowhere'"),
+        ("dwebsocket.websocket.Nothing", 'does not define a "Nothing"'),
+        (f"{__name__}.NoWebSocket", "no subclass of dwebsocket.websocket.WebSocket"),
+        ("dwebsocket.websocket.json", "no subclass of dwebsocket.websocket.WebSocket"),
+    ],
+)
+def test_class_that_cannot_be_is_an_error_that_says_why(path: str, words: str) -> None:
+    with override_settings(WEBSOCKET_CLASS=path):
+        with pytest.raises(ImproperlyConfigured) as caught:
+            conf.websocket_class()
+    assert str(caught.value).startswith("WEBSOCKET_CLASS")
+    assert words in str(caught.value)
+
+
+# Importing
+
+
+def test_importing_the_package_and_decorating_a_view_touches_no_settings() -> None:
+    program = """
+import dwebsocket, dwebsocket.middleware, dwebsocket.legacy, dwebsocket.apps, dwebsocket.checks, dwebsocket.upgrade
+view = dwebsocket.accept_websocket(subprotocols=["chat"])(lambda request: None)
+from django.conf import settings
+assert not settings.configured
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)

@@ -1,0 +1,139 @@
+"""The verbs of dwebsocket 0.5, where they differ."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from dwebsocket import require_websocket
+from tests.links import assert_ends
+from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload, frame, text
+from tests.sites import Site
+
+LEGACY = {"WEBSOCKET_CLASS": "dwebsocket.legacy.WebSocket"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [(text("Grüße"), "Grüße".encode()), (text(""), b""), (frame(BINARY, b"\xff"), b"\xff")],
+    ids=repr,
+)
+def test_every_message_comes_as_bytes(site: Site, sent: bytes, received: bytes) -> None:
+    @require_websocket
+    def view(request):
+        site.tell(request.websocket.wait())
+        site.tell(request.websocket.read())
+        site.tell(next(iter(request.websocket)))
+
+    with site(view, **LEGACY).connect() as peer:
+        peer.send_raw(sent + sent + sent + frame(PING))
+        assert peer.recv_frame().opcode == PONG
+        assert [site.hear() for _ in range(3)] == [received] * 3
+
+
+def test_read_gives_its_fallback_when_nothing_is_here(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.read(), request.websocket.read("nothing")])
+
+    site(view, **LEGACY).connect()
+    assert site.hear() == [None, "nothing"]
+
+
+def test_iteration_ends_with_none(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell(list(request.websocket))
+
+    with site(view, **LEGACY).connect() as peer:
+        peer.send_message("one")
+        peer.close()
+        assert site.hear() == [b"one", None]
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        ("Grüße", "Grüße"),
+        ("Grüße".encode(), "Grüße"),
+        (bytearray(b"array"), "array"),
+        (memoryview(b"view"), "view"),
+        (b"", ""),
+        (7, "7"),
+        (None, "None"),
+    ],
+    ids=["str", "bytes", "bytearray", "memoryview", "no bytes", "int", "None"],
+)
+def test_everything_is_sent_as_text(site: Site, message: Any, sent: str) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.send(message)
+
+    with site(view, **LEGACY).connect() as peer:
+        assert peer.recv_frame() == Frame(TEXT, sent.encode())
+        assert_ends(peer, 1000)
+
+
+def test_send_after_the_end_is_silent(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @require_websocket
+    def view(request):
+        for message in request.websocket:
+            request.websocket.send(message)  # the final None as well
+        request.websocket.send("into the void")
+        request.websocket.send_json({"into": "the void"})
+        site.tell(request.websocket.closed)
+
+    with site(view, **LEGACY).connect() as peer:
+        peer.send_message("echo")
+        assert peer.recv_message() == "echo"
+        peer.close()
+        assert site.hear() is True
+    site.until_idle()
+    assert caplog.records == []
+
+
+def test_send_after_a_refusal_is_silent(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.close()
+        request.websocket.send("into the void")
+        site.tell("still running")
+
+    assert site(view, **LEGACY).handshake().status == 403
+    assert site.hear() == "still running"
+
+
+def test_echo_of_the_documentation_of_0_5_works(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        message = request.websocket.wait()
+        request.websocket.send(message)
+
+    with site(view, **LEGACY).connect() as peer:
+        peer.send_message("echo")
+        assert peer.recv_message() == "echo"
+        assert_ends(peer, 1000)
+
+
+def test_the_rest_is_as_in_the_new_class(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        websocket = request.websocket
+        site.tell([websocket.has_messages(), websocket.count_messages(), websocket.is_closed()])
+        site.wait_for(go)
+        site.tell([websocket.has_messages(), websocket.count_messages(), websocket.wait_json()])
+        assert websocket.wait() is None
+        site.tell([websocket.close_code, websocket.is_closed()])
+
+    with site(view, **LEGACY).connect() as peer:
+        assert site.hear() == [False, 0, False]
+        peer.send_raw(text("[1]") + frame(PING))
+        assert peer.recv_frame().opcode == PONG
+        go.set()
+        assert site.hear() == [True, 1, [1]]
+        peer.send_frame(CLOSE, close_payload(4001))
+        assert site.hear() == [4001, True]
