@@ -370,6 +370,7 @@ class Connection:
             self._write(self.endpoint.answer())
         if self.endpoint.state is State.CLOSED and not self._outbox and not self._write_ended:
             self._write_ended = True
+            self._ending = time.monotonic()
             if not self._read_ended:
                 # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we
                 # are done, and read until the peer says the same.

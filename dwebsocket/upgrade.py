@@ -120,7 +120,7 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
         raise OriginForbidden(f"no Origin for host {host!r}, and WEBSOCKET_REQUIRE_ORIGIN is set")
     trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
     own = f"{request.scheme}://{host}"
-    if not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
+    if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
         raise OriginForbidden(
             f"origin {origin!r} is not allowed for host {host!r}:"
             " add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS"
@@ -128,8 +128,6 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
 
 
 def _origin_matches(origin: str, allowed: str) -> bool:
-    if allowed == "*":
-        return True
     try:
         theirs, ours = urlsplit(origin.lower()), urlsplit(allowed.lower())
         theirs_port = theirs.port or _DEFAULT_PORTS.get(theirs.scheme)
@@ -173,7 +171,6 @@ class Session:
         self._connection: Connection | None = None
         self._response: HttpResponseBase | None = None
         self._error: BaseException | None = None
-        self._abandoned = False
         self._websocket: WebSocket = conf.websocket_class()(self._accept, json_encoder=DjangoJSONEncoder)
         request.websocket = self._websocket  # type: ignore[attr-defined]
 
@@ -197,7 +194,8 @@ class Session:
         try:
             self._answered.wait()
         except BaseException:  # the server stops the request: GreenletExit, SystemExit
-            self._abandoned = self._connection is None
+            if self._connection is None:
+                self._websocket.close(CloseCode.GOING_AWAY, "the server stopped the request")
             raise
 
     def _run_detached(self, view: Callable[[], HttpResponseBase | None]) -> None:
@@ -211,46 +209,47 @@ class Session:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         try:
-            response = view()
-            if self._connection is None:
-                self._answer(response)
+            self._end_with(view())
         except BaseException as error:
             self._end_by(error)
         finally:
             if self._connection is not None:
                 self._connection.finish()
 
-    def _answer(self, response: HttpResponseBase | None) -> None:
-        if response is not None:
-            self._response = response
-        elif self._websocket.closed:  # by `close()` before the 101
-            self._response = HttpResponseForbidden()
-        else:
+    def _end_with(self, response: HttpResponseBase | None) -> None:
+        if response is None and not self._websocket.closed:
             self._websocket.accept()
+        elif self._refused():
+            self._response = response if response is not None else HttpResponseForbidden()
 
     def _end_by(self, error: BaseException) -> None:
-        connection = self._connection
         own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket
-        if connection is None and own_end:
-            self._response = HttpResponseForbidden()
-        elif connection is None:
-            self._error = error
+        if self._refused():
+            self._response = HttpResponseForbidden() if own_end else None
+            self._error = None if own_end else error
         elif not isinstance(error, Exception):  # GreenletExit, SystemExit: the server stops
-            connection.close(CloseCode.GOING_AWAY)
-            if not self._options.detach:
-                self._error = error
+            self._websocket.close(CloseCode.GOING_AWAY)
+            self._error = None if self._options.detach else error
         elif not own_end:
-            try:
-                report(self._request, error)
-            except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
-                logger.exception("an exception of the view at %s could not be reported", self._request.path)
-            connection.fail(CloseCode.INTERNAL_ERROR)
+            self._report(error)
+
+    def _refused(self) -> bool:
+        """Whether the view ends without having accepted; whoever has kept its WebSocket can accept no more then."""
+        if self._connection is None:
+            self._websocket.close()
+        return self._connection is None
+
+    def _report(self, error: Exception) -> None:
+        try:
+            report(self._request, error)
+        except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
+            logger.exception("an exception of the view at %s could not be reported", self._request.path)
+        if self._connection is not None:
+            self._connection.fail(CloseCode.INTERNAL_ERROR)
 
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
         if not self._reactor.is_home():
             return self._reactor.run_home(functools.partial(self._accept, subprotocol, headers))
-        if self._abandoned:
-            raise WebSocketClosed(CloseCode.GOING_AWAY, "the server stopped the request")
         if subprotocol is None:
             subprotocol = handshake.choose_subprotocol(self._opening.subprotocols, self._options.subprotocols)
         response = self._opening.response(subprotocol, headers)

@@ -107,12 +107,12 @@ class WebSocket:
     def wait_json(self, timeout: float | None = None) -> Any:
         """The next message, decoded from JSON; None as for `wait()`. A message that is no JSON closes with 1007."""
         message = self.wait(timeout)
-        if message is None:
+        if message is None or self._connection is None:
             return None
         try:
             return json.loads(message, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
-            self._fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
+            self._connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
             return None
 
     def send_json(self, obj: Any) -> None:
@@ -190,10 +190,6 @@ class WebSocket:
         if self.closed:  # `send(wait())` after the peer has left: that it left is what counts, not the None
             return self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, self.close_reason)
         return TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
-
-    def _fail(self, code: int, reason: str) -> None:
-        if self._connection is not None:
-            self._connection.fail(code, reason)
 
     def _closed_error(self, code: int, reason: str) -> WebSocketClosed:
         error = WebSocketClosed(code, reason)

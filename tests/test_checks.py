@@ -55,12 +55,20 @@ def test_every_wrong_setting_is_named() -> None:
         assert len(messages()) == 2
 
 
-@pytest.mark.parametrize("misspelt", ["WEBSOCKET_PING_INTERVALL", "WEBSOCKET_ORIGINS", "WEBSOCKET_FACTORY_CLASS"])
-def test_setting_that_does_not_exist_is_named(misspelt: str) -> None:
-    with override_settings(**{misspelt: 5}):
-        found = messages()
-    assert len(found) == 1
-    assert misspelt in found[0].msg
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("WEBSOCKET_PING_INTERVALL", "Did you mean WEBSOCKET_PING_INTERVAL?"),
+        ("WEBSOCKET_FACTORY_CLASS", "Remove it: the server is recognised."),
+        ("WEBSOCKET_QQQQQQQQQQQQQQQQQQQQ", "Remove it."),
+    ],
+)
+def test_setting_that_does_not_exist_is_a_warning_that_helps(name: str, hint: str) -> None:
+    with override_settings(**{name: 5}):
+        (found,) = messages()
+    assert (found.id, found.level) == ("dwebsocket.W002", WARNING)
+    assert name in found.msg
+    assert found.hint == hint
 
 
 def test_accept_all_before_a_middleware_that_must_see_the_view_is_an_error() -> None:
@@ -69,6 +77,11 @@ def test_accept_all_before_a_middleware_that_must_see_the_view_is_an_error() -> 
     assert (found.id, found.level) == ("dwebsocket.E002", ERROR)
     assert CSRF in found.msg
     assert OWN in found.hint
+
+
+def test_accept_all_that_cannot_be_says_nothing_about_the_order() -> None:
+    with override_settings(WEBSOCKET_ACCEPT_ALL="yes", MIDDLEWARE=[OWN, CSRF]):
+        assert [message.id for message in messages()] == ["dwebsocket.E001"]
 
 
 def test_accept_all_behind_every_middleware_passes() -> None:

@@ -81,9 +81,8 @@ def test_setting_is_read_when_it_is_needed(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("name", "value"), cases(right=False))
 def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(name: str, value: Any) -> None:
-    with override_settings(**{f"WEBSOCKET_{name}": value}):
-        with pytest.raises(ImproperlyConfigured) as caught:
-            conf.get(name)
+    with override_settings(**{f"WEBSOCKET_{name}": value}), pytest.raises(ImproperlyConfigured) as caught:
+        conf.get(name)
     assert str(caught.value).startswith(f"WEBSOCKET_{name} is {value!r}; it must be ")
 
 
@@ -154,9 +153,8 @@ def test_class_is_the_default_or_the_one_that_is_named() -> None:
     ],
 )
 def test_class_that_cannot_be_is_an_error_that_says_why(path: str, words: str) -> None:
-    with override_settings(WEBSOCKET_CLASS=path):
-        with pytest.raises(ImproperlyConfigured) as caught:
-            conf.websocket_class()
+    with override_settings(WEBSOCKET_CLASS=path), pytest.raises(ImproperlyConfigured) as caught:
+        conf.websocket_class()
     assert str(caught.value).startswith("WEBSOCKET_CLASS")
     assert words in str(caught.value)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import pytest
 
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
-from tests.links import PATIENCE_SECONDS, Home, Hub, Link, assert_ends, descriptors, tcp_pair, until
+from tests.links import PATIENCE_SECONDS, Home, Link, assert_ends, descriptors, until
 from tests.peer import (
     BINARY,
     CLOSE,
@@ -188,9 +187,10 @@ def test_receiver_with_a_timeout_behind_another_returns_none_in_time(link: Conne
 
 def test_messages_survive_any_cut_on_the_wire(link: Connect) -> None:
     a = link()
+    receiving = a.home.start(lambda: [a.connection.receive(5), a.connection.receive(5)])
     for byte in text("cut") + frame(BINARY, bytes(300)):
         a.peer.send_raw(bytes([byte]))
-    assert [a.do("receive", 5), a.do("receive", 5)] == ["cut", bytes(300)]
+    assert receiving.result(PATIENCE_SECONDS) == ["cut", bytes(300)]
 
 
 # Control frames, while nobody reads
@@ -286,6 +286,17 @@ def test_pongs_that_are_not_read_drop_the_connection_after_send_timeout(link: Co
             a.peer.send_raw(PINGS)
     a.until_disposed()
     assert a.connection.endpoint.close_reason == "the peer did not read for 0.3 seconds"
+
+
+def test_send_to_a_peer_that_reads_but_too_slowly_for_the_message_raises_send_timeout(link: Connect) -> None:
+    a = link(send_timeout=0.5)
+    sending = a.start("send", bytes(32 * MIB))
+    while not sending.done():
+        a.peer.sock.recv(16 * 1024)
+        time.sleep(0.01)
+    with pytest.raises(SendTimeout):
+        sending.result()
+    a.until_disposed()
 
 
 def test_send_without_send_timeout_waits_as_long_as_it_takes(link: Connect) -> None:
@@ -415,6 +426,14 @@ def test_ping_goes_out_each_interval_and_its_answer_gives_the_latency(link: Conn
     assert len(payloads) == 4
     until(lambda: a.connection.latency is not None)
     assert 0 < a.connection.latency < 5
+
+
+def test_pong_and_close_in_one_segment_are_both_understood(link: Connect) -> None:
+    a = link(ping_interval=0.05)
+    ping = a.peer.recv_frame()
+    a.peer.send_raw(frame(PONG, ping.payload) + frame(CLOSE, close_payload(1001)))
+    assert a.peer.recv_message() == Close(1001)
+    assert a.connection.latency is not None
 
 
 def test_interval_shorter_than_the_timeout_is_kept(link: Connect) -> None:
@@ -687,6 +706,20 @@ def test_reset_is_the_end_like_any_other(link: Connect, caplog: pytest.LogCaptur
     assert caplog.records == []
 
 
+def test_peer_that_says_goodbye_and_resets_does_not_get_its_answer(
+    link: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = link(tcp=True)
+    a.peer.send_raw(text("last") + frame(CLOSE, close_payload(1001)))
+    assert a.do("receive", 5) == "last"
+    a.peer.reset()
+    until(lambda: a.connection._read_ended)
+    assert a.do("receive") is None
+    a.until_disposed()
+    assert a.connection.endpoint.close_code == 1001
+    assert caplog.records == []
+
+
 def test_reset_is_noticed_while_nobody_reads(link: Connect) -> None:
     a = link(tcp=True)
     a.peer.reset()
@@ -788,13 +821,33 @@ def test_peer_that_answers_the_close_and_stays_is_given_up_after_close_timeout(l
     a.until_disposed()
 
 
+def test_peer_that_is_slow_to_answer_the_close_gets_as_long_again_to_leave(link: Connect) -> None:
+    a = link(close_timeout=1)
+    a.do("close")
+    time.sleep(0.8)
+    a.peer.send_close()
+    time.sleep(0.5)
+    assert not a.disposals
+    a.until_disposed()
+
+
+def test_peer_whose_close_is_answered_late_gets_close_timeout_to_leave(link: Connect) -> None:
+    a = link(close_timeout=1)
+    a.peer.send_raw(text("last") + frame(CLOSE, close_payload(1001)))
+    assert a.do("receive", 5) == "last"
+    time.sleep(0.8)
+    assert a.do("receive") is None
+    assert a.peer.recv_message() == Close(1001)
+    time.sleep(0.5)
+    assert not a.disposals
+    a.until_disposed()
+
+
 def test_peer_that_sends_for_ever_after_the_close_is_given_up_after_close_timeout(link: Connect) -> None:
     a = link(close_timeout=0.3)
     a.do("close")
-    a.peer.sock.settimeout(PATIENCE_SECONDS)
     with pytest.raises(ConnectionError):
-        while True:
-            a.peer.sock.send(bytes(4096))
+        fill(a.peer, bytes(4096), limit=1 << 40)
     a.until_disposed()
 
 

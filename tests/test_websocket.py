@@ -27,14 +27,12 @@ from tests.peer import (
     TEXT,
     Close,
     Frame,
-    Peer,
     PeerTimeout,
     close_payload,
     frame,
     text,
 )
 from tests.sites import Site
-
 
 # wait
 
@@ -464,6 +462,20 @@ def test_close_after_the_peer_closed_changes_nothing(site: Site) -> None:
         assert peer.close(4001, "bye") == Close(4001)
         assert site.hear() == [4001, "bye"]
         assert peer.read_to_eof() == b""
+
+
+def test_closing_handshake_is_finished_while_the_view_goes_on(site: Site) -> None:
+    go = threading.Event()
+
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        request.websocket.close(3000)
+        site.wait_for(go)
+
+    with site(view).connect() as peer:
+        assert_ends(peer, 3000)
+        go.set()
 
 
 def test_close_before_the_101_refuses_with_403(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -145,8 +145,7 @@ class ThreadLink:
         mask = (_READ if read else 0) | (_WRITE if write else 0)
         if mask != self.mask:
             self.mask = mask
-            if self.polling:
-                self._interrupt()
+            self._interrupt()
 
     def park(self, timeout_seconds: float | None) -> None:
         if self._closed:
@@ -171,8 +170,7 @@ class ThreadLink:
     def wake(self) -> None:
         if self._waiting:
             self._changed.notify_all()
-        if self.polling:
-            self._interrupt()
+        self._interrupt()
 
     def look(self, *, pause: bool) -> None:
         if not self.polling and self.mask & _READ:
@@ -230,7 +228,7 @@ class ThreadLink:
             self._served.on_writable()
 
     def _interrupt(self) -> None:
-        if self._wakeup is not None:
+        if self.polling and self._wakeup is not None:
             self._wakeup.set()
 
     def _finish_close(self) -> None:

@@ -173,6 +173,20 @@ def test_thread_that_stops_reading_while_another_polls_makes_it_poll_anew(link: 
     sending.result(PATIENCE_SECONDS)
 
 
+def test_parking_while_nothing_is_watched_notices_nothing_but_the_end_of_its_time(link: Callable[..., Link]) -> None:
+    a = link()
+    under_test = a.connection._link
+    with under_test.lock:
+        under_test.park(0.001)  # the descriptor is registered with poll() now
+        under_test.watch(read=False, write=False)
+        a.peer.send_message("unseen")
+        under_test.park(0.05)
+        assert not a.connection._inbox
+        under_test.watch(read=True, write=False)
+        under_test.park(5)
+        assert a.connection._inbox
+
+
 def test_wakeup_makes_its_descriptor_readable_until_it_is_cleared() -> None:
     before = descriptors()
     wakeup = Wakeup()

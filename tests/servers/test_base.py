@@ -124,9 +124,9 @@ def test_detached_request_holds_no_buffer_of_the_server(taken_by: Callable[..., 
 def test_nothing_is_taken_when_there_is_no_descriptor_for_the_dead_end(taken_by: Callable[..., Pair]) -> None:
     server, sock, client = taken_by(early=b"early")
     before = descriptors()
-    with mock.patch("dwebsocket.servers.base.socket.socketpair", side_effect=OSError(errno.EMFILE, "too many")):
-        with pytest.raises(OSError, match="too many"):
-            server.detach()
+    none_left = mock.patch("dwebsocket.servers.base.socket.socketpair", side_effect=OSError(errno.EMFILE, "too many"))
+    with none_left, pytest.raises(OSError, match="too many"):
+        server.detach()
     sock.sendall(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert client.recv(100).startswith(b"HTTP/1.1 500")
     assert descriptors() == before
@@ -168,8 +168,8 @@ def test_attached_socket_whose_peer_has_reset_it_is_disposed_of_without_a_word(t
     taken = server.attach()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
+    sock.setblocking(True)
     with pytest.raises(ConnectionResetError):
-        sock.setblocking(True)
         sock.recv(1)
     taken.dispose()
 
@@ -190,7 +190,7 @@ def test_bytes_that_the_server_has_read_ahead_are_recovered(
 
 @pytest.mark.parametrize("take", ["detach", "attach"])
 def test_bytes_in_the_kernel_are_not_lost_either(taken_by: Callable[..., Pair], take: str) -> None:
-    server, sock, client = taken_by()
+    server, _, client = taken_by()
     client.sendall(b"in the kernel")
     taken = getattr(server, take)()
     taken.sock.setblocking(True)
@@ -233,9 +233,9 @@ def test_unix_socket_is_taken_too(taken_by: Callable[..., Pair], take: str) -> N
 def test_tls_that_ends_in_the_server_is_refused() -> None:
     sock, client = tcp_pair()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with client, context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as wrapped:
-        with pytest.raises(ServerNotSupported, match="TLS must end in a proxy"):
-            find_server({"SERVER_SOFTWARE": "gunicorn/27", "gunicorn.socket": wrapped})
+    wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    with client, wrapped, pytest.raises(ServerNotSupported, match="TLS must end in a proxy"):
+        find_server({"SERVER_SOFTWARE": "gunicorn/27", "gunicorn.socket": wrapped})
 
 
 # The table

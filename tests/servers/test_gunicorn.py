@@ -58,7 +58,7 @@ def test_socket_in_the_environ_of_another_server_is_not_trusted(parsed: Any) -> 
 @pytest.mark.parametrize("early", [b"", text("early"), bytes(3000)], ids=len)
 @pytest.mark.parametrize("take", ["detach", "attach"])
 def test_bytes_that_gunicorn_has_read_ahead_are_recovered(parsed: Any, early: bytes, take: str) -> None:
-    environ, sock, _ = parsed(early)
+    environ, _, _ = parsed(early)
     taken = getattr(find_server(environ), take)()
     taken.sock.setblocking(True)
     received = taken.early
