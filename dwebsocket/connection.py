@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
 import functools
 import logging
 import os
@@ -112,6 +113,8 @@ class Connection:
         self._pinged = now
         self._ping: bytes | None = None  # the payload of the ping that has not been answered
         self._ending: float | None = None  # since when the end is under way
+        self._hung_up: float | None = None  # since when we know that the end waits behind a full inbox
+        self._limit_silence()
 
     # The verbs
 
@@ -199,6 +202,7 @@ class Connection:
     def look(self) -> None:
         """Notice what has already happened to the socket."""
         self._link.look(pause=False)
+        self._look_behind_the_inbox(time.monotonic())
 
     # What the reactor calls
 
@@ -231,6 +235,7 @@ class Connection:
     @from_reactor
     def on_deadline(self, now: float) -> float | None:
         """Do what is due, and say when to be called again."""
+        self._look_behind_the_inbox(now)
         while acts := [act for due, act in self._deadlines() if due <= now]:
             acts[0](now)  # the others may not be due any more
             self._settle()
@@ -281,6 +286,20 @@ class Connection:
             return True  # what still arrives is dropped, and its end is waited for
         max_bytes = self.limits.max_message_size
         return len(self._inbox) < self.limits.receive_queue and (max_bytes is None or self._inbox_bytes < max_bytes)
+
+    def _look_behind_the_inbox(self, now: float) -> None:
+        """A peer that has left is noticed even while nothing is read: else its connection would never end."""
+        if self._hung_up is None and not self._disposed and not self._wants_to_read() and self._link.hung_up():
+            self._hung_up = now
+            self._schedule()
+
+    def _limit_silence(self) -> None:
+        """Let the kernel notice a peer that has vanished, whether or not we read (TCP_USER_TIMEOUT, Linux)."""
+        seconds = (self.limits.ping_timeout, self.limits.send_timeout)
+        if None not in seconds and hasattr(socket, "TCP_USER_TIMEOUT"):
+            milliseconds = min(int(max(filter(None, seconds)) * 1000), _LONGEST_SLEEP_SECONDS * 1000)
+            with contextlib.suppress(OSError):  # a UNIX socket knows no such option
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
     # Writing
 
@@ -416,6 +435,8 @@ class Connection:
         if self._ending is not None:
             deadlines.append((self._ending + limits.close_timeout, self._on_close_timeout))
         elif self.endpoint.state is State.OPEN:
+            if self._hung_up is not None:
+                deadlines.append((self._hung_up + limits.close_timeout, self._on_hung_up))
             if limits.idle_timeout is not None:
                 deadlines.append((self._active + limits.idle_timeout, self._on_idle))
             if self._ping is None and limits.ping_interval is not None:
@@ -434,6 +455,12 @@ class Connection:
             self._taken = False
         else:
             self._abort("the peer did not finish the closing handshake")
+
+    def _on_hung_up(self, now: float) -> None:
+        self._hung_up = None
+        if not self._wants_to_read():  # nobody came for the messages before the end
+            self._drop_inbox()
+            self._abort("the peer has left, and nobody took what it had sent")
 
     def _on_idle(self, now: float) -> None:
         self._end(self.endpoint.close(CloseCode.NORMAL_CLOSURE, "idle"))

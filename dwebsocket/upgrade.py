@@ -227,7 +227,7 @@ class Session:
         if self._refused():
             self._response = HttpResponseForbidden() if own_end else None
             self._error = None if own_end else error
-        elif not isinstance(error, Exception):  # GreenletExit, SystemExit: the server stops
+        elif isinstance(error, self._reactor.stops):
             self._websocket.close(CloseCode.GOING_AWAY)
             self._error = None if self._options.detach else error
         elif not own_end:
@@ -239,7 +239,7 @@ class Session:
             self._websocket.close()
         return self._connection is None
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException) -> None:
         try:
             report(self._request, error)
         except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
@@ -284,7 +284,7 @@ def adopt_locals() -> None:
             variable.set(kind(threading.get_ident(), value.data))
 
 
-def report(request: HttpRequest, error: Exception) -> None:
+def report(request: HttpRequest, error: BaseException) -> None:
     """Report an exception of a view that has accepted as Django reports any: the signal, then `django.request`."""
     signals.got_request_exception.send(sender=None, request=request)
     log_response(

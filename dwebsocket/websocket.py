@@ -130,6 +130,7 @@ class WebSocket:
         with self._accepting:
             if self._connection is None:
                 self._refusal = self._refusal or close
+                self._accept = None
                 return
         self._connection.close(code, reason)
 

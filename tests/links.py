@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import gevent
 import gevent.event
@@ -203,18 +204,10 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def run_program(program: str, *options: str) -> str:
+def run_program(program: str, *arguments: str) -> str:
     """What ``program`` prints when a Python of its own runs it; it must come to its end without a word of complaint."""
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-W",
-        "ignore:.*use of fork.*:DeprecationWarning",
-        *options,
-        "-c",
-        program,
-    ]
+    warnings = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]  # … is multi-threaded, use of fork …
+    command = [sys.executable, *warnings, "-c", program, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -222,9 +215,10 @@ def run_program(program: str, *options: str) -> str:
 
 @pytest.fixture(scope="session", params=[Threads, Hub], ids=lambda home: home.name)
 def home(request: pytest.FixtureRequest) -> Iterator[Home]:
-    """Both kinds of places where connections live."""
+    """Both kinds of places where connections live; the background thread is in a hurry, so that no test waits for it."""
     home = request.param()
-    yield home
+    with mock.patch.object(thread_reactor, "SWEEP_SECONDS", 0.02):
+        yield home
     if isinstance(home, Hub):
         home.stop()
 

@@ -99,7 +99,6 @@ class RunServer(InProcessServer):
             def handle_error(self, request: Any, client_address: Any) -> None:
                 if not is_broken_pipe_error():
                     server.errors.append(sys.exc_info()[1])
-                super().handle_error(request, client_address)
 
         class Quiet(WSGIRequestHandler):
             def log_message(self, format: str, *arguments: Any) -> None:

@@ -6,7 +6,7 @@ import contextvars
 import errno
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from django.utils import timezone, translation
 from dwebsocket import WebSocketClosed, accept_websocket, conf, require_websocket
 from dwebsocket.protocol.exceptions import OriginForbidden
 from dwebsocket.upgrade import check_origin
-from tests.links import assert_ends, descriptors, until
+from tests.links import assert_ends, descriptors, run_program, until
 from tests.peer import BINARY, Close, PeerTimeout, frame, text
-from tests.sites import Site
+from tests.sites import PyWSGI, Site
 
 HANDSHAKE = {
     "HTTP_UPGRADE": "websocket",
@@ -485,6 +485,67 @@ def test_database_connections_of_a_detached_view_are_closed_when_it_ends(
     until(lambda: connection.connection is None, "the connection to be closed")
 
 
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+import sys, threading, types
+import django, gevent
+from django.conf import settings
+from gevent.pywsgi import WSGIServer
+settings.configure(
+    USE_TZ=True, ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF="urls", MIDDLEWARE=["urls.polish"],
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
+)
+django.setup()
+from django.core.wsgi import get_wsgi_application
+from django.db import connection, connections
+from django.urls import path
+from django.utils import translation
+from dwebsocket import require_websocket
+from tests.peer import *
+
+kept, finished = [], threading.Event()
+django.core.signals.request_finished.connect(lambda **kwargs: finished.set(), weak=False)
+
+def polish(get_response):
+    def call(request):
+        kept.append(connections["default"])
+        with translation.override("pl"):
+            return get_response(request)
+    return call
+
+@require_websocket
+def view(request):
+    request.websocket.accept()
+    finished.wait()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    kept.append(connections["default"])
+    kept.append(connections["default"].connection)
+    request.websocket.send(translation.get_language())
+
+urls = sys.modules["urls"] = types.ModuleType("urls")
+urls.polish, urls.urlpatterns = polish, [path("", view)]
+
+server = WSGIServer(("127.0.0.1", 0), get_wsgi_application(), log=None)
+server.start()
+with Peer("127.0.0.1", server.server_port).connect() as peer:
+    assert peer.recv_message() == "pl"
+    assert peer.close() == Close(1000)
+of_request, of_view, was_open = kept
+assert of_view is not of_request and was_open is not None
+while of_view.connection is not None:
+    gevent.sleep(0.005)
+server.stop()
+"""
+
+
+def test_view_in_a_patched_process_has_the_context_of_its_request_and_a_database_connection_of_its_own(
+    tmp_path: Path,
+) -> None:
+    run_program(PATCHED, str(tmp_path / "database"))
+
+
 def test_request_of_a_detached_view_keeps_nothing_of_the_server(detached_site: Site) -> None:
     @require_websocket
     def view(request):
@@ -498,24 +559,35 @@ def test_request_of_a_detached_view_keeps_nothing_of_the_server(detached_site: S
     assert detached_site.hear() == [False, b"", b"", b""]
 
 
-def test_request_that_is_stopped_before_the_view_has_answered_is_over_for_the_view_too(
-    detached_site: Site, caplog: pytest.LogCaptureFixture
-) -> None:
-    site, go = detached_site, threading.Event()
-    if site.server.name != "pywsgi":  # a thread cannot be stopped from outside
-        return
-    stopped: list[gevent.Greenlet] = []
+@pytest.fixture
+def stop_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The middleware of this module called "noting" notes the greenlet of the request, which this stops."""
+    greenlets: list[gevent.Greenlet] = []
 
-    def middleware(get_response: Any) -> Any:
+    def noting(get_response: Any) -> Any:
         def call(request: Any) -> Any:
-            stopped.append(gevent.getcurrent())
+            greenlets.append(gevent.getcurrent())
             return get_response(request)
 
         return call
 
+    monkeypatch.setitem(globals(), "noting", noting)
+    return lambda: greenlets[-1].kill(block=False)
+
+
+# A thread cannot be stopped from outside.
+only_pywsgi = pytest.mark.parametrize("wsgi_server", [PyWSGI], ids=["pywsgi"], indirect=True)
+
+
+@only_pywsgi
+def test_request_that_is_stopped_before_the_view_has_answered_is_over_for_the_view_too(
+    detached_site: Site, stop_request: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+
     @require_websocket
     def view(request):
-        stopped[0].kill(block=False)
+        stop_request()
         site.pause(0.02)
         try:
             request.websocket.accept()
@@ -523,12 +595,30 @@ def test_request_that_is_stopped_before_the_view_has_answered_is_over_for_the_vi
             site.tell([error.close_code, error.close_reason])
             raise
 
-    with mock.patch(f"{__name__}.noting", middleware, create=True):
-        site(view, MIDDLEWARE=[f"{__name__}.noting"])
-    peer = site.peer()
+    peer = site(view, MIDDLEWARE=[f"{__name__}.noting"]).peer()
     peer.send_raw(peer.handshake_request())
     assert site.hear() == [1001, "the server stopped the request"]
-    go.set()
+    site.until_idle()
+    assert levels(caplog) == []
+    site.server.errors.clear()
+
+
+@only_pywsgi
+def test_request_that_is_stopped_when_the_view_has_just_accepted_leaves_the_view_alone(
+    detached_site: Site, stop_request: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+
+    @require_websocket
+    def view(request):
+        stop_request()
+        request.websocket.accept()
+        site.pause(0.02)
+        request.websocket.send("still here")
+
+    with site(view, MIDDLEWARE=[f"{__name__}.noting"]).connect() as peer:
+        assert peer.recv_message() == "still here"
+        assert_ends(peer, 1000)
     site.until_idle()
     assert levels(caplog) == []
     site.server.errors.clear()

@@ -207,3 +207,6 @@ class Endpoint:
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
+        if not self._listens():
+            self._parser.discard()
+            self._assembler.discard()

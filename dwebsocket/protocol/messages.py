@@ -44,6 +44,10 @@ class Assembler:
         self._parts = self._decoder = None
         return message
 
+    def discard(self) -> None:
+        """Forget the message that is not complete."""
+        self._parts = self._decoder = None
+
     @staticmethod
     def _check_text(decoder: codecs.IncrementalDecoder, payload: bytes) -> None:
         try:

@@ -75,6 +75,11 @@ class Parser:
         self._in_frame = False
         return frame
 
+    def discard(self) -> None:
+        """Forget what has been fed: nothing more will be asked for."""
+        self._buffer = bytearray()
+        self._position = 0
+
     def _drop_parsed(self) -> None:
         if self._position:
             del self._buffer[: self._position]

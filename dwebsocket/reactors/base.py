@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import select
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+#: Errors and a full hang-up are always told; the end of the peer's half is where the system knows it apart from data.
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
 class Served(Protocol):
@@ -54,6 +58,10 @@ class Link(Protocol):
         """Let what has already arrived be noticed, without waiting for more; `pause`: others may run first."""
         ...  # pragma: no cover
 
+    def hung_up(self) -> bool:
+        """Whether the peer has ended or reset its stream, though nothing may have been read for a while."""
+        ...  # pragma: no cover
+
     def schedule(self, when: float) -> None:
         """Call `on_deadline` at `when` (time.monotonic()), or earlier if that was asked for before."""
         ...  # pragma: no cover
@@ -78,6 +86,9 @@ class Latch(Protocol):
 class Reactor(Protocol):
     """Serves the connections of one process (threads) or of one hub (gevent)."""
 
+    #: What a server raises in a view in order to stop it: no fault of the view's.
+    stops: tuple[type[BaseException], ...]
+
     def link(self, served: Served, descriptor: int) -> Link:
         """The tie through which `served` is called back about `descriptor`."""
         ...  # pragma: no cover
@@ -97,6 +108,12 @@ class Reactor(Protocol):
     def latch(self) -> Latch:
         """A closed gate that greenlets or threads of this reactor can wait at."""
         ...  # pragma: no cover
+
+
+def hung_up(poll: Any, descriptor: int) -> bool:
+    """Whether `poll`, a new select.poll object, sees that the peer of `descriptor` has ended or reset its stream."""
+    poll.register(descriptor, _HUNG_UP)
+    return bool(poll.poll(0))
 
 
 class Deadlines:

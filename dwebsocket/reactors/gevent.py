@@ -14,13 +14,14 @@ import gevent.event
 import gevent.hub
 import gevent.monkey
 
-from .base import Deadlines, Latch, Served
+from .base import Deadlines, Latch, Served, hung_up
 
 T = TypeVar("T")
 
 _READ, _WRITE = 1, 2  # libev's names for them
 _LONGEST_TIMER_SECONDS = 24 * 60 * 60
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
+_poll = gevent.monkey.get_original("select", "poll")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
 
 _reactors: weakref.WeakSet[GeventReactor] = weakref.WeakSet()
@@ -48,6 +49,8 @@ os.register_at_fork(after_in_child=_forget)
 
 class GeventReactor:
     """Serves all connections of one hub."""
+
+    stops: tuple[type[BaseException], ...] = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -130,13 +133,24 @@ class GeventLink:
     The hub runs one greenlet at a time and switches only where somebody parks: the lock is nothing.
     """
 
-    __slots__ = ("_closed", "_in_callback", "_reactor", "_readable", "_served", "_waiters", "_woken", "_writable")
+    __slots__ = (
+        "_closed",
+        "_descriptor",
+        "_in_callback",
+        "_reactor",
+        "_readable",
+        "_served",
+        "_waiters",
+        "_woken",
+        "_writable",
+    )
 
     lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def __init__(self, reactor: GeventReactor, served: Served, descriptor: int) -> None:
         self._reactor = reactor
         self._served = served
+        self._descriptor = descriptor
         self._readable = reactor.loop.io(descriptor, _READ)
         self._writable = reactor.loop.io(descriptor, _WRITE)
         self._waiters: list[Any] = []
@@ -182,11 +196,16 @@ class GeventLink:
         if pause:
             gevent.sleep(0)
 
+    def hung_up(self) -> bool:
+        return not self._closed and hung_up(_poll(), self._descriptor)
+
     def schedule(self, when: float) -> None:
         if not self._closed:
             self._reactor.schedule(self, when)
 
     def on_deadline(self, now: float) -> None:
+        if self._closed:
+            return
         again = self._call_back(self._served.on_deadline, now)
         if again is not None:
             self.schedule(again)
@@ -197,6 +216,7 @@ class GeventLink:
         for watcher in (self._readable, self._writable):
             watcher.stop()
             watcher.close()
+        del self._served  # which holds us: no cycle keeps its memory from being freed at once
         dispose()
         self.wake()
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .base import Deadlines, Latch, Served
+from .base import Deadlines, Latch, Served, hung_up
 
 T = TypeVar("T")
 
@@ -49,6 +49,8 @@ os.register_at_fork(after_in_child=_forget)
 
 class ThreadReactor:
     """Serves all connections of this process from one background thread."""
+
+    stops: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
 
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
@@ -176,6 +178,9 @@ class ThreadLink:
         if not self.polling and self.mask & _READ:
             self._served.on_readable()
 
+    def hung_up(self) -> bool:
+        return not self._closed and hung_up(select.poll(), self.descriptor)
+
     def schedule(self, when: float) -> None:
         if not self._closed:
             self._reactor.schedule(self, when)
@@ -236,6 +241,7 @@ class ThreadLink:
         if self.polling or self._dispose is None:
             return
         dispose, self._dispose = self._dispose, None
+        del self._served  # which holds us: no cycle keeps its memory from being freed at once
         dispose()
         if self._wakeup is not None:
             self._wakeup.close()

@@ -17,6 +17,8 @@ def running_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
     name, mode = request.param
     with running(name, tmp_path_factory.mktemp(f"{name}-{mode}"), WEBSOCKET_DETACH=MODES[mode]) as server:
         yield server
+        if request.session.shouldfail:  # pytest -x: an error in the last teardown would cost us its summary
+            server.take_news()
 
 
 @pytest.fixture

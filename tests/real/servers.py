@@ -116,8 +116,11 @@ class Server:
         return f"ws://{self.host}:{self.port}{path}"
 
     def get(self, path: str, headers: Headers | None = None) -> Response:
+        """The answer to plain HTTP, once the server has ended the connection too."""
         with self.peer() as peer:
-            return peer.http(path, {"Connection": "close", **(headers or {})})
+            response = peer.http(path, {"Connection": "close", **(headers or {})})
+            assert peer.read_to_eof() == b""
+            return response
 
     # What the process does
 
@@ -188,6 +191,7 @@ def running(name: str, directory: Path, **options: Any) -> Iterator[Server]:
     try:
         server.wait_until_up()
         yield server
+        server.get("/plain/")  # a Ctrl-C while runserver answers is lost: wsgiref takes it for an error of the view
     finally:
         server.stop()
     assert_quiet(server.news())

@@ -713,8 +713,8 @@ def test_ping_settings_of_the_project_cut_off_a_silent_peer(tmp_path: Path, name
 
 @pytest.mark.parametrize("name", KINDS)
 def test_server_with_an_open_socket_stops_when_told_to(tmp_path: Path, name: str) -> None:
-    with running(name, tmp_path) as server:
-        peer = server.connect()
-        assert exchange(peer, "hello") == "hello"
-    with peer:
+    with ExitStack() as stack:
+        with running(name, tmp_path) as server:
+            peer = stack.enter_context(server.connect())
+            assert exchange(peer, "hello") == "hello"
         assert {last.opcode for last in decode_all(peer.read_to_eof())} <= {CLOSE}
