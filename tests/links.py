@@ -215,7 +215,7 @@ def run_program(program: str, *arguments: str) -> str:
 
 @pytest.fixture(scope="session", params=[Threads, Hub], ids=lambda home: home.name)
 def home(request: pytest.FixtureRequest) -> Iterator[Home]:
-    """Both kinds of places where connections live; the background thread is in a hurry, so that no test waits for it."""
+    """Both kinds of places where connections live. The background thread hurries, so that no test waits for it."""
     home = request.param()
     with mock.patch.object(thread_reactor, "SWEEP_SECONDS", 0.02):
         yield home

@@ -16,6 +16,7 @@ from ..protocol.handshake import Request
 from ..reactors import reactor_for
 from ..reactors.base import Reactor
 
+_READ_BYTES = 64 * 1024
 _HEADER_PREFIX = "HTTP_"
 _OTHER_HEADERS = {"CONTENT_LENGTH": "content-length", "CONTENT_TYPE": "content-type"}
 
@@ -88,7 +89,12 @@ class Server(ABC):
         # What reads now finds the server's buffer, then the dead end.
         early = self.buffered()
         self.environ["wsgi.input"] = io.BytesIO()  # the reader's buffer would live as long as the request
-        return Taken(live, early, live.close)
+
+        def dispose() -> None:
+            _shut_down(live)  # a process forked from this one may hold the descriptor too: close() alone says nothing
+            live.close()
+
+        return Taken(live, early, dispose)
 
     def attach(self) -> Taken:
         """Use the server's own socket, which stays its property: at the end it is shut down, never closed."""
@@ -99,8 +105,8 @@ class Server(ABC):
         early = self.buffered()
 
         def dispose() -> None:
-            with contextlib.suppress(OSError):  # the peer may be gone
-                inner.shutdown(socket.SHUT_RDWR)
+            _shut_down(inner)
+            _drop_unread(inner)
             self.socket.settimeout(timeout)
 
         return Taken(inner, early, dispose)
@@ -131,6 +137,24 @@ class BufferedServer(Server):
             return bytes(reader.read(len(reader.peek())))
         except ConnectionError:  # the peer has left already: the connection will see that too
             return b""
+
+
+def _shut_down(sock: Any) -> None:
+    with contextlib.suppress(OSError):  # the peer may be gone
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _drop_unread(sock: Any) -> None:
+    """Read what is left in a socket that has been shut down: the server would take it for its next request."""
+    errors = 0  # a reset is told once, and may have bytes behind it
+    while errors < 3:
+        try:
+            if not sock.recv(_READ_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            errors += 1
 
 
 def _send_at_once(sock: Any) -> None:
