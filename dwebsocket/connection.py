@@ -162,6 +162,7 @@ class Connection:
             self._wait_until_written(mark)
         if self.limits.idle_timeout is not None:
             self._active = time.monotonic()
+        self._link.breathe()
 
     @at_home
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
@@ -332,8 +333,9 @@ class Connection:
                     self._outbox.popleft()
         except BlockingIOError:
             pass
-        except OSError:
-            self._abort("the peer is gone")
+        except OSError:  # the peer is gone; what it sent before is still to be read, and then its end
+            self._drop_outbox()
+            self._link.look(pause=False)
 
     def _wait_until_written(self, mark: int) -> None:
         timeout = self.limits.send_timeout

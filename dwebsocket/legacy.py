@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,10 +28,15 @@ class WebSocket(websocket.WebSocket):
         return message.encode() if isinstance(message, str) else message
 
     def send(self, message: Any) -> None:
-        """Send `message` as text: bytes are taken as UTF-8, anything else by its str(). Silent when closed."""
+        """Send `message` as text: bytes are taken as UTF-8, anything else by its str(). Silent when closed.
+
+        Bytes that are not UTF-8 go out as binary: no text can carry them.
+        """
         if isinstance(message, (bytes, bytearray, memoryview)):
-            message = bytes(message).decode()
-        try:
-            self._send(str(message))
-        except WebSocketClosed:
-            return
+            message = bytes(message)
+            with contextlib.suppress(UnicodeDecodeError):
+                message = message.decode()
+        elif not isinstance(message, str):
+            message = str(message)
+        with contextlib.suppress(WebSocketClosed):
+            self._send(message)

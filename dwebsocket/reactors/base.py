@@ -54,6 +54,10 @@ class Link(Protocol):
         """Wake everybody who is parked."""
         ...  # pragma: no cover
 
+    def breathe(self) -> None:
+        """Let others run if this greenlet has not let them for a while; nothing where threads do so by themselves."""
+        ...  # pragma: no cover
+
     def look(self, *, pause: bool) -> None:
         """Let what has already arrived be noticed, without waiting for more; `pause`: others may run first."""
         ...  # pragma: no cover

@@ -13,6 +13,7 @@ import gevent
 import gevent.event
 import gevent.hub
 import gevent.monkey
+from gevent._hub_local import get_hub_if_exists
 
 from .base import Deadlines, Latch, Served, hung_up
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 _READ, _WRITE = 1, 2  # libev's names for them
 _LONGEST_TIMER_SECONDS = 24 * 60 * 60
+_LONGEST_TURN_SECONDS = 0.01  # that a greenlet which only sends may keep the hub from running
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _poll = gevent.monkey.get_original("select", "poll")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
@@ -54,6 +56,7 @@ class GeventReactor:
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
+        self.ran = 0.0  # when the hub had its last turn, as far as we know
         self._thread_ident = _get_ident()
         self._deadlines = Deadlines()
         self._timer = self.loop.timer(0, ref=False)
@@ -79,10 +82,9 @@ class GeventReactor:
         return bool(_get_ident() == self._thread_ident)
 
     def run_home(self, function: Callable[[], T]) -> T:
-        # The caller is a thread without our hub: it must sleep as a thread does, not as a greenlet.
-        done = _allocate_lock()
-        done.acquire()
         outcome: list[tuple[T | None, BaseException | None]] = []
+        hub = get_hub_if_exists()
+        sleep = _ThreadSleep() if hub is None else _HubSleep(hub)
 
         def run() -> None:
             try:
@@ -90,10 +92,10 @@ class GeventReactor:
             except BaseException as error:
                 outcome.append((None, error))
             finally:
-                done.release()
+                sleep.end()
 
         self.loop.run_callback_threadsafe(gevent.spawn, run)
-        done.acquire()
+        sleep.wait()
         result, error = outcome[0]
         if error is not None:
             raise error
@@ -125,6 +127,34 @@ class GeventReactor:
         for link in self._deadlines.pop_due(now):
             link.on_deadline(now)
         self._arm()
+
+
+class _ThreadSleep:
+    """How a thread without a hub waits for what another thread does."""
+
+    def __init__(self) -> None:
+        self._lock = _allocate_lock()
+        self._lock.acquire()
+        self.end = self._lock.release
+
+    def wait(self) -> None:
+        self._lock.acquire()
+
+
+class _HubSleep:
+    """How a greenlet waits for what another thread does: its own hub runs on."""
+
+    def __init__(self, hub: Any) -> None:
+        self._waiter = gevent.hub.Waiter(hub)
+        self._watcher = hub.loop.async_()
+        self._watcher.start(self._waiter.switch, None)
+        self.end = self._watcher.send
+
+    def wait(self) -> None:
+        try:
+            self._waiter.get()
+        finally:
+            self._watcher.close()
 
 
 class GeventLink:
@@ -178,6 +208,7 @@ class GeventLink:
             timer.start(waiter.switch, None, update=True)
         try:
             waiter.get()
+            self._reactor.ran = time.monotonic()
         finally:
             if timer is not None:
                 timer.close()
@@ -189,6 +220,12 @@ class GeventLink:
             self._woken = True
         elif self._waiters:
             self._reactor.loop.run_callback(self._switch)
+
+    def breathe(self) -> None:
+        now = time.monotonic()
+        if now - self._reactor.ran > _LONGEST_TURN_SECONDS:
+            self._reactor.ran = now
+            gevent.sleep(0)
 
     def look(self, *, pause: bool) -> None:
         if self._readable.active:  # the hub may not have run for long

@@ -174,6 +174,9 @@ class ThreadLink:
             self._changed.notify_all()
         self._interrupt()
 
+    def breathe(self) -> None:
+        pass
+
     def look(self, *, pause: bool) -> None:
         if not self.polling and self.mask & _READ:
             self._served.on_readable()
