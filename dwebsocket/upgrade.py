@@ -171,7 +171,9 @@ class Session:
         self._connection: Connection | None = None
         self._response: HttpResponseBase | None = None
         self._error: BaseException | None = None
-        self._websocket: WebSocket = conf.websocket_class()(self._accept, json_encoder=DjangoJSONEncoder)
+        self._websocket: WebSocket = conf.websocket_class()(
+            self._accept, exclusively=self._reactor.exclusively(), json_encoder=DjangoJSONEncoder
+        )
         request.websocket = self._websocket  # type: ignore[attr-defined]
 
     def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
@@ -248,8 +250,6 @@ class Session:
             self._connection.fail(CloseCode.INTERNAL_ERROR)
 
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
-        if not self._reactor.is_home():
-            return self._reactor.run_home(functools.partial(self._accept, subprotocol, headers))
         if subprotocol is None:
             subprotocol = handshake.choose_subprotocol(self._opening.subprotocols, self._options.subprotocols)
         response = self._opening.response(subprotocol, headers)

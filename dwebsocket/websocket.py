@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from .protocol.exceptions import WebSocketClosed
 from .protocol.frames import Close
 from .protocol.handshake import Headers
 from .protocol.messages import Message
+from .reactors.base import Exclusively, Locked
 
 T = TypeVar("T")
 
@@ -36,10 +36,16 @@ class WebSocket:
     Every method may be called from any thread or greenlet.
     """
 
-    def __init__(self, accept: Accept, *, json_encoder: type[json.JSONEncoder] = json.JSONEncoder) -> None:
+    def __init__(
+        self,
+        accept: Accept,
+        *,
+        exclusively: Exclusively | None = None,
+        json_encoder: type[json.JSONEncoder] = json.JSONEncoder,
+    ) -> None:
         self.subprotocol: str | None = None
         self._accept: Accept | None = accept
-        self._accepting = threading.Lock()
+        self._exclusively = exclusively or Locked()
         self._connection: Connection | None = None
         self._json_encoder = json_encoder
         self._refusal: Close | None = None
@@ -61,12 +67,7 @@ class WebSocket:
         ValueError for a subprotocol that was not offered or a header that cannot be set: nothing has been sent then.
         WebSocketClosed after `close()`.
         """
-        with self._accepting:
-            if self._refusal is not None:
-                raise self._closed_error(self._refusal.code, self._refusal.reason)
-            if self._accept is not None:
-                self._connection = self._accept(subprotocol, headers)
-                self._accept = None
+        self._exclusively(lambda: self._accept_once(subprotocol, headers))
 
     def wait(self, timeout: float | None = None) -> Message | None:
         """The next message: str for text, bytes for binary.
@@ -127,12 +128,9 @@ class WebSocket:
         """
         close = Close(code, reason)
         close.serialize()
-        with self._accepting:
-            if self._connection is None:
-                self._refusal = self._refusal or close
-                self._accept = None
-                return
-        self._connection.close(code, reason)
+        self._exclusively(lambda: self._refuse(close))
+        if self._connection is not None:
+            self._connection.close(code, reason)
 
     def is_closed(self) -> bool:
         """The same as `closed`."""
@@ -168,6 +166,18 @@ class WebSocket:
     def latency(self) -> float | None:
         """Seconds between the last ping that was answered and its pong; None before the first."""
         return None if self._connection is None else self._connection.latency
+
+    def _accept_once(self, subprotocol: str | None, headers: Headers | None) -> None:
+        if self._refusal is not None:
+            raise self._closed_error(self._refusal.code, self._refusal.reason)
+        if self._accept is not None:
+            self._connection = self._accept(subprotocol, headers)
+            self._accept = None
+
+    def _refuse(self, close: Close) -> None:
+        if self._connection is None:
+            self._refusal = self._refusal or close
+            self._accept = None
 
     def _open(self) -> Connection | None:
         """The connection, opened if it is not yet; None when it was refused."""

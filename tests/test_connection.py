@@ -1034,3 +1034,46 @@ def test_hub_goes_on_while_a_thread_without_one_waits_for_a_message(link: Connec
     a.peer.send_message("at last")
     waiting.join(PATIENCE_SECONDS)
     assert received == ["at last"]
+
+
+# What an attacker tried
+
+
+@pytest.mark.parametrize("how", ["half_close", "reset", "abandon"])
+def test_peer_that_leaves_behind_a_full_inbox_is_noticed_though_nobody_reads(link: Connect, how: str) -> None:
+    a = link(receive_queue=2, ping_interval=0.1, close_timeout=0.2)
+    a.peer.send_raw(text("unread") * 10)
+    until(lambda: a.do("waiting") >= 2)
+    a.peer.send_raw(text("unread") * 10)
+    getattr(a.peer, how)()
+    a.until_disposed()
+    assert a.closed
+
+
+def test_messages_and_close_of_a_peer_that_left_are_taken_though_a_send_to_it_failed(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("last words") + frame(CLOSE, close_payload(1001)))
+    a.peer.abandon()
+
+    def send_until_closed() -> WebSocketClosed:
+        while True:
+            try:
+                a.connection.send("too late")
+            except WebSocketClosed as error:
+                return error
+
+    assert a.home.do(send_until_closed).close_code == 1001
+    assert a.do("receive") == "last words"
+    assert a.do("receive") is None
+    assert a.connection.endpoint.close_code == 1001
+
+
+def test_memory_of_a_connection_is_freed_at_its_end_without_the_garbage_collector(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(frame(BINARY, bytes(MIB - 1), fin=False))
+    until(lambda: len(a.connection.endpoint._assembler._parts or b"") == MIB - 1)
+    a.peer.reset()
+    a.until_disposed()
+    assert not a.connection.endpoint._assembler._parts
+    assert not a.connection.endpoint._parser._buffer
+    assert not hasattr(a.connection._link, "_served")  # which would hold the connection, as that holds it

@@ -262,6 +262,18 @@ def test_exception_of_a_view_whose_peer_has_left_is_reported_all_the_same(
     assert levels(caplog) == [("django.request", "ERROR")]
 
 
+def test_exception_that_is_no_exception_is_reported_too_unless_it_is_a_stop_of_the_server(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        raise gevent.Timeout(5)  # a BaseException, so that `except Exception` lets it pass
+
+    assert_ends(site(view).connect(), 1011)
+    until(lambda: levels(caplog) == [("django.request", "ERROR")])
+
+
 def test_websocket_closed_of_the_own_socket_ends_the_view_quietly(
     site: Site, caplog: pytest.LogCaptureFixture, exceptions: list[Any]
 ) -> None:

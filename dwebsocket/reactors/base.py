@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import select
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
@@ -87,6 +88,21 @@ class Latch(Protocol):
         ...  # pragma: no cover
 
 
+#: Runs a function so that no two of those it runs overlap.
+Exclusively = Callable[[Callable[[], None]], None]
+
+
+class Locked:
+    """Runs one function at a time, whichever thread it comes from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, function: Callable[[], None]) -> None:
+        with self._lock:
+            function()
+
+
 class Reactor(Protocol):
     """Serves the connections of one process (threads) or of one hub (gevent)."""
 
@@ -103,6 +119,10 @@ class Reactor(Protocol):
 
     def run_home(self, function: Callable[[], T]) -> T:
         """The result of `function`, run where the connections live; blocks the calling thread meanwhile."""
+        ...  # pragma: no cover
+
+    def exclusively(self) -> Exclusively:
+        """What runs functions, where the connections live, that must not overlap and never wait."""
         ...  # pragma: no cover
 
     def spawn(self, function: Callable[[], None], name: str) -> None:

@@ -15,7 +15,7 @@ import gevent.hub
 import gevent.monkey
 from gevent._hub_local import get_hub_if_exists
 
-from .base import Deadlines, Latch, Served, hung_up
+from .base import Deadlines, Exclusively, Latch, Served, hung_up
 
 T = TypeVar("T")
 
@@ -100,6 +100,10 @@ class GeventReactor:
         if error is not None:
             raise error
         return cast(T, result)
+
+    def exclusively(self) -> Exclusively:
+        # What never waits is never interrupted in the hub's thread. A lock could be held by a thread that waits for it.
+        return lambda function: function() if self.is_home() else self.run_home(function)
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         gevent.spawn(function).name = name

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .base import Deadlines, Latch, Served, hung_up
+from .base import Deadlines, Exclusively, Latch, Locked, Served, hung_up
 
 T = TypeVar("T")
 
@@ -74,6 +74,9 @@ class ThreadReactor:
 
     def run_home(self, function: Callable[[], T]) -> T:
         return function()
+
+    def exclusively(self) -> Exclusively:
+        return Locked()
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         threading.Thread(target=function, name=name, daemon=True).start()

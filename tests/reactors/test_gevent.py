@@ -376,3 +376,37 @@ thread.join()
 """
     )
     assert printed == "different\n"
+
+
+def test_hubs_that_call_each_other_at_once_do_not_wait_for_each_other(hub: Hub) -> None:
+    other, rounds = Hub(), 200
+
+    def call(reactor: Any) -> int:
+        return sum(reactor.run_home(lambda: 1) for _ in range(rounds))
+
+    there, back = hub.start(call, other.reactor), other.start(call, hub.reactor)
+    assert there.result(PATIENCE_SECONDS) + back.result(PATIENCE_SECONDS) == 2 * rounds
+    other.stop()
+
+
+def test_greenlet_that_only_sends_lets_others_run(hub: Hub, link: Callable[..., Link]) -> None:
+    a = link()
+    over = threading.Event()
+
+    def drain() -> None:
+        while not over.is_set():
+            a.peer.sock.recv(1 << 20)
+
+    def send_until_over() -> None:
+        while not over.is_set():
+            a.connection.send(b"x")
+
+    reader = threading.Thread(target=drain, daemon=True)
+    reader.start()
+    sending = hub.start(send_until_over)
+    try:
+        for _ in range(5):
+            assert hub.do(lambda: "here") == "here"
+    finally:
+        over.set()
+    sending.result(PATIENCE_SECONDS)
