@@ -9,9 +9,10 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from . import conf
-from .middleware import middleware_passed_over
+from .middleware import WebSocketMiddleware, middleware_passed_over
 
 
 @register()
@@ -64,6 +65,25 @@ def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
         )
         for path in middleware_passed_over()
     ]
+
+
+@register()
+def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where WEBSOCKET_ACCEPT_ALL does nothing."""
+    if not _valid("ACCEPT_ALL") or any(_is_ours(path) for path in settings.MIDDLEWARE):
+        return []
+    return [
+        Warning(
+            "WEBSOCKET_ACCEPT_ALL does nothing without the middleware",
+            hint='Add "dwebsocket.middleware.WebSocketMiddleware" to the end of MIDDLEWARE.',
+            id="dwebsocket.W003",
+        )
+    ]
+
+
+def _is_ours(path: str) -> bool:
+    found = import_string(path)
+    return isinstance(found, type) and issubclass(found, WebSocketMiddleware)
 
 
 @register(Tags.security, deploy=False)

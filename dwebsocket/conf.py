@@ -15,6 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .connection import Limits
+from .protocol.deflate import Compression
 from .protocol.handshake import is_token
 from .websocket import WebSocket
 
@@ -40,8 +41,22 @@ def _is_positive(value: Any, *types: type) -> bool:
     return isinstance(value, types) and not isinstance(value, bool) and 0 < value < math.inf  # type: ignore[operator]
 
 
+def _is_compression(value: Any) -> bool:
+    if not isinstance(value, (bool, dict)):
+        return False
+    try:
+        Compression(**(value if isinstance(value, dict) else {}))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
 COUNT = Kind(lambda value: _is_positive(value, int), "a whole number above 0")
+SIZE = Kind(lambda value: value == 0 or COUNT.accepts(value), "a whole number, 0 or above")
+COMPRESSION = Kind(
+    _is_compression, f"True, False, or a dict of {', '.join(field.name for field in fields(Compression))}"
+)
 SECONDS = Kind(lambda value: _is_positive(value, int, float), "a number of seconds above 0")
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
 ORIGINS = Kind(
@@ -69,7 +84,10 @@ SETTINGS: Mapping[str, Setting] = {
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
     "SUBPROTOCOLS": Setting([], TOKENS),
     "DETACH": Setting(True, BOOLEAN),
+    "COMPRESSION": Setting(False, COMPRESSION),
+    "COMPRESSION_MIN_SIZE": Setting(64, SIZE),
     "MAX_MESSAGE_SIZE": Setting(_LIMITS["MAX_MESSAGE_SIZE"], COUNT.or_none()),
+    "STREAMING": Setting(_LIMITS["STREAMING"], BOOLEAN),
     "RECEIVE_QUEUE": Setting(_LIMITS["RECEIVE_QUEUE"], COUNT),
     "SEND_TIMEOUT": Setting(_LIMITS["SEND_TIMEOUT"], SECONDS.or_none()),
     "PING_INTERVAL": Setting(_LIMITS["PING_INTERVAL"], SECONDS.or_none()),
@@ -91,6 +109,7 @@ class Options:
     require_origin: bool
     subprotocols: list[str]
     detach: bool
+    compression: Compression | None
     limits: Limits
 
 
@@ -128,5 +147,11 @@ def check_view_options(given: Mapping[str, Any]) -> None:
 def options(given: Mapping[str, Any]) -> Options:
     """The options of one connection: what its view was `given`, else the settings."""
     chosen = {name.lower(): given[option] if option in given else get(name) for option, name in VIEW_OPTIONS.items()}
+    compression, min_size = chosen.pop("compression"), chosen.pop("compression_min_size")
+    if compression is not False:
+        parameters = {} if compression is True else compression
+        chosen["compression"] = Compression(**{"min_size": min_size, **parameters})
+    else:
+        chosen["compression"] = None
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

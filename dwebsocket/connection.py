@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint, Pong, State
 from .protocol.exceptions import SendTimeout, WebSocketClosed
-from .protocol.messages import Message
+from .protocol.messages import Message, Part
 from .reactors.base import Reactor
 
 logger = logging.getLogger("dwebsocket")
 
 _READ_BYTES = 64 * 1024
 _PING_BYTES = 4
+_STREAM_BYTES = 4 * _READ_BYTES  # what waits of a message that is read in parts
 _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -34,6 +35,7 @@ class Limits:
     """What one connection may take: bytes, messages and seconds. None means without limit."""
 
     max_message_size: int | None = 1024 * 1024
+    streaming: bool = False
     receive_queue: int = 32
     send_timeout: float | None = 30
     ping_interval: float | None = 20
@@ -97,8 +99,10 @@ class Connection:
         self._reactor = reactor
         self._link = reactor.link(self, sock.fileno())
         self._dispose = dispose
-        self._inbox: deque[Message] = deque()
+        self._inbox: deque[Message | Part] = deque()
         self._inbox_bytes = 0
+        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size
+        self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._taken = False  # a message is out with somebody who may still want to answer it
         self._outbox: deque[memoryview] = deque()
         self._outbox_bytes = 0
@@ -129,8 +133,11 @@ class Connection:
         self._schedule()
 
     @at_home
-    def receive(self, timeout_seconds: float | None = None) -> Message | None:
-        """The next message; None when there is none within the time, or will be none any more."""
+    def receive(self, timeout_seconds: float | None = None) -> Message | Part | None:
+        """The next message; None when there is none within the time, or will be none any more.
+
+        With `streaming` it may be a Part.
+        """
         self._come_back()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         if not self._inbox and timeout_seconds is not None and timeout_seconds <= 0:
@@ -145,10 +152,9 @@ class Connection:
     @at_home
     def waiting(self) -> int:
         """How many messages are waiting to be taken."""
-        self._come_back()
         if not self._inbox:
             self._link.look(pause=True)
-        return len(self._inbox)
+        return sum(not isinstance(message, Part) or message.fin for message in self._inbox)
 
     @at_home
     def send(self, message: Message) -> None:
@@ -157,7 +163,32 @@ class Connection:
         WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
         connection is dropped then, for half a frame may have left.
         """
-        mark = self._write(self.endpoint.send_message(message))
+        self._wait_for_turn()
+        self._send(self.endpoint.send_message(message))
+
+    @at_home
+    def begin_message(self) -> None:
+        """Wait until no other message is under way; from now on none begins, until `end_message()`."""
+        self._wait_for_turn()
+        self._sending_parts = True
+
+    @at_home
+    def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
+        """Send one fragment of the message that was begun. Errors as for `send()`."""
+        self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
+
+    @at_home
+    def end_message(self) -> None:
+        """Let others send again."""
+        self._sending_parts = False
+        self._link.wake()
+
+    def _wait_for_turn(self) -> None:
+        while self._sending_parts and self.endpoint.state in (State.OPEN, State.ENDING):
+            self._park(None)
+
+    def _send(self, data: bytes) -> None:
+        mark = self._write(data)
         if self._written < mark:
             self._wait_until_written(mark)
         if self.limits.idle_timeout is not None:
@@ -252,7 +283,7 @@ class Connection:
             else:
                 self._active = self._heard
                 self._inbox.append(event)
-                self._inbox_bytes += len(event)
+                self._inbox_bytes += _size(event)
         pongs = self.endpoint.data_to_send()
         if pongs and self._outbox:
             self._late_pongs = pongs  # 5.5.3: the latest are enough; a peer that does not read costs no memory
@@ -265,10 +296,10 @@ class Connection:
             self._ping = None
             self._schedule()
 
-    def _take(self) -> Message:
+    def _take(self) -> Message | Part:
         was_full = not self._wants_to_read()
         message = self._inbox.popleft()
-        self._inbox_bytes -= len(message)
+        self._inbox_bytes -= _size(message)
         self._taken = True
         if was_full:
             self._settle()
@@ -285,7 +316,7 @@ class Connection:
             return False
         if self.endpoint.state is not State.OPEN:
             return True  # what still arrives is dropped, and its end is waited for
-        max_bytes = self.limits.max_message_size
+        max_bytes = self._inbox_max_bytes
         return len(self._inbox) < self.limits.receive_queue and (max_bytes is None or self._inbox_bytes < max_bytes)
 
     def _look_behind_the_inbox(self, now: float) -> None:
@@ -478,3 +509,7 @@ class Connection:
             self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
         else:  # its answer may wait behind messages that nobody takes: that is not the peer's silence
             self._heard = now
+
+
+def _size(message: Message | Part) -> int:
+    return len(message.data) if isinstance(message, Part) else len(message)

@@ -64,7 +64,7 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
         raise TypeError(f"{view.__name__} is a class: use method_decorator(…, name='dispatch')")
     if not callable(view):
         raise TypeError(f"a view is a function, not {view!r}; options are given by name")
-    if inspect.iscoroutinefunction(view):
+    if inspect.iscoroutinefunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError(f"{view!r} is asynchronous; a WebSocket view here is an ordinary function")
 
     @functools.wraps(view)

@@ -15,6 +15,11 @@ from .decorators import MARK
 from .protocol.exceptions import HandshakeError
 from .upgrade import prepare, refuse, upgrade
 
+_NOT_EXPECTED = (
+    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket,"
+    " and WEBSOCKET_ACCEPT_ALL is not set"
+)
+
 
 class WebSocketMiddleware:
     """Gives every request `is_websocket` and `websocket`, and refuses a WebSocket to a view that does not expect one.
@@ -37,7 +42,7 @@ class WebSocketMiddleware:
         if not prepare(request) or getattr(view, MARK, False):
             return None
         if not conf.get("ACCEPT_ALL"):
-            return refuse(request, HandshakeError("this URL does not expect a WebSocket"))
+            return refuse(request, HandshakeError(_NOT_EXPECTED))
         if passed_over := middleware_passed_over():
             raise ImproperlyConfigured(
                 f"with WEBSOCKET_ACCEPT_ALL, WebSocketMiddleware must come after {', '.join(passed_over)}"

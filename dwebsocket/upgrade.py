@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import inspect
 import io
 import logging
 import threading
@@ -25,10 +26,11 @@ from django.utils.log import log_response
 
 from . import conf
 from .connection import Connection
-from .protocol import handshake
+from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint
 from .protocol.exceptions import HandshakeError, OriginForbidden, ServerNotSupported, WebSocketClosed
+from .protocol.extensions import Extension
 from .protocol.handshake import Handshake, Headers
 from .reactors.base import Reactor
 from .servers import Server, find_server, handshake_request
@@ -81,9 +83,9 @@ def upgrade(
     """
     options = conf.options(given)
     try:
+        server = find_server(request.META)
         opening = handshake.read(handshake_request(request.META))
         check_origin(request, options)
-        server = find_server(request.META)
     except HandshakeError as error:
         return refuse(request, error)
     session = Session(request, opening, server, options)
@@ -133,6 +135,8 @@ def _origin_matches(origin: str, allowed: str) -> bool:
         theirs_port = theirs.port or _DEFAULT_PORTS.get(theirs.scheme)
         ours_port = ours.port or _DEFAULT_PORTS.get(ours.scheme)
     except ValueError:  # no URL at all
+        return False
+    if theirs.path or theirs.query or theirs.fragment or "@" in theirs.netloc:  # RFC 6454, 7: an origin has none
         return False
     if not theirs.hostname or not ours.hostname or theirs.scheme != ours.scheme or theirs_port != ours_port:
         return False
@@ -219,6 +223,7 @@ class Session:
                 self._connection.finish()
 
     def _end_with(self, response: HttpResponseBase | None) -> None:
+        _check_is_no_coroutine(response)
         if response is None and not self._websocket.closed:
             self._websocket.accept()
         elif self._refused():
@@ -252,10 +257,11 @@ class Session:
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
         if subprotocol is None:
             subprotocol = handshake.choose_subprotocol(self._opening.subprotocols, self._options.subprotocols)
-        response = self._opening.response(subprotocol, headers)
+        extensions, agreed = self._agree_on_extensions()
+        response = self._opening.response(subprotocol, headers, extensions=agreed)
         taken = self._server.detach() if self._options.detach else self._server.attach()
         limits = self._options.limits
-        endpoint = Endpoint(max_message_size=limits.max_message_size)
+        endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
         connection = Connection(
             taken.sock, self._reactor, endpoint=endpoint, limits=limits, dispose=taken.dispose
         )  # fmt: skip
@@ -267,10 +273,27 @@ class Session:
         self._answered.set()
         return connection
 
+    def _agree_on_extensions(self) -> tuple[list[Extension], list[str]]:
+        """The extensions of this connection, and how the 101 names them."""
+        # A few bytes inflate to a thousand times as many: nothing to give on piece by piece in bounded memory.
+        compression = None if self._options.limits.streaming else self._options.compression
+        agreement = None if compression is None else deflate.agree(self._opening.extensions, compression)
+        if compression is None or agreement is None:
+            return [], []
+        max_message_size = self._options.limits.max_message_size
+        extension = deflate.PerMessageDeflate(agreement, compression, max_message_size=max_message_size)
+        return [extension], [agreement.header()]
+
     def _forget_server(self) -> None:
         """Let go of what only the request needed: it would live as long as the view."""
         self._request._stream = io.BytesIO()
         del self._server
+
+
+def _check_is_no_coroutine(response: object) -> None:
+    if inspect.iscoroutine(response):  # of an asynchronous class-based view, which no decorator recognises
+        response.close()
+        raise TypeError("the view is asynchronous; a WebSocket view here is an ordinary function")
 
 
 def adopt_locals() -> None:

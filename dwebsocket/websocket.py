@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from .connection import Connection
@@ -12,7 +13,7 @@ from .protocol.endpoint import State
 from .protocol.exceptions import WebSocketClosed
 from .protocol.frames import Close
 from .protocol.handshake import Headers
-from .protocol.messages import Message
+from .protocol.messages import Message, Part
 from .reactors.base import Exclusively, Locked
 
 T = TypeVar("T")
@@ -49,6 +50,9 @@ class WebSocket:
         self._connection: Connection | None = None
         self._json_encoder = json_encoder
         self._refusal: Close | None = None
+        self._in_message = False  # a message is being taken in chunks
+        self._gathered: list[Message] = []  # what has come of a message that is to be taken whole
+        self._gathered_size = 0
 
     def __iter__(self) -> Iterator[Message]:
         """Every message until the connection closes; then it simply ends."""
@@ -76,7 +80,11 @@ class WebSocket:
         timeout it blocks for ever.
         """
         connection = self._open()
-        return None if connection is None else connection.receive(timeout)
+        if connection is None:
+            return None
+        if connection.limits.streaming:
+            return self._gather(connection, timeout)
+        return connection.receive(timeout)  # type: ignore[return-value]  # parts come with streaming only
 
     def read(self, fallback: T | None = None) -> Message | T | None:
         """The next message if one is here, else `fallback`. Never blocks."""
@@ -98,12 +106,58 @@ class WebSocket:
         Blocks while the peer is slow. TypeError for anything else; WebSocketClosed when the connection is closed;
         SendTimeout, which is one too, when the peer does not read for `send_timeout` seconds.
         """
-        if not isinstance(message, (str, bytes)):
-            try:
-                message = bytes(memoryview(message))
-            except TypeError:
-                raise self._not_a_message(message) from None
-        self._send(message)
+        self._send(self._message(message))
+
+    def receive_chunks(self) -> Iterator[Message]:
+        """The next message in chunks, as they arrive: str or bytes. It may be larger than memory.
+
+        For views with the option `streaming=True`; without it the message comes whole, as one chunk. Ends with the
+        message, or at once when the connection closes before another one begins. WebSocketClosed when it closes in
+        the middle of one. What is not taken of a message is skipped.
+        """
+        connection = self._open()
+        if connection is None or not self._skip_rest(connection, None):
+            return
+        while (part := connection.receive()) is not None:
+            if not isinstance(part, Part):
+                yield part
+                return
+            self._in_message = not part.fin
+            if part.data:
+                yield part.data
+            if part.fin:
+                return
+        if self._in_message:
+            raise self._closed_error(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+
+    def send_chunks(self, chunks: Iterable[str | bytes | bytearray | memoryview]) -> None:
+        """Send one message, a fragment for each of `chunks`, as they come: all str (text) or all bytes-like (binary).
+
+        It may be larger than memory. Other senders wait until it has been sent, so `chunks` itself must not send. No
+        chunk at all is an empty text message. Errors as for `send()`; one that comes in the middle of the message
+        closes with 1011, for the message has no end then.
+        """
+        connection = self._open()
+        if connection is None:
+            raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, _REFUSED)
+        connection.begin_message()
+        empty: Message | None = None  # of the type of the chunks, once there was one
+        try:
+            for chunk in chunks:
+                data = self._message(chunk)
+                if empty is not None and not isinstance(data, type(empty)):
+                    raise TypeError(f"this message is {type(empty).__name__}, and so must all its chunks be")
+                connection.send_fragment(data, empty is None, False)
+                empty = data[:0]
+            connection.send_fragment("" if empty is None else empty, empty is None, True)
+        except BaseException as error:
+            if isinstance(error, WebSocketClosed) and error.websocket is None:
+                error.websocket = self
+            if empty is not None:
+                connection.fail(CloseCode.INTERNAL_ERROR, "the message was not finished")
+            raise
+        finally:
+            connection.end_message()
 
     def wait_json(self, timeout: float | None = None) -> Any:
         """The next message, decoded from JSON; None as for `wait()`. A message that is no JSON closes with 1007."""
@@ -187,6 +241,42 @@ class WebSocket:
             self.accept()
         return self._connection
 
+    def _gather(self, connection: Connection, timeout: float | None) -> Message | None:
+        """The next message of a streaming connection as a whole; what has come of it is kept when the time is over."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._skip_rest(connection, timeout):
+            return None
+        while True:
+            part = connection.receive(None if deadline is None else deadline - time.monotonic())
+            if not isinstance(part, Part):
+                return None
+            self._gathered.append(part.data)
+            self._gathered_size += len(part.data)
+            limit = connection.limits.max_message_size
+            if limit is not None and self._gathered_size > limit:
+                connection.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes")
+                return None
+            if part.fin:
+                gathered, self._gathered, self._gathered_size = self._gathered, [], 0
+                return type(part.data)().join(gathered)  # type: ignore[arg-type]
+
+    def _skip_rest(self, connection: Connection, timeout: float | None) -> bool:
+        """Drop what `receive_chunks()` left of a message; False when the time is over, or the connection closed."""
+        while self._in_message:
+            part = connection.receive(timeout)
+            if not isinstance(part, Part):
+                return False
+            self._in_message = not part.fin
+        return True
+
+    def _message(self, message: object) -> Message:
+        if isinstance(message, (str, bytes)):
+            return message
+        try:
+            return bytes(memoryview(message))  # type: ignore[arg-type]
+        except TypeError:
+            raise self._not_a_message(message) from None
+
     def _send(self, message: Message) -> None:
         connection = self._open()
         if connection is None:
@@ -200,7 +290,7 @@ class WebSocket:
     def _not_a_message(self, message: object) -> Exception:
         if self.closed:  # `send(wait())` after the peer has left: that it left is what counts, not the None
             return self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, self.close_reason)
-        return TypeError(f"a message is str or bytes-like, not {type(message).__name__}")
+        return TypeError(f"a message is str or bytes-like, not {type(message).__name__} (send_json() sends others)")
 
     def _closed_error(self, code: int, reason: str) -> WebSocketClosed:
         error = WebSocketClosed(code, reason)

@@ -100,3 +100,10 @@ def test_origin_check_that_is_switched_off_is_a_warning() -> None:
     assert (found.id, found.level) == ("dwebsocket.W001", WARNING)
     assert '"*"' in found.msg
     assert "https://" in found.hint
+
+
+def test_accept_all_without_the_middleware_is_a_warning() -> None:
+    with override_settings(WEBSOCKET_ACCEPT_ALL=True, MIDDLEWARE=[CSRF]):
+        (found,) = messages()
+    assert (found.id, found.level) == ("dwebsocket.W003", WARNING)
+    assert OWN in found.hint

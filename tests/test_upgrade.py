@@ -24,6 +24,8 @@ from django.template.response import SimpleTemplateResponse
 from django.test import Client, RequestFactory, override_settings
 from django.urls import path
 from django.utils import timezone, translation
+from django.utils.decorators import method_decorator
+from django.views import View
 
 from dwebsocket import WebSocketClosed, accept_websocket, conf, require_websocket
 from dwebsocket.protocol.exceptions import OriginForbidden
@@ -233,6 +235,7 @@ def test_exception_after_the_101_is_reported_as_django_does_and_closes_with_1011
     assert str(record.exc_info[1]) == "after the accept"
     assert [record.request] == requests
     assert [signal["request"] for signal in exceptions] == requests
+    until(lambda: finished, "the end of the request")
     assert len(finished) == 1
 
 
@@ -394,6 +397,7 @@ def test_request_is_over_before_a_detached_view_ends(detached_site: Site, finish
         go.set()
         assert peer.recv_message() == "still here"
     site.until_idle()
+    until(lambda: finished, "the end of the request")
     assert len(finished) == 1
 
 
@@ -912,3 +916,21 @@ def test_unknown_server_is_named_in_the_501(caplog: pytest.LogCaptureFixture) ->
     assert "Unheard/1.0" in response.content.decode()
     (record,) = caplog.records
     assert "Unheard/1.0" in record.getMessage()
+
+
+def test_asynchronous_class_based_view_is_a_type_error_that_says_so(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @method_decorator(require_websocket, name="dispatch")
+    class Asynchronous(View):
+        async def get(self, request):
+            request.websocket.send("never")
+
+    assert site(Asynchronous.as_view()).handshake().status == 500
+    assert "the view is asynchronous" in caplog.text
+
+
+@pytest.mark.parametrize("origin", ["http://user@{}", "http://{}/path", "http://{}?query", "http://{}#fragment"])
+def test_origin_that_is_no_origin_is_refused(site: Site, origin: str) -> None:
+    site(require_websocket(lambda request: None))
+    assert site.handshake(headers={"Origin": origin.format(site.host)}).status == 403

@@ -208,7 +208,7 @@ def test_send_of_anything_else_is_a_type_error_that_names_the_type(site: Site, m
         request.websocket.send("unharmed")
 
     with site(view).connect() as peer:
-        assert site.hear() == f"a message is str or bytes-like, not {name}"
+        assert site.hear() == f"a message is str or bytes-like, not {name} (send_json() sends others)"
         assert peer.recv_message() == "unharmed"
 
 

@@ -4,6 +4,7 @@ Nothing here knows a socket, a thread, a clock, a source of randomness or Django
 come in as arguments. Imports point down this list only:
 
     endpoint    states, control frames, the closing handshake
+    deflate     permessage-deflate (RFC 7692)
     extensions  what the endpoint knows of an extension
     messages    frames → messages, UTF-8 checked as it arrives
     parser      bytes → frames

@@ -10,7 +10,7 @@ from .codes import CONTROL_BIT, CloseCode, Opcode
 from .exceptions import ProtocolError, WebSocketClosed
 from .extensions import Extension
 from .frames import MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame
-from .messages import Assembler, Message
+from .messages import Assembler, Cutter, Message, Part
 from .parser import Parser
 
 
@@ -65,6 +65,9 @@ class Endpoint:
 
     `close_code` and `close_reason` are those of the Close frame that began the end, whoever sent it; 1006 and a
     description where none was (7.1.5). They are None and "" until then.
+
+    `streaming`: what arrives is given as the parts of messages, and no message is too big: that is for the taker of
+    the parts to say.
     """
 
     __slots__ = (
@@ -78,15 +81,28 @@ class Endpoint:
         "state",
     )
 
-    def __init__(self, *, max_message_size: int | None = None, extensions: Sequence[Extension] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        max_message_size: int | None = None,
+        extensions: Sequence[Extension] = (),
+        streaming: bool = False,
+    ) -> None:
         self.state = State.CONNECTING
         self.close_code: int | None = None
         self.close_reason = ""
         self._extensions = extensions
+        if streaming:
+            max_message_size = None
+        on_wire = max_message_size
+        for extension in extensions:
+            on_wire = None if on_wire is None else extension.wire_size(on_wire)
         self._parser = Parser(
-            max_message_size=max_message_size, rsv1_allowed=any(extension.uses_rsv1 for extension in extensions)
+            max_message_size=max_message_size,
+            rsv1_allowed=any(extension.uses_rsv1 for extension in extensions),
+            max_extended_size=on_wire,
         )
-        self._assembler = Assembler()
+        self._assembler: Assembler | Cutter = Cutter() if streaming else Assembler()
         self._output = bytearray()
         self._answer = b""  # the Close frame that answers the end of the peer's side
 
@@ -94,12 +110,12 @@ class Endpoint:
         """The opening handshake is complete."""
         self._move(Event.ACCEPTED)
 
-    def receive_data(self, data: bytes | bytearray | memoryview) -> list[Message | Pong]:
+    def receive_data(self, data: bytes | bytearray | memoryview) -> list[Message | Part | Pong]:
         """The messages and pongs that are complete with `data`; look at `state` afterwards.
 
         What arrives after the end of the peer's side, or after our own Close frame, is dropped.
         """
-        events: list[Message | Pong] = []
+        events: list[Message | Part | Pong] = []
         if not self._listens():
             return events
         self._parser.feed(data)
@@ -128,9 +144,20 @@ class Endpoint:
 
     def send_message(self, message: Message) -> bytes:
         """The bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
+        return self.send_fragment(message)
+
+    def send_fragment(self, data: Message, *, first: bool = True, fin: bool = True) -> bytes:
+        """The bytes that carry `data` as one fragment of a message: the `first`, the last (`fin`), or one in between.
+
+        WebSocketClosed when it is too late.
+        """
         if self.state not in (State.OPEN, State.ENDING):
             raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
-        frame = Frame(Opcode.TEXT, message.encode()) if isinstance(message, str) else Frame(Opcode.BINARY, message)
+        if isinstance(data, str):
+            opcode, payload = Opcode.TEXT, data.encode()
+        else:
+            opcode, payload = Opcode.BINARY, data
+        frame = Frame(opcode if first else Opcode.CONTINUATION, payload, fin)
         for extension in self._extensions:
             frame = extension.encode(frame)
         return frame.serialize()
@@ -190,7 +217,7 @@ class Endpoint:
             self._output += Frame(Opcode.PONG, frame.payload).serialize()
         return None
 
-    def _receive_data_frame(self, frame: Frame) -> Message | None:
+    def _receive_data_frame(self, frame: Frame) -> Message | Part | None:
         for extension in reversed(self._extensions):
             frame = extension.decode(frame)
         return self._assembler.add(frame)

@@ -13,6 +13,10 @@ class Extension(Protocol):
     #: Whether frames of this extension may have rsv1 set (5.2).
     uses_rsv1: bool
 
+    def wire_size(self, message_size: int) -> int:
+        """The most bytes that a message of `message_size` bytes takes on the wire."""
+        ...  # pragma: no cover
+
     def decode(self, frame: Frame) -> Frame:
         """The data frame as the peer's application meant it; ProtocolError where the extension's rules are broken."""
         ...  # pragma: no cover

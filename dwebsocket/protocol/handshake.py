@@ -33,14 +33,24 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
 
 
+class Offer(NamedTuple):
+    """One extension that the client offers (9.1): its `name`, and `parameters` with their values, None without one."""
+
+    name: str
+    parameters: Sequence[tuple[str, str | None]] = ()
+
+
 class Handshake(NamedTuple):
-    """What a valid opening handshake asks for: its `key`, and the `subprotocols` it offers in its order."""
+    """What a valid opening handshake asks for: its `key`, and what it offers, `subprotocols` and `extensions`."""
 
     key: str
     subprotocols: Sequence[str] = ()
+    extensions: Sequence[Offer] = ()
 
-    def response(self, subprotocol: str | None = None, headers: Headers | None = None) -> bytes:
-        """The 101 that completes the handshake (4.2.2).
+    def response(
+        self, subprotocol: str | None = None, headers: Headers | None = None, *, extensions: Sequence[str] = ()
+    ) -> bytes:
+        """The 101 that completes the handshake (4.2.2), with the `extensions` that were agreed upon.
 
         ValueError for a subprotocol that was not offered, and for headers that are malformed or ours to set.
         """
@@ -55,6 +65,8 @@ class Handshake(NamedTuple):
         ]
         if subprotocol is not None:
             lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+        if extensions:
+            lines.append(f"Sec-WebSocket-Extensions: {', '.join(extensions)}")
         lines.extend(f"{name}: {value}" for name, value in _checked(headers))
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
@@ -83,7 +95,7 @@ def read(request: Request) -> Handshake:
         raise HandshakeError('the Connection header does not say Upgrade (behind nginx: Connection "upgrade")')
     if headers.get("sec-websocket-version", "").strip() != _VERSION:
         raise UpgradeRequired("only version 13 of the WebSocket protocol (RFC 6455) is spoken here")
-    return Handshake(_read_key(headers), _read_subprotocols(headers))
+    return Handshake(_read_key(headers), _read_subprotocols(headers), _read_extensions(headers))
 
 
 def choose_subprotocol(offered: Sequence[str], supported: Sequence[str]) -> str | None:
@@ -119,6 +131,27 @@ def _read_subprotocols(headers: Mapping[str, str]) -> tuple[str, ...]:
     if len(set(offered)) != len(offered) or not all(map(is_token, offered)):
         raise HandshakeError("Sec-WebSocket-Protocol is not a list of different tokens")
     return offered
+
+
+def _read_extensions(headers: Mapping[str, str]) -> tuple[Offer, ...]:
+    # A quoted value must be a token all the same (9.1), so no comma or semicolon hides in one.
+    elements = [element.strip() for element in headers.get("sec-websocket-extensions", "").split(",")]
+    return tuple(_read_offer(element) for element in elements if element)
+
+
+def _read_offer(element: str) -> Offer:
+    name, *parameters = (part.strip() for part in element.split(";"))
+    read = []
+    for parameter in parameters:
+        key, equals, value = (part.strip() for part in parameter.partition("="))
+        if len(value) > 1 and value[0] == value[-1] == '"':
+            value = value[1:-1]
+        if not is_token(key) or (equals and not is_token(value)):
+            raise HandshakeError("Sec-WebSocket-Extensions has a malformed parameter")
+        read.append((key, value if equals else None))
+    if not is_token(name):
+        raise HandshakeError("Sec-WebSocket-Extensions is not a list of extensions")
+    return Offer(name, tuple(read))
 
 
 def _tokens(value: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from typing import NamedTuple
 
 from .codes import Opcode
 from .exceptions import InvalidPayload
@@ -12,6 +13,36 @@ from .frames import Frame
 Message = str | bytes
 
 _NOT_UTF8 = "text is not UTF-8"
+
+
+class Part(NamedTuple):
+    """Some of a message: `data`, as it arrived; `fin` says that this is the last of it."""
+
+    data: Message
+    fin: bool
+
+
+class Cutter:
+    """Gives the data frames of the parser on as the parts of messages, whatever their size."""
+
+    __slots__ = ("_decoder", "_in_message")
+
+    def __init__(self) -> None:
+        self._in_message = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    def add(self, frame: Frame) -> Part:
+        """What `frame` has of its message. InvalidPayload (1007) at the first byte that cannot be UTF-8."""
+        if not self._in_message:
+            self._decoder = _decoder() if frame.opcode is Opcode.TEXT else None
+        self._in_message = not frame.fin
+        if self._decoder is None:
+            return Part(frame.payload, frame.fin)
+        return Part(_decode(self._decoder, frame.payload, final=frame.fin), frame.fin)
+
+    def discard(self) -> None:
+        """Forget the message that is not complete."""
+        self._decoder = None
 
 
 class Assembler:
@@ -32,9 +63,9 @@ class Assembler:
                 return self._complete(frame.payload)
             self._parts = bytearray()
             if self._text:
-                self._decoder = codecs.getincrementaldecoder("utf-8")()
+                self._decoder = _decoder()
         if self._decoder is not None and not frame.fin:
-            self._check_text(self._decoder, frame.payload)
+            _decode(self._decoder, frame.payload)
         self._parts += frame.payload
         if not frame.fin:
             return None
@@ -48,16 +79,6 @@ class Assembler:
         """Forget the message that is not complete."""
         self._parts = self._decoder = None
 
-    @staticmethod
-    def _check_text(decoder: codecs.IncrementalDecoder, payload: bytes) -> None:
-        try:
-            decoder.decode(payload)
-        except UnicodeDecodeError:
-            raise InvalidPayload(_NOT_UTF8) from None
-        pending = decoder.getstate()[0]
-        if pending[:1] == b"\xed" and pending[1:2] >= b"\xa0":  # a surrogate, which Python judges a byte later
-            raise InvalidPayload(_NOT_UTF8)
-
     def _complete(self, payload: bytes | bytearray) -> Message:
         if not self._text:
             return bytes(payload)
@@ -65,3 +86,18 @@ class Assembler:
             return payload.decode()
         except UnicodeDecodeError:
             raise InvalidPayload(_NOT_UTF8) from None
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")()
+
+
+def _decode(decoder: codecs.IncrementalDecoder, payload: bytes, *, final: bool = False) -> str:
+    try:
+        text = decoder.decode(payload, final)
+    except UnicodeDecodeError:
+        raise InvalidPayload(_NOT_UTF8) from None
+    pending = decoder.getstate()[0]
+    if pending[:1] == b"\xed" and pending[1:2] >= b"\xa0":  # a surrogate, which Python judges a byte later
+        raise InvalidPayload(_NOT_UTF8)
+    return text

@@ -20,7 +20,8 @@ class Parser:
     given in parts, as an intermediary may cut it (5.4): so text can be checked, and a large message be passed on,
     before it is complete. Control frames come whole.
 
-    `rsv1_allowed`: an extension was negotiated that gives rsv1 a meaning (5.2, 9.1).
+    `rsv1_allowed`: an extension was negotiated that gives rsv1 a meaning (5.2, 9.1). Messages that begin with it may
+    take `max_extended_size` bytes on the wire.
     """
 
     __slots__ = (
@@ -28,6 +29,7 @@ class Parser:
         "_fin",
         "_in_frame",
         "_key",
+        "_limit",
         "_message_bytes",
         "_message_open",
         "_opcode",
@@ -35,17 +37,26 @@ class Parser:
         "_position",
         "_remaining",
         "_rsv1",
+        "max_extended_size",
         "max_message_size",
         "rsv1_allowed",
     )
 
-    def __init__(self, *, max_message_size: int | None = None, rsv1_allowed: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        max_message_size: int | None = None,
+        rsv1_allowed: bool = False,
+        max_extended_size: int | None = None,
+    ) -> None:
         self.max_message_size = max_message_size
         self.rsv1_allowed = rsv1_allowed
+        self.max_extended_size = max_extended_size
         self._buffer = bytearray()
         self._position = 0  # what is before it in the buffer has been parsed
         self._message_open = False  # the last data frame had no fin: a continuation must follow (5.4)
         self._message_bytes = 0
+        self._limit = max_message_size
         self._in_frame = False  # the header of the next frame is parsed already; it is in the fields below
         self._opcode = Opcode.CONTINUATION
         self._fin = self._rsv1 = False
@@ -123,7 +134,7 @@ class Parser:
                 raise ProtocolError("length is not in its shortest form")  # 5.2
             if size >> 63:
                 raise ProtocolError("length has its highest bit set")  # 5.2
-        self._check_size(opcode, size)
+        self._check_size(opcode, size, rsv1=bool(first & RSV1))
         if len(buffer) < header_end + _KEY_BYTES:
             return False
         self._key = bytes(buffer[header_end : header_end + _KEY_BYTES])
@@ -151,10 +162,12 @@ class Parser:
             raise ProtocolError("new message inside a fragmented one")  # 5.4
         return opcode
 
-    def _check_size(self, opcode: Opcode, size: int) -> None:
-        if self.max_message_size is None or opcode & CONTROL_BIT:
+    def _check_size(self, opcode: Opcode, size: int, *, rsv1: bool) -> None:
+        if opcode & CONTROL_BIT:
             return
-        if self._message_bytes + size > self.max_message_size:
+        if opcode is not Opcode.CONTINUATION:
+            self._limit = self.max_extended_size if rsv1 else self.max_message_size
+        if self._limit is not None and self._message_bytes + size > self._limit:
             raise MessageTooBig(f"message of more than {self.max_message_size} bytes")
 
     def _begin(self, opcode: Opcode, size: int, *, fin: bool, rsv1: bool) -> None:

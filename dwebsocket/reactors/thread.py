@@ -62,10 +62,11 @@ class ThreadReactor:
     def link(self, served: Served, descriptor: int) -> ThreadLink:
         link = ThreadLink(self, served, descriptor)
         with self._lock:
-            self._links.add(link)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dwebsocket", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="dwebsocket", daemon=True)
+                thread.start()
+                self._thread = thread  # only now: where no thread could be started, the next connection tries again
+            self._links.add(link)
         self._earlier.set()
         return link
 
@@ -155,8 +156,8 @@ class ThreadLink:
     def park(self, timeout_seconds: float | None) -> None:
         if self._closed:
             return
-        if self.polling:
-            self._waiting += 1
+        if self.polling or not self._can_be_woken():
+            self._waiting += 1  # the thread that polls, or the sweep, reads for us
             try:
                 self._changed.wait(timeout_seconds)
             finally:
@@ -213,11 +214,18 @@ class ThreadLink:
         self.wake()
         self._finish_close()
 
+    def _can_be_woken(self) -> bool:
+        """Make what wakes a poll, at the first one; False where the process has no descriptor left for it."""
+        if self._wakeup is None:
+            try:
+                self._wakeup = Wakeup()
+            except OSError:
+                return False
+            self._poll.register(self._wakeup.descriptor, _READ)
+        return True
+
     def _wait_for_socket(self, timeout_seconds: float | None) -> int:
         """What is ready on the socket; 0 when the time is over or `wake()` was called. The lock is free meanwhile."""
-        if self._wakeup is None:
-            self._wakeup = Wakeup()
-            self._poll.register(self._wakeup.descriptor, _READ)
         if self.mask:
             self._poll.register(self.descriptor, self.mask)
         else:
@@ -228,7 +236,7 @@ class ThreadLink:
             ready = dict(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
         finally:
             self.lock.acquire()
-        if self._wakeup.descriptor in ready:
+        if self._wakeup is not None and self._wakeup.descriptor in ready:
             self._wakeup.clear()
         return ready.get(self.descriptor, 0)
 

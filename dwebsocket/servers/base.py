@@ -6,7 +6,6 @@ import _socket
 import contextlib
 import io
 import socket
-import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -47,7 +46,7 @@ class Server(ABC):
     def __init__(self, environ: dict[str, Any], sock: Any) -> None:
         self.environ = environ
         self.socket = sock
-        if isinstance(sock, ssl.SSLSocket):
+        if hasattr(sock, "unwrap"):  # an SSL socket, of the standard library or of gevent
             raise ServerNotSupported("no WebSocket here: TLS must end in a proxy in front of this server")
 
     @classmethod

@@ -71,7 +71,6 @@ def test_opening_handshake_of_the_rfc_is_answered() -> None:
         pytest.param({"sec_websocket_key": f" {KEY} "}, id="4.2.1-5-space-around"),
         pytest.param({"sec_websocket_version": " 13 "}, id="4.2.1-6-space-around"),
         pytest.param({"origin": None}, id="4.2.1-7-no-origin"),
-        pytest.param({"sec_websocket_extensions": "permessage-deflate"}, id="4.2.1-9-extensions"),
         pytest.param({"content_length": "0"}, id="rfc9110-8.6-length-0"),
         pytest.param({"cookie": "sessionid=1", "user_agent": "Mozilla/5.0"}, id="4.2.1-10-other-headers"),
     ],

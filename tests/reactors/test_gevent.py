@@ -202,6 +202,15 @@ def test_closed_link_watches_and_schedules_nothing_any_more(link: Callable[..., 
     assert hub.do(touch) is None
 
 
+def test_deadline_of_a_link_that_another_deadline_has_just_closed_is_ignored(
+    link: Callable[..., Link], hub: Hub
+) -> None:
+    a = link()
+    a.do("abort", "over")
+    hub.do(a.connection._link.on_deadline, time.monotonic() + 1e6)
+    assert a.connection.endpoint.close_reason == "over"
+
+
 def test_callback_that_wakes_nobody_switches_to_nobody(link: Callable[..., Link]) -> None:
     a = link()
     a.peer.send_frame(PONG, b"unasked")

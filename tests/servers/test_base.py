@@ -17,6 +17,7 @@ from dwebsocket.protocol.exceptions import ServerNotSupported
 from dwebsocket.protocol.handshake import Request
 from dwebsocket.servers import SERVERS, find_server
 from dwebsocket.servers.base import handshake_request
+from dwebsocket.servers.gunicorn import Gunicorn
 from dwebsocket.servers.runserver import RunServer
 from tests.links import descriptors, tcp_pair
 
@@ -172,6 +173,47 @@ def test_attached_socket_whose_peer_has_reset_it_is_disposed_of_without_a_word(t
     with pytest.raises(ConnectionResetError):
         sock.recv(1)
     taken.dispose()
+
+
+def test_bytes_that_are_left_unread_do_not_reach_the_server(taken_by: Callable[..., Pair]) -> None:
+    server, sock, client = taken_by()
+    taken = server.attach()
+    client.sendall(b"GET / HTTP/1.1\r\n\r\n" * 10_000)
+    taken.dispose()
+    sock.settimeout(0)
+    assert sock.recv(100) == b""
+
+
+def test_bytes_before_a_reset_do_not_reach_the_server(taken_by: Callable[..., Pair]) -> None:
+    server, sock, client = taken_by()
+    taken = server.attach()
+    client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    taken.dispose()
+    sock.settimeout(0)
+    assert sock.recv(100) == b""
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [b"left", b""],
+        [b"left", BlockingIOError()],
+        [ConnectionResetError(), b"left", b""],
+        [OSError(), OSError(), OSError()],
+    ],
+    ids=["end", "nothing yet", "reset", "broken"],
+)
+def test_disposal_comes_to_an_end_whatever_the_socket_says(answers: list[Any]) -> None:
+    sock = mock.Mock(spec=socket.socket)
+    sock.gettimeout.return_value = 7.5
+    sock.recv.side_effect = answers
+    unreader = mock.Mock(take_buffered=lambda: b"")
+    server = Gunicorn({"wsgi.input": mock.Mock(reader=mock.Mock(unreader=unreader))}, sock)
+    server.attach().dispose()
+    assert sock.recv.call_count == len(answers)
+    assert sock.settimeout.call_args == mock.call(7.5)
 
 
 # Both

@@ -1,0 +1,191 @@
+"""permessage-deflate (RFC 7692): what is agreed upon, and the extension that carries it out."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .exceptions import InvalidPayload, MessageTooBig
+from .frames import Frame
+from .handshake import Offer
+
+NAME = "permessage-deflate"
+_MAX_WINDOW_BITS = 15
+_MIN_WINDOW_BITS = 9  # zlib compresses with no smaller window, though the RFC knows 8
+_TAIL = b"\x00\x00\xff\xff"  # 7.2.1: what ends every message and is not sent
+_EMPTY = b"\x00"  # 7.2.3.6: an empty block without its tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How this side wants to compress. Less context and smaller windows cost less memory and compress worse."""
+
+    server_no_context_takeover: bool = False
+    client_no_context_takeover: bool = False
+    server_max_window_bits: int = _MAX_WINDOW_BITS
+    client_max_window_bits: int = _MAX_WINDOW_BITS
+    level: int = zlib.Z_DEFAULT_COMPRESSION
+    mem_level: int = zlib.DEF_MEM_LEVEL
+    min_size: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("server_max_window_bits", _MIN_WINDOW_BITS), ("client_max_window_bits", 8)):
+            if not low <= getattr(self, name) <= _MAX_WINDOW_BITS:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {low} to {_MAX_WINDOW_BITS}")
+        if not -1 <= self.level <= 9:
+            raise ValueError(f"level is {self.level}; it must be -1 to 9")
+        if not 1 <= self.mem_level <= 9:
+            raise ValueError(f"mem_level is {self.mem_level}; it must be 1 to 9")
+
+
+class Agreement(NamedTuple):
+    """The parameters that both sides are bound to."""
+
+    server_no_context_takeover: bool
+    client_no_context_takeover: bool
+    server_max_window_bits: int
+    client_max_window_bits: int
+    says_client_bits: bool
+
+    def header(self) -> str:
+        """The element of Sec-WebSocket-Extensions that accepts the offer (5.1)."""
+        said = [NAME]
+        said += ["server_no_context_takeover"] * self.server_no_context_takeover
+        said += ["client_no_context_takeover"] * self.client_no_context_takeover
+        if self.server_max_window_bits < _MAX_WINDOW_BITS:
+            said.append(f"server_max_window_bits={self.server_max_window_bits}")
+        if self.says_client_bits:
+            said.append(f"client_max_window_bits={self.client_max_window_bits}")
+        return "; ".join(said)
+
+
+def agree(offers: Sequence[Offer], wanted: Compression) -> Agreement | None:
+    """What the first offer that can be accepted leads to (7.1); None when there is none."""
+    for offer in offers:
+        if offer.name == NAME and (agreement := _accept(offer, wanted)) is not None:
+            return agreement
+    return None
+
+
+class PerMessageDeflate:
+    """Compresses and decompresses the data frames of one connection, as a server (7.2).
+
+    No more than `max_message_size` bytes are ever inflated for one message: a bomb goes off at that size, not after.
+    """
+
+    uses_rsv1 = True
+
+    def __init__(self, agreement: Agreement, compression: Compression, *, max_message_size: int | None = None) -> None:
+        self._agreement = agreement
+        self._compression = compression
+        self._max_message_size = max_message_size
+        self._deflater: zlib._Compress | None = None
+        self._inflater: zlib._Decompress | None = None
+        self._inflating = self._deflating = False  # the message that is on its way in, and out, is a compressed one
+        self._inflated = 0  # bytes of it so far
+        self._sending = False  # a message has begun to go out and has not ended
+
+    def wire_size(self, message_size: int) -> int:
+        """What cannot be compressed becomes a little larger; an eighth is more than any deflate adds."""
+        return message_size + message_size // 8 + 64
+
+    def decode(self, frame: Frame) -> Frame:
+        """The frame, inflated. InvalidPayload (1007) for what is no deflate stream, MessageTooBig (1009) for a bomb."""
+        if frame.rsv1:
+            self._inflating = True
+            self._inflated = 0
+        if not self._inflating:
+            return frame
+        payload = self._inflate(frame.payload + _TAIL if frame.fin else frame.payload)
+        if frame.fin:
+            self._inflating = False
+            if self._agreement.client_no_context_takeover:
+                self._inflater = None
+        return frame._replace(payload=payload, rsv1=False)
+
+    def encode(self, frame: Frame) -> Frame:
+        """The frame, deflated, unless its message began with fewer than `min_size` bytes and that was all of it."""
+        begins = not self._sending
+        if begins:
+            self._deflating = not (frame.fin and len(frame.payload) < max(1, self._compression.min_size))
+        self._sending = not frame.fin
+        if not self._deflating:
+            return frame
+        return frame._replace(payload=self._deflate(frame.payload, fin=frame.fin), rsv1=begins)
+
+    def _inflate(self, data: bytes) -> bytes:
+        parts = []
+        while data:
+            if self._inflater is None:
+                self._inflater = zlib.decompressobj(-self._agreement.client_max_window_bits)
+            limit = 0  # without one
+            if self._max_message_size is not None:
+                limit = self._max_message_size - self._inflated + 1
+            try:
+                part = self._inflater.decompress(data, limit)
+            except zlib.error:
+                raise InvalidPayload("compressed data is corrupt") from None
+            self._inflated += len(part)
+            if limit and len(part) == limit:
+                raise MessageTooBig(f"message of more than {self._max_message_size} bytes")
+            parts.append(part)
+            data = b""
+            if self._inflater.eof:  # 7.2.3.5: the peer ended the stream inside the message; a new one may follow
+                data = self._inflater.unused_data
+                self._inflater = None
+                if data == _TAIL:  # ours, and no block of the peer's before it
+                    data = b""
+        return b"".join(parts)
+
+    def _deflate(self, data: bytes, *, fin: bool) -> bytes:
+        if self._deflater is None:
+            self._deflater = zlib.compressobj(
+                self._compression.level,
+                zlib.DEFLATED,
+                -self._agreement.server_max_window_bits,
+                self._compression.mem_level,
+            )
+        deflated = self._deflater.compress(data)
+        if not fin:
+            return deflated
+        deflated += self._deflater.flush(zlib.Z_SYNC_FLUSH)
+        if self._agreement.server_no_context_takeover:
+            self._deflater = None
+        # zlib flushes nothing twice: where the last fragment was empty, there may be no tail to take off
+        return deflated.removesuffix(_TAIL) or _EMPTY
+
+
+_FLAGS = ("server_no_context_takeover", "client_no_context_takeover")
+_WINDOW_BITS = {str(bits): bits for bits in range(8, _MAX_WINDOW_BITS + 1)}  # 7.1.2: decimal, without leading zeroes
+
+
+def _accept(offer: Offer, wanted: Compression) -> Agreement | None:
+    parameters = dict(offer.parameters)
+    if len(parameters) != len(offer.parameters):  # 7.1: one comes twice
+        return None
+    if not all(_is_valid(name, value) for name, value in offer.parameters):
+        return None
+    server_bits = _WINDOW_BITS[parameters.get("server_max_window_bits") or str(_MAX_WINDOW_BITS)]
+    client_bits = _WINDOW_BITS[parameters.get("client_max_window_bits") or str(_MAX_WINDOW_BITS)]
+    if server_bits < _MIN_WINDOW_BITS:
+        return None
+    # 7.1.2.2: the client's window may only be limited where the client says that it knows how
+    says_client_bits = "client_max_window_bits" in parameters
+    return Agreement(
+        server_no_context_takeover="server_no_context_takeover" in parameters or wanted.server_no_context_takeover,
+        client_no_context_takeover="client_no_context_takeover" in parameters or wanted.client_no_context_takeover,
+        server_max_window_bits=min(server_bits, wanted.server_max_window_bits),
+        client_max_window_bits=min(client_bits, wanted.client_max_window_bits) if says_client_bits else client_bits,
+        says_client_bits=says_client_bits,
+    )
+
+
+def _is_valid(name: str, value: str | None) -> bool:
+    """7.1.1, 7.1.2: whether the parameter exists and has a value that it can have."""
+    if name in _FLAGS:
+        return value is None
+    if name == "client_max_window_bits" and value is None:
+        return True
+    return name in ("server_max_window_bits", "client_max_window_bits") and value in _WINDOW_BITS

@@ -1,0 +1,325 @@
+"""permessage-deflate, RFC 7692: what is agreed upon, and what travels. The other side is zlib by hand."""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwebsocket.protocol import handshake
+from dwebsocket.protocol.codes import Opcode
+from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflate, agree
+from dwebsocket.protocol.endpoint import Endpoint, State
+from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig
+from dwebsocket.protocol.frames import Frame
+from dwebsocket.protocol.handshake import Request
+from tests.peer import BINARY, CONTINUATION, PING, TEXT, frame
+
+TAIL = b"\x00\x00\xff\xff"
+EVERYTHING = Agreement(False, False, 15, 15, says_client_bits=False)
+HANDSHAKE = {
+    "host": "example.com",
+    "upgrade": "websocket",
+    "connection": "Upgrade",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+def offer(header: str) -> list[handshake.Offer]:
+    request = Request("GET", "HTTP/1.1", {**HANDSHAKE, "sec-websocket-extensions": header})
+    return list(handshake.read(request).extensions)
+
+
+def deflated(data: bytes, *, flush: int = zlib.Z_SYNC_FLUSH) -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return (deflater.compress(data) + deflater.flush(flush)).removesuffix(TAIL)
+
+
+def inflated(data: bytes) -> bytes:
+    return zlib.decompressobj(wbits=-15).decompress(data + TAIL)
+
+
+def extension(agreement: Agreement = EVERYTHING, *, limit: int | None = None, **options: int) -> PerMessageDeflate:
+    return PerMessageDeflate(agreement, Compression(**options), max_message_size=limit)
+
+
+def received(payload: bytes, by: PerMessageDeflate) -> bytes:
+    return by.decode(Frame(Opcode.BINARY, payload, rsv1=True)).payload
+
+
+# --- what is agreed upon ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "answer"),
+    [
+        pytest.param("permessage-deflate", "permessage-deflate", id="7-bare"),
+        pytest.param(
+            "permessage-deflate; client_max_window_bits",
+            "permessage-deflate; client_max_window_bits=15",
+            id="7.1.2.2-hint-without-value",
+        ),
+        pytest.param(
+            "permessage-deflate; client_max_window_bits=10",
+            "permessage-deflate; client_max_window_bits=10",
+            id="7.1.2.2-client-window",
+        ),
+        pytest.param(
+            'permessage-deflate; server_max_window_bits="10"',
+            "permessage-deflate; server_max_window_bits=10",
+            id="7.1.2.1-server-window-quoted",
+        ),
+        pytest.param(
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+            id="7.1.1-no-takeover",
+        ),
+        pytest.param(
+            "x; a=b, permessage-deflate; server_max_window_bits=8, permessage-deflate; unknown, permessage-deflate",
+            "permessage-deflate",
+            id="5.1-first-that-can-be-accepted",
+        ),
+        pytest.param("permessage-deflate; server_max_window_bits=8", None, id="zlib-has-no-window-of-8-bits"),
+        pytest.param("permessage-deflate; unknown", None, id="7.1-unknown-parameter"),
+        pytest.param("permessage-deflate; server_max_window_bits", None, id="7.1.2.1-without-value"),
+        pytest.param("permessage-deflate; server_max_window_bits=010", None, id="7.1.2.1-leading-zero"),
+        pytest.param("permessage-deflate; server_max_window_bits=16", None, id="7.1.2.1-too-large"),
+        pytest.param("permessage-deflate; client_max_window_bits=7", None, id="7.1.2.2-too-small"),
+        pytest.param("permessage-deflate; server_no_context_takeover=1", None, id="7.1.1.1-with-value"),
+        pytest.param(
+            "permessage-deflate; client_no_context_takeover; client_no_context_takeover", None, id="7.1-twice"
+        ),
+        pytest.param("x-webkit-deflate-frame", None, id="other-extension"),
+        pytest.param("", None, id="none"),
+    ],
+)
+def test_offer_is_answered(header: str, answer: str | None) -> None:
+    agreement = agree(offer(header), Compression())
+
+    assert (agreement and agreement.header()) == answer
+
+
+def test_server_asks_for_what_it_wants_though_the_client_did_not_offer_it() -> None:
+    wanted = Compression(
+        server_no_context_takeover=True,
+        client_no_context_takeover=True,
+        server_max_window_bits=11,
+        client_max_window_bits=11,
+    )
+
+    agreement = agree(offer("permessage-deflate"), wanted)
+
+    # 7.1.2.2: the client's window is not the server's to limit unless the client offers that
+    assert agreement == Agreement(True, True, 11, 15, says_client_bits=False)
+
+
+@pytest.mark.parametrize("header", ["permessage-deflate; =1", "permessage-deflate; a=", "a b", 'x; a="b', "x; a=b c"])
+def test_malformed_header_is_refused_with_400(header: str) -> None:
+    with pytest.raises(HandshakeError, match="Sec-WebSocket-Extensions") as refused:
+        offer(header)
+
+    assert refused.value.status_code == 400
+
+
+def test_agreed_extension_stands_in_the_101() -> None:
+    opening = handshake.read(Request("GET", "HTTP/1.1", HANDSHAKE))
+
+    assert b"\r\nSec-WebSocket-Extensions: a; b=1, c\r\n" in opening.response(extensions=["a; b=1", "c"])
+    assert b"Extensions" not in opening.response()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"server_max_window_bits": 8}, {"client_max_window_bits": 16}, {"level": 10}, {"mem_level": 0}],
+    ids=str,
+)
+def test_compression_that_zlib_cannot_do_is_a_value_error(options: dict[str, int]) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name} is {options[name]}; it must be "):
+        Compression(**options)
+
+
+# --- what arrives ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(bytes.fromhex("f248cdc9c90700"), id="7.2.3.1-one-block"),
+        pytest.param(bytes.fromhex("000500faff48656c6c6f00"), id="7.2.3.3-no-compression"),
+        pytest.param(bytes.fromhex("f348cdc9c9070000"), id="7.2.3.4-final-block"),
+        pytest.param(bytes.fromhex("f24805000000ffffcac9c90700"), id="7.2.3.5-two-blocks"),
+        pytest.param(deflated(b"Hello", flush=zlib.Z_FINISH), id="final-block-without-the-extra-byte"),
+    ],
+)
+def test_example_of_the_rfc_is_inflated(payload: bytes) -> None:
+    by = extension()
+    for _ in range(3):
+        assert received(payload, by) == b"Hello"
+
+
+def test_example_of_the_rfc_shares_its_window() -> None:
+    by = extension()
+    assert received(bytes.fromhex("f248cdc9c90700"), by) == b"Hello"  # 7.2.3.2
+    assert received(bytes.fromhex("f200110000"), by) == b"Hello"
+
+
+def test_window_that_is_not_taken_over_is_forgotten() -> None:
+    by = extension(EVERYTHING._replace(client_no_context_takeover=True))
+    received(bytes.fromhex("f248cdc9c90700"), by)
+    with pytest.raises(InvalidPayload):
+        received(bytes.fromhex("f200110000"), by)
+
+
+def test_message_without_rsv1_passes_as_it_is() -> None:
+    plain = Frame(Opcode.BINARY, b"\xff\xff\xff")
+    assert extension().decode(plain) == plain
+
+
+def test_corrupt_data_is_1007() -> None:
+    with pytest.raises(InvalidPayload, match="compressed data is corrupt"):
+        received(b"\xff\xff\xff", extension())
+
+
+def test_message_of_exactly_the_limit_is_inflated_and_one_byte_more_is_1009() -> None:
+    assert received(deflated(bytes(1000)), extension(limit=1000)) == bytes(1000)
+    with pytest.raises(MessageTooBig, match="more than 1000 bytes"):
+        received(deflated(bytes(1001)), extension(limit=1000))
+
+
+def test_limit_counts_the_fragments_together_and_each_message_anew() -> None:
+    by = extension(limit=1500)
+    for _ in range(2):
+        data = deflated(bytes(1000))
+        by.decode(Frame(Opcode.BINARY, data[:3], fin=False, rsv1=True))
+        assert by.decode(Frame(Opcode.CONTINUATION, data[3:])).fin
+    data = deflated(bytes(2000))
+    with pytest.raises(MessageTooBig):
+        for index, byte in enumerate(data):
+            by.decode(Frame(Opcode.CONTINUATION if index else Opcode.BINARY, bytes([byte]), fin=False, rsv1=not index))
+
+
+def test_bomb_goes_off_at_the_limit_and_not_after() -> None:
+    bomb = deflated(bytes(64 * 1024 * 1024))
+    inflated_bytes = []
+
+    class Counting(PerMessageDeflate):
+        def _inflate(self, data: bytes) -> bytes:
+            try:
+                return super()._inflate(data)
+            finally:
+                inflated_bytes.append(self._inflated)
+
+    by = Counting(EVERYTHING, Compression(), max_message_size=1000)
+    with pytest.raises(MessageTooBig):
+        received(bomb, by)
+    assert inflated_bytes == [1001]
+
+
+# --- what leaves -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"Hello", b"a" * 100_000, os.urandom(5000)], ids=["short", "long", "random"])
+def test_message_is_deflated_for_zlib_to_read(data: bytes) -> None:
+    sent = extension().encode(Frame(Opcode.BINARY, data))
+
+    assert sent.rsv1
+    assert not sent.payload.endswith(TAIL)
+    assert inflated(sent.payload) == data
+
+
+def test_second_message_uses_the_window_of_the_first_unless_it_is_not_taken_over() -> None:
+    data = os.urandom(500)
+    sharing, forgetting = extension(), extension(EVERYTHING._replace(server_no_context_takeover=True))
+    first, second = (len(sharing.encode(Frame(Opcode.BINARY, data)).payload) for _ in range(2))
+    assert second < first / 10
+    first, second = (len(forgetting.encode(Frame(Opcode.BINARY, data)).payload) for _ in range(2))
+    assert second == first
+
+
+def test_window_is_no_larger_than_agreed() -> None:
+    data = os.urandom(600)
+    small = extension(EVERYTHING._replace(server_max_window_bits=9))
+    sent = small.encode(Frame(Opcode.BINARY, data + data)).payload
+    assert zlib.decompressobj(wbits=-9).decompress(sent + TAIL) == data + data
+
+
+@pytest.mark.parametrize(("size", "compressed"), [(0, False), (63, False), (64, True)])
+def test_message_below_min_size_is_not_compressed(size: int, compressed: bool) -> None:
+    sent = extension(min_size=64).encode(Frame(Opcode.TEXT, b"a" * size))
+    assert sent.rsv1 is compressed
+    assert (sent.payload == b"a" * size) is not compressed
+
+
+@pytest.mark.parametrize("fragments", [[b"Hel", b"lo"], [b"", b""], [b"Hello", b""], [b"", b"Hello", b""]], ids=repr)
+def test_fragments_are_deflated_as_one_message(fragments: list[bytes]) -> None:
+    by = extension(min_size=64)
+    for _ in range(2):
+        sent = [
+            by.encode(Frame(Opcode.CONTINUATION if index else Opcode.TEXT, data, fin=index == len(fragments) - 1))
+            for index, data in enumerate(fragments)
+        ]
+        assert [one.rsv1 for one in sent] == [True] + [False] * (len(fragments) - 1)
+        assert received(b"".join(one.payload for one in sent), extension()) == b"".join(fragments)
+        by = extension()
+
+
+# --- the endpoint with it --------------------------------------------------------------------------------------------
+
+
+def opened(limit: int | None = None) -> Endpoint:
+    endpoint = Endpoint(max_message_size=limit, extensions=[extension(limit=limit)])
+    endpoint.accepted()
+    return endpoint
+
+
+def test_compressed_and_plain_messages_alternate_with_a_ping_in_between() -> None:
+    data = deflated(b"Hello")
+    wire = (
+        frame(TEXT, data[:2], fin=False, rsv=4)
+        + frame(PING, b"p")
+        + frame(CONTINUATION, data[2:])
+        + frame(BINARY, b"plain")
+    )
+    for cut in range(len(wire)):
+        endpoint = opened()
+        assert endpoint.receive_data(wire[:cut]) + endpoint.receive_data(wire[cut:]) == ["Hello", b"plain"]
+        assert endpoint.data_to_send() == b"\x8a\x01p"
+
+
+def test_message_that_cannot_be_compressed_may_take_more_than_the_limit_on_the_wire() -> None:
+    data = os.urandom(1000)
+    endpoint = opened(limit=1000)
+    wire = frame(BINARY, deflated(data), rsv=4)
+    assert len(deflated(data)) > 1000
+    assert endpoint.receive_data(wire) == [data]
+    endpoint.receive_data(frame(BINARY, bytes(1001)))
+    assert (endpoint.state, endpoint.close_code) == (State.ENDING, 1009)
+
+
+def test_bomb_ends_the_connection_with_1009_and_invalid_text_with_1007() -> None:
+    for payload, code in ((bytes(2000), 1009), (b"\xff", 1007)):
+        endpoint = opened(limit=1000)
+        assert endpoint.receive_data(frame(TEXT, deflated(payload), rsv=4)) == []
+        assert endpoint.close_code == code
+
+
+@given(st.lists(st.binary(max_size=2000)), st.booleans(), st.integers(9, 15), st.integers(0, 100))
+def test_what_one_side_deflates_the_other_inflates(
+    messages: list[bytes], takeover: bool, bits: int, min_size: int
+) -> None:
+    agreement = Agreement(not takeover, not takeover, bits, bits, says_client_bits=True)
+    sending, receiving = extension(agreement, min_size=min_size), extension(agreement, limit=2000)
+    for message in messages:
+        assert receiving.decode(sending.encode(Frame(Opcode.BINARY, message))).payload == message
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_inflated_or_refused_with_a_close_code(garbage: bytes) -> None:
+    endpoint = opened(limit=1000)
+    endpoint.receive_data(frame(BINARY, garbage, rsv=4))
+    assert endpoint.close_code in (None, 1007, 1009)
