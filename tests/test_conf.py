@@ -13,6 +13,7 @@ from django.test import override_settings
 
 from dwebsocket import conf, legacy
 from dwebsocket.connection import Limits
+from dwebsocket.protocol.deflate import Compression
 from dwebsocket.websocket import WebSocket
 
 LIST = [["a"], ("a", "b"), []]
@@ -107,8 +108,26 @@ def test_view_may_have_every_setting_of_a_connection_for_itself(name: str, value
     else:
         conf.check_view_options({option: value})
         options = conf.options({option: value})
+        if name.startswith("COMPRESSION"):  # they make one thing together
+            return
         holder = options.limits if hasattr(Limits, name.lower()) else options
         assert getattr(holder, name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("given", "compression"),
+    [
+        ({}, None),
+        ({"compression": False, "compression_min_size": 5}, None),
+        ({"compression": True}, Compression(min_size=64)),
+        ({"compression": True, "compression_min_size": 0}, Compression()),
+        ({"compression": {"level": 1}, "compression_min_size": 9}, Compression(level=1, min_size=9)),
+        ({"compression": {"min_size": 3}}, Compression(min_size=3)),
+    ],
+    ids=str,
+)
+def test_compression_is_what_both_its_settings_say(given: dict[str, Any], compression: Compression | None) -> None:
+    assert conf.options(given).compression == compression
 
 
 @pytest.mark.parametrize(("name", "value"), cases(right=False))

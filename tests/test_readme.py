@@ -40,7 +40,7 @@ def new_project(folder, text):
     return folder
 
 
-GUNICORN = next(block.split() for block in blocks("sh") if block.startswith("gunicorn "))
+GUNICORN = next(line.split() for block in blocks("sh") for line in block.splitlines() if line.startswith("gunicorn "))
 SERVERS = {
     "runserver": (sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"),
     "gunicorn": (sys.executable, "-m", *GUNICORN, "--bind=127.0.0.1:0", "--workers=1", "--no-control-socket"),

@@ -905,7 +905,7 @@ def test_django_test_client_gets_501_and_one_line_that_names_it(caplog: pytest.L
     assert response.status_code == 501
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dwebsocket", "ERROR")
-    assert "FakePayload" in record.getMessage()
+    assert "Django's test client (use LiveServerTestCase" in record.getMessage()
     assert "gunicorn" in record.getMessage()
 
 

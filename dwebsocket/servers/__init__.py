@@ -37,7 +37,8 @@ def server_name(environ: dict[str, Any]) -> str:
     if "wsgi.input" not in environ:
         return "the ASGI server"  # pragma: no cover
     kind = type(environ["wsgi.input"])
-    if kind.__module__ == "django.test.client":
+    software = environ.get("SERVER_SOFTWARE")
+    if software is None and kind.__module__ == "django.test.client":
         return "Django's test client (use LiveServerTestCase and a WebSocket client)"
-    software = environ.get("SERVER_SOFTWARE") or "this WSGI server"
+    software = software or "this WSGI server"
     return f"{software} (its wsgi.input is a {kind.__module__}.{kind.__qualname__})"
