@@ -22,6 +22,8 @@ urlpatterns = [
     path("accept-only/", views.accept_only),
     path("close/", views.close),
     path("push/", views.push),
+    path("swallow/", views.swallow),
+    path("pour/", views.pour),
     path("push-for-ever/", views.push_for_ever),
     path("flood/", views.flood),
     path("threads/", views.threads),

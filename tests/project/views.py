@@ -179,6 +179,19 @@ def close(request):
 # Views that do not wait for messages
 
 
+@require_websocket(streaming=True)
+def swallow(request):
+    """Say how long each message was, whatever its size."""
+    while not request.websocket.closed:
+        request.websocket.send(str(sum(map(len, request.websocket.receive_chunks()))))
+
+
+@require_websocket
+def pour(request):
+    """One message of `?mib=` chunks of that size."""
+    request.websocket.send_chunks(bytes(MIB) for _ in range(int(request.GET["mib"])))
+
+
 @require_websocket
 def push(request):
     for number in range(int(request.GET["count"])):
