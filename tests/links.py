@@ -7,6 +7,7 @@ to ``Home.do``, which waits for the result.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -117,6 +118,7 @@ class Hub:
         keep_alive.start(lambda: None)
         self._stopped.wait()
         keep_alive.close()
+        gc.collect()  # a socket in a cycle that is found after its loop was destroyed cannot be closed any more
         hub.destroy()
 
 

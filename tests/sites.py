@@ -6,6 +6,7 @@ do is tested for both.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -151,6 +152,7 @@ class PyWSGI(InProcessServer):
         ready.set_result(server.server_port)
         self._stopped.wait()
         server.stop()
+        gc.collect()  # a socket in a cycle that is found after its loop was destroyed cannot be closed any more
         hub.destroy()
 
 
