@@ -137,9 +137,7 @@ class WebSocket:
         chunk at all is an empty text message. Errors as for `send()`; one that comes in the middle of the message
         closes with 1011, for the message has no end then.
         """
-        connection = self._open()
-        if connection is None:
-            raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, _REFUSED)
+        connection = self._open_to_send()
         connection.begin_message()
         empty: Message | None = None  # of the type of the chunks, once there was one
         try:
@@ -277,10 +275,14 @@ class WebSocket:
         except TypeError:
             raise self._not_a_message(message) from None
 
-    def _send(self, message: Message) -> None:
+    def _open_to_send(self) -> Connection:
         connection = self._open()
         if connection is None:
             raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, _REFUSED)
+        return connection
+
+    def _send(self, message: Message) -> None:
+        connection = self._open_to_send()
         try:
             connection.send(message)
         except WebSocketClosed as error:

@@ -287,3 +287,15 @@ def test_chunks_to_a_peer_that_left_end_the_view_quietly(site: Site, caplog: pyt
     peer.reset()
     site.until_idle()
     assert not caplog.records
+
+
+def test_websocket_that_was_refused_neither_takes_nor_gives_chunks(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.close()
+        site.tell(list(request.websocket.receive_chunks()))
+        with pytest.raises(WebSocketClosed):
+            request.websocket.send_chunks(["never"])
+
+    assert site(view).handshake().status == 403
+    assert site.hear() == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -246,3 +248,26 @@ a.connection.abort("over")
 
 def test_forked_child_has_a_reactor_of_its_own_and_the_parents_connections_stay_the_parents() -> None:
     run_program(FORK)
+
+
+def test_connection_without_a_descriptor_for_its_wakeup_is_read_by_the_sweep(link: Callable[..., Link]) -> None:
+    with mock.patch.object(thread, "Wakeup", side_effect=OSError(errno.EMFILE, "Too many open files")):
+        a = link()
+        received = a.start("receive")
+        a.peer.send_message("swept")
+        assert received.result(PATIENCE_SECONDS) == "swept"
+
+
+def test_background_thread_that_could_not_be_started_is_started_with_the_next_connection() -> None:
+    reactor = ThreadReactor()
+    served = mock.Mock()
+    with (
+        mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")),
+        pytest.raises(RuntimeError),
+    ):
+        reactor.link(served, 0)
+    assert not reactor._links
+    link = reactor.link(served, 0)
+    assert reactor._thread is not None
+    assert reactor._thread.is_alive()
+    link.close(lambda: None)
