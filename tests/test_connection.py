@@ -648,11 +648,14 @@ def test_end_is_answered_after_close_timeout_though_nobody_came_back_for_the_mes
     assert a.do("receive") is None
 
 
-def test_view_that_asks_whether_messages_wait_lets_the_end_be_answered(link: Connect) -> None:
+def test_view_that_asks_whether_more_messages_wait_may_still_answer_the_last(link: Connect) -> None:
     a = link()
     a.peer.send_raw(text("last") + frame(CLOSE, close_payload(1001)))
     assert a.do("receive", 5) == "last"
     assert a.do("waiting") == 0
+    a.do("send", "answer")
+    assert a.peer.recv_message() == "answer"
+    assert a.do("receive") is None
     assert a.peer.recv_message() == Close(1001)
 
 
