@@ -25,6 +25,7 @@ logger = logging.getLogger("dwebsocket")
 _READ_BYTES = 64 * 1024
 _PING_BYTES = 4
 _STREAM_BYTES = 4 * _READ_BYTES  # what waits of a message that is read in parts
+_LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not hang up
 _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -214,7 +215,8 @@ class Connection:
     def finish(self) -> None:
         """Close if that has not been done, and return when the socket is not needed any more.
 
-        At most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream.
+        At most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream, but only
+        two once nothing more comes from it.
         """
         try:
             self._end(self.endpoint.close())
@@ -466,7 +468,11 @@ class Connection:
         if self._outbox and limits.send_timeout is not None:
             deadlines.append((self._moved + limits.send_timeout, self._on_stalled))
         if self._ending is not None:
-            deadlines.append((self._ending + limits.close_timeout, self._on_close_timeout))
+            # What is still leaving gets its time, as long as it moves.
+            due = (max(self._ending, self._moved) if self._outbox else self._ending) + limits.close_timeout
+            if self._write_ended:
+                due = min(due, max(self._ending, self._heard) + _LINGER_SECONDS)
+            deadlines.append((due, self._on_close_timeout))
         elif self.endpoint.state is State.OPEN:
             if self._hung_up is not None:
                 deadlines.append((self._hung_up + limits.close_timeout, self._on_hung_up))

@@ -35,7 +35,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "STREAMING": ([True, False], [None, 1]),
     "COMPRESSION": (
         [True, False, {}, {"level": 1, "server_max_window_bits": 9}],
-        [None, 1, {"level": 10}, {"server_max_window_bits": 8}, {"mem_level": 0}, {"windows": 9}],
+        [None, 1, {"level": 10}, {"server_max_window_bits": 8}, {"mem_level": 0}, {"mem_level": 1.5}, {"windows": 9}],
     ),
     "COMPRESSION_MIN_SIZE": ([0, 1, 1000], [-1, 1.5, None, "1"]),
     "RECEIVE_QUEUE": ([1, 1000], [0, -1, 1.5, True, None]),

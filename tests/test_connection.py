@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dwebsocket import connection
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
 from tests.links import PATIENCE_SECONDS, Home, Link, assert_ends, descriptors, until
@@ -822,6 +823,33 @@ def test_peer_that_answers_the_close_and_stays_is_given_up_after_close_timeout(l
     a.do("close")
     a.peer.send_close()
     a.until_disposed()
+
+
+def test_peer_that_has_closed_and_says_nothing_more_is_not_waited_for_for_long(
+    link: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LINGER_SECONDS", 0.2)
+    a = link(close_timeout=1000)
+    a.do("close")
+    a.peer.send_close()
+    a.until_disposed()
+
+
+def test_close_behind_a_big_message_waits_as_long_as_the_peer_reads_it(link: Connect) -> None:
+    a = link(close_timeout=1)
+    message = os.urandom(MIB)
+    sending = a.start("send", message)
+    until_blocked(sending)
+    a.do("close")
+    read = bytearray()
+    while len(read) < MIB:  # slowly: it takes three times as long as one that does not read is given
+        assert (data := a.peer.sock.recv(32 * 1024)), f"the stream ended after {len(read)} bytes"
+        read += data
+        time.sleep(0.1)
+    a.peer.buffer += read
+    assert a.peer.recv_message() == message
+    assert a.peer.recv_message() == Close(1000)
+    sending.result(PATIENCE_SECONDS)
 
 
 def test_peer_that_is_slow_to_answer_the_close_gets_as_long_again_to_leave(link: Connect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,13 @@ from .handshake import Offer
 NAME = "permessage-deflate"
 _MAX_WINDOW_BITS = 15
 _MIN_WINDOW_BITS = 9  # zlib compresses with no smaller window, though the RFC knows 8
+_RANGES = {
+    "server_max_window_bits": (_MIN_WINDOW_BITS, _MAX_WINDOW_BITS),
+    "client_max_window_bits": (8, _MAX_WINDOW_BITS),
+    "level": (-1, 9),
+    "mem_level": (1, 9),
+    "min_size": (0, sys.maxsize),
+}
 _TAIL = b"\x00\x00\xff\xff"  # 7.2.1: what ends every message and is not sent
 _EMPTY = b"\x00"  # 7.2.3.6: an empty block without its tail
 
@@ -31,13 +39,13 @@ class Compression:
     min_size: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("server_max_window_bits", _MIN_WINDOW_BITS), ("client_max_window_bits", 8)):
-            if not low <= getattr(self, name) <= _MAX_WINDOW_BITS:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {low} to {_MAX_WINDOW_BITS}")
-        if not -1 <= self.level <= 9:
-            raise ValueError(f"level is {self.level}; it must be -1 to 9")
-        if not 1 <= self.mem_level <= 9:
-            raise ValueError(f"mem_level is {self.mem_level}; it must be 1 to 9")
+        for name in ("server_no_context_takeover", "client_no_context_takeover"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number from {low} to {high}")
 
 
 class Agreement(NamedTuple):
