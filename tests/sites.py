@@ -48,19 +48,21 @@ class InProcessServer:
         self.running = 0  # requests and views that have not come to their end
         self._lock = threading.Lock()
 
+    def count(self, change: int) -> None:
+        with self._lock:
+            self.running += change
+
     @contextmanager
     def counted(self) -> Iterator[None]:
-        with self._lock:
-            self.running += 1
+        self.count(1)
         try:
             yield
         finally:
-            with self._lock:
-                self.running -= 1
+            self.count(-1)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         with self.counted():
-            return self.application(environ, start_response)
+            return Counted(self, self.application(environ, start_response))
 
     @contextmanager
     def watching_views(self) -> Iterator[None]:
@@ -82,7 +84,23 @@ class InProcessServer:
             yield
 
     def until_idle(self) -> None:
-        until(lambda: not self.running, "the views to end")
+        until(lambda: not self.running, "the requests and views to end")
+
+
+class Counted:
+    """A response; its request has not come to its end before it is closed."""
+
+    def __init__(self, server: InProcessServer, response: Any) -> None:
+        self._server = server
+        self._response = response
+        server.count(1)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._response)
+
+    def close(self) -> None:
+        self._response.close()
+        self._server.count(-1)
 
 
 class RunServer(InProcessServer):
