@@ -23,6 +23,7 @@ from .reactors.base import Reactor
 logger = logging.getLogger("dwebsocket")
 
 _READ_BYTES = 64 * 1024
+_FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
 _PING_BYTES = 4
 _STREAM_BYTES = 4 * _READ_BYTES  # what waits of a message that is read in parts
 _LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not hang up
@@ -104,6 +105,7 @@ class Connection:
         self._inbox_bytes = 0
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
+        self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
         self._outbox: deque[memoryview] = deque()
         self._outbox_bytes = 0
@@ -148,7 +150,10 @@ class Connection:
                 return None
             if not self._park(deadline):
                 return None
-        return self._take()
+        message = self._take()
+        if self._unparsed:
+            self._link.breathe()
+        return message
 
     @at_home
     def waiting(self) -> int:
@@ -242,7 +247,11 @@ class Connection:
 
     @from_reactor
     def on_readable(self) -> None:
-        """Read once, and do what it says."""
+        """Read once, or look on at what was read, and do what it says."""
+        if self._unparsed:
+            self._parse()
+            self._settle()
+            return
         try:
             data = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -279,18 +288,37 @@ class Connection:
 
     def _receive(self, data: bytes) -> None:
         self._heard = time.monotonic()
-        for event in self.endpoint.receive_data(data):
-            if isinstance(event, Pong):
-                self._receive_pong(event)
-            else:
-                self._active = self._heard
-                self._inbox.append(event)
-                self._inbox_bytes += _size(event)
+        self.endpoint.feed(data)
+        self._parse()
+
+    def _parse(self) -> None:
+        """Look at what was read, until the inbox is full or others should have their turn."""
+        self._unparsed = True
+        frames_left = _FRAMES_PER_TURN
+        while self._wants_to_read():
+            if not frames_left:
+                self._link.resume()
+                break
+            events = self.endpoint.advance()
+            if events is None:
+                self._unparsed = False
+                break
+            frames_left -= 1
+            for event in events:
+                self._receive_event(event)
         pongs = self.endpoint.data_to_send()
         if pongs and self._outbox:
             self._late_pongs = pongs  # 5.5.3: the latest are enough; a peer that does not read costs no memory
         elif pongs:
             self._write(pongs)
+
+    def _receive_event(self, event: Message | Part | Pong) -> None:
+        if isinstance(event, Pong):
+            self._receive_pong(event)
+        else:
+            self._active = self._heard
+            self._inbox.append(event)
+            self._inbox_bytes += _size(event)
 
     def _receive_pong(self, pong: Pong) -> None:
         if pong.payload == self._ping:
@@ -304,6 +332,8 @@ class Connection:
         self._inbox_bytes -= _size(message)
         self._taken = True
         if was_full:
+            if self._unparsed:
+                self._parse()
             self._settle()
         return message
 
@@ -410,6 +440,8 @@ class Connection:
     def _drop_inbox(self) -> None:
         self._inbox.clear()
         self._inbox_bytes = 0
+        if self._unparsed:  # the end may be in it
+            self._link.resume()
 
     def _drop_outbox(self) -> None:
         self._outbox.clear()

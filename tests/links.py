@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ import pytest
 
 from dwebsocket.connection import Connection, Limits
 from dwebsocket.protocol.endpoint import Endpoint
+from dwebsocket.protocol.extensions import Extension
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.reactors.base import Reactor
@@ -176,6 +177,7 @@ def connect(
     early: bytes = b"",
     tcp: bool = False,
     reactor: Reactor | None = None,
+    extensions: Sequence[Extension] = (),
     **limits: Any,
 ) -> Link:
     """A connection that is open, and its peer."""
@@ -191,7 +193,7 @@ def connect(
 
     def open_connection() -> Connection:
         chosen = Limits(**limits)
-        endpoint = Endpoint(max_message_size=chosen.max_message_size)
+        endpoint = Endpoint(max_message_size=chosen.max_message_size, extensions=extensions)
         connection = Connection(
             server, reactor or home.reactor, endpoint=endpoint, limits=chosen, dispose=dispose
         )  # fmt: skip

@@ -14,8 +14,12 @@ from typing import Any
 import pytest
 
 from dwebsocket import connection
+from dwebsocket.protocol import frames
+from dwebsocket.protocol.codes import Opcode
+from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, agree
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
+from dwebsocket.protocol.handshake import Offer
 from tests.links import PATIENCE_SECONDS, Home, Link, assert_ends, descriptors, until
 from tests.peer import (
     BINARY,
@@ -843,7 +847,8 @@ def test_close_behind_a_big_message_waits_as_long_as_the_peer_reads_it(link: Con
     a.do("close")
     read = bytearray()
     while len(read) < MIB:  # slowly: it takes three times as long as one that does not read is given
-        assert (data := a.peer.sock.recv(32 * 1024)), f"the stream ended after {len(read)} bytes"
+        data = a.peer.sock.recv(32 * 1024)
+        assert data, f"the stream ended after {len(read)} bytes"
         read += data
         time.sleep(0.1)
     a.peer.buffer += read
@@ -1108,3 +1113,56 @@ def test_memory_of_a_connection_is_freed_at_its_end_without_the_garbage_collecto
     assert not a.connection.endpoint._assembler._parts
     assert not a.connection.endpoint._parser._buffer
     assert not hasattr(a.connection._link, "_served")  # which would hold the connection, as that holds it
+
+
+# More in one read than there is room or time for
+
+
+def deflate() -> PerMessageDeflate:
+    agreement = agree([Offer(NAME, [])], Compression())
+    assert agreement is not None
+    return PerMessageDeflate(agreement, Compression(), max_message_size=MIB)
+
+
+def test_messages_that_came_in_one_read_are_inflated_as_they_are_taken(link: Connect) -> None:
+    a = link(extensions=[deflate()])
+    client = deflate()
+    messages = [client.encode(frames.Frame(Opcode.TEXT, b"x" * MIB)).payload for _ in range(40)]
+    burst = b"".join(frame(TEXT, payload, rsv=4) for payload in messages)
+    assert len(burst) < 64 * 1024
+    a.peer.send_raw(burst)
+    until(lambda: a.do("waiting"))
+    for _ in messages:
+        assert a.do("waiting") == 1
+        assert a.do("receive", 5) == "x" * MIB
+    assert a.do("waiting") == 0
+
+
+def test_end_behind_messages_that_are_dropped_is_found(link: Connect) -> None:
+    a = link(receive_queue=1)
+    a.peer.send_raw(text("first") + text("unparsed") + frame(CLOSE, close_payload(1000)))
+    until(lambda: a.do("waiting"))
+    finishing = a.start("finish")
+    assert a.peer.recv_message() == Close(1000)
+    a.peer.half_close()
+    finishing.result(PATIENCE_SECONDS / 2)  # it is not the close timeout that ends it
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "busy"])
+@pytest.mark.parametrize(
+    "burst",
+    [
+        frame(PING) * 3000 + text("last"),
+        frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 3000 + frame(CONTINUATION, b"last"),
+    ],
+    ids=["pings", "empty-fragments"],
+)
+def test_what_stands_behind_thousands_of_frames_in_one_read_is_found(link: Connect, burst: bytes, waits: bool) -> None:
+    a = link()
+    assert len(burst) < 64 * 1024
+    taking = a.start("receive", 5) if waits else None
+    a.peer.send_raw(burst)
+    if taking is None:
+        until(lambda: a.connection._inbox)
+        taking = a.start("receive", 5)
+    assert taking.result(PATIENCE_SECONDS) == "last"

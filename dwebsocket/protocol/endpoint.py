@@ -115,22 +115,35 @@ class Endpoint:
 
         What arrives after the end of the peer's side, or after our own Close frame, is dropped.
         """
+        self.feed(data)
         events: list[Message | Part | Pong] = []
+        while (found := self.advance()) is not None:
+            events += found
+        return events
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Add bytes that have arrived, to be looked at by `advance()`."""
+        if self._listens():
+            self._parser.feed(data)
+
+    def advance(self) -> tuple[()] | tuple[Message | Part | Pong] | None:
+        """Look at one frame: the message or pong that is complete with it, if any; None when more bytes are needed.
+
+        That is how whoever drives the endpoint can pause between two frames. Look at `state` after None.
+        """
         if not self._listens():
-            return events
-        self._parser.feed(data)
+            return None
         try:
-            while (frame := self._parser.next_frame()) is not None:
-                event = self._receive_control(frame) if frame.opcode & CONTROL_BIT else self._receive_data_frame(frame)
-                if event is not None and self.state is State.OPEN:
-                    events.append(event)
-                if not self._listens():
-                    break
+            frame = self._parser.next_frame()
+            if frame is None:
+                return None
+            event = self._receive_control(frame) if frame.opcode & CONTROL_BIT else self._receive_data_frame(frame)
         except ProtocolError as error:
             reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
             close = Close(error.close_code, reason)
             self._peer_ended(close, close.serialize())
-        return events
+            return None
+        return () if event is None or self.state is not State.OPEN else (event,)
 
     def receive_eof(self) -> None:
         """The stream has ended: nothing more will arrive."""

@@ -12,9 +12,9 @@ import socket
 from .base import Reactor
 
 
-def reactor_for(sock: socket.socket) -> Reactor:
-    """The reactor for the server that made `sock`: gevent's hub for gevent's sockets, else threads."""
-    if type(sock).__module__.startswith("gevent."):
+def reactor_for(kind: type[socket.socket]) -> Reactor:
+    """The reactor for sockets of this `kind`: gevent's hub for gevent's, else threads."""
+    if kind.__module__.startswith("gevent."):
         from . import gevent
 
         return gevent.current()

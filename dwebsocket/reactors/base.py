@@ -55,6 +55,10 @@ class Link(Protocol):
         """Wake everybody who is parked."""
         ...  # pragma: no cover
 
+    def resume(self) -> None:
+        """Call `on_readable` once more, though nothing new may arrive, when others have had their turn."""
+        ...  # pragma: no cover
+
     def breathe(self) -> None:
         """Let others run if this greenlet has not let them for a while; nothing where threads do so by themselves."""
         ...  # pragma: no cover
@@ -83,8 +87,8 @@ class Latch(Protocol):
         """Open it."""
         ...  # pragma: no cover
 
-    def wait(self) -> object:
-        """Return when it is open."""
+    def wait(self, timeout_seconds: float | None = None, /) -> object:
+        """Return when it is open, or when the time is over."""
         ...  # pragma: no cover
 
 
@@ -108,6 +112,9 @@ class Reactor(Protocol):
 
     #: What a server raises in a view in order to stop it: no fault of the view's.
     stops: tuple[type[BaseException], ...]
+
+    #: How many connections one process can well serve; None: as many as it has descriptors.
+    max_connections: int | None
 
     def link(self, served: Served, descriptor: int) -> Link:
         """The tie through which `served` is called back about `descriptor`."""

@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 _READ, _WRITE = 1, 2  # libev's names for them
 _LONGEST_TIMER_SECONDS = 24 * 60 * 60
-_LONGEST_TURN_SECONDS = 0.01  # that a greenlet which only sends may keep the hub from running
+_LONGEST_TURN_SECONDS = 0.005  # that a greenlet which never waits may keep the hub from running
+_ONE_TURN_SECONDS = 1e-6  # a timer: of callbacks, which sleep(0) is, gevent runs up to 50 rounds in one turn
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _poll = gevent.monkey.get_original("select", "poll")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
@@ -53,6 +54,7 @@ class GeventReactor:
     """Serves all connections of one hub."""
 
     stops: tuple[type[BaseException], ...] = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
+    max_connections: int | None = None
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
@@ -76,7 +78,7 @@ class GeventReactor:
         """Watch nothing any more, and leave everything as it is."""
         self._timer.stop()
         for link in self._links:
-            link.watch(read=False, write=False)
+            link.abandon()
 
     def is_home(self) -> bool:
         return bool(_get_ident() == self._thread_ident)
@@ -173,6 +175,7 @@ class GeventLink:
         "_in_callback",
         "_reactor",
         "_readable",
+        "_resuming",
         "_served",
         "_waiters",
         "_woken",
@@ -187,6 +190,7 @@ class GeventLink:
         self._descriptor = descriptor
         self._readable = reactor.loop.io(descriptor, _READ)
         self._writable = reactor.loop.io(descriptor, _WRITE)
+        self._resuming: Any = None  # a timer, at the first need
         self._waiters: list[Any] = []
         self._in_callback = self._woken = False
         self._closed = False
@@ -225,17 +229,24 @@ class GeventLink:
         elif self._waiters:
             self._reactor.loop.run_callback(self._switch)
 
+    def resume(self) -> None:
+        if self._resuming is None:
+            self._resuming = self._reactor.loop.timer(0)
+        if not self._resuming.active:
+            self._resuming.start(self._on_readable, update=True)
+
     def breathe(self) -> None:
         now = time.monotonic()
         if now - self._reactor.ran > _LONGEST_TURN_SECONDS:
             self._reactor.ran = now
-            gevent.sleep(0)
+            gevent.sleep(_ONE_TURN_SECONDS)
 
     def look(self, *, pause: bool) -> None:
         if self._readable.active:  # the hub may not have run for long
             self._served.on_readable()
         if pause:
             gevent.sleep(0)
+            self.breathe()
 
     def hung_up(self) -> bool:
         return not self._closed and hung_up(_poll(), self._descriptor)
@@ -251,15 +262,23 @@ class GeventLink:
         if again is not None:
             self.schedule(again)
 
+    def abandon(self) -> None:
+        """Watch nothing any more."""
+        for watcher in self._watchers():
+            watcher.stop()
+
     def close(self, dispose: Callable[[], None]) -> None:
         self._closed = True
         self._reactor.discard(self)
-        for watcher in (self._readable, self._writable):
+        for watcher in self._watchers():
             watcher.stop()
             watcher.close()
         del self._served  # which holds us: no cycle keeps its memory from being freed at once
         dispose()
         self.wake()
+
+    def _watchers(self) -> list[Any]:
+        return [watcher for watcher in (self._readable, self._writable, self._resuming) if watcher is not None]
 
     def _on_readable(self) -> None:
         self._call_back(self._served.on_readable)

@@ -51,6 +51,7 @@ class ThreadReactor:
     """Serves all connections of this process from one background thread."""
 
     stops: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
+    max_connections: int | None = 1000  # each view is a thread
 
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
@@ -67,7 +68,7 @@ class ThreadReactor:
                 thread.start()
                 self._thread = thread  # only now: where no thread could be started, the next connection tries again
             self._links.add(link)
-        self._earlier.set()
+        self.hurry()
         return link
 
     def is_home(self) -> bool:
@@ -89,7 +90,11 @@ class ThreadReactor:
         with self._lock:
             earliest = self._deadlines.add(link, when)
         if earliest and when < time.monotonic() + SWEEP_SECONDS:
-            self._earlier.set()
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Sweep now."""
+        self._earlier.set()
 
     def discard(self, link: ThreadLink) -> None:
         with self._lock:
@@ -122,7 +127,9 @@ class ThreadReactor:
         with self._lock:
             links = list(self._links)
         for link in links:
-            if not link.polling and link.mask:
+            if link.resuming:
+                link.serve(0)
+            elif not link.polling and link.mask:
                 poll.register(link.descriptor, link.mask)
                 busy[link.descriptor] = link
         # A descriptor that was closed meanwhile, or belongs to somebody else by now, costs a look at its link.
@@ -138,6 +145,7 @@ class ThreadLink:
         self.descriptor = descriptor
         self.mask = 0
         self.polling = False
+        self.resuming = False  # to be read again, though nothing new may arrive
         self._reactor = reactor
         self._served = served
         self._changed = threading.Condition(self.lock)
@@ -155,6 +163,9 @@ class ThreadLink:
 
     def park(self, timeout_seconds: float | None) -> None:
         if self._closed:
+            return
+        if self.resuming:
+            self._call_back(0)
             return
         if self.polling or not self._can_be_woken():
             self._waiting += 1  # the thread that polls, or the sweep, reads for us
@@ -177,6 +188,11 @@ class ThreadLink:
         if self._waiting:
             self._changed.notify_all()
         self._interrupt()
+
+    def resume(self) -> None:
+        self.resuming = True
+        self._interrupt()
+        self._reactor.hurry()  # where nobody waits
 
     def breathe(self) -> None:
         pass
@@ -241,7 +257,8 @@ class ThreadLink:
         return ready.get(self.descriptor, 0)
 
     def _call_back(self, events: int) -> None:
-        if events & _READ_OR_GONE and not self._closed:
+        resuming, self.resuming = self.resuming, False
+        if (resuming or events & _READ_OR_GONE) and not self._closed:
             self._served.on_readable()
         if events & _WRITE and not self._closed:
             self._served.on_writable()

@@ -53,7 +53,7 @@ def test_hub_has_one_reactor_and_another_hub_another(hub: Hub) -> None:
 def test_socket_of_gevent_gets_the_reactor_of_its_hub(hub: Hub) -> None:
     def make_socket() -> Any:
         with gevent.socket.socket() as sock:
-            return reactor_for(sock)
+            return reactor_for(type(sock))
 
     assert hub.do(make_socket) is hub.reactor
 

@@ -44,7 +44,7 @@ def test_process_has_one_reactor() -> None:
     assert thread.current() is thread.current()
     server, client = tcp_pair()
     with server, client:
-        assert reactor_for(server) is thread.current()
+        assert reactor_for(type(server)) is thread.current()
 
 
 def test_background_thread_starts_with_the_first_connection_and_is_the_only_one(link: Callable[..., Link]) -> None:
