@@ -11,6 +11,7 @@ def echo(request):
 """
 
 from .decorators import accept_websocket, require_websocket
+from .live import shutdown
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
 from .protocol.exceptions import SendTimeout, WebSocketClosed, WebSocketError
@@ -23,6 +24,7 @@ __all__ = [
     "WebSocketError",
     "accept_websocket",
     "require_websocket",
+    "shutdown",
 ]
 
 __version__ = "1.0.0.dev0"

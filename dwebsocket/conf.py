@@ -8,18 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from .connection import Limits
+from .protocol.codes import CloseCode, may_be_sent
 from .protocol.deflate import Compression
 from .protocol.handshake import is_token
+from .servers import Server
 from .websocket import WebSocket
 
 PREFIX = "WEBSOCKET_"
+
+T = TypeVar("T")
 
 
 class Kind(NamedTuple):
@@ -58,6 +62,9 @@ COMPRESSION = Kind(
     _is_compression, f"True, False, or a dict of {', '.join(field.name for field in fields(Compression))}"
 )
 SECONDS = Kind(lambda value: _is_positive(value, int, float), "a number of seconds above 0")
+CLOSE_CODE = Kind(
+    lambda value: isinstance(value, int) and may_be_sent(value), "a close code that may be sent, like 1001 or 4000"
+)
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
 ORIGINS = Kind(
     lambda value: _is_list_of(value, lambda origin: origin == "*" or "://" in origin),
@@ -80,6 +87,10 @@ _LIMITS = {field.name.upper(): field.default for field in fields(Limits)}
 SETTINGS: Mapping[str, Setting] = {
     "ACCEPT_ALL": Setting(False, BOOLEAN, per_view=False),
     "CLASS": Setting("dwebsocket.websocket.WebSocket", DOTTED_PATH, per_view=False),
+    "SERVER": Setting(None, DOTTED_PATH.or_none(), per_view=False),
+    "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
+    "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
+    "SHUTDOWN_CODE": Setting(CloseCode.GOING_AWAY.value, CLOSE_CODE, per_view=False),
     "ALLOWED_ORIGINS": Setting([], ORIGINS),
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
     "SUBPROTOCOLS": Setting([], TOKENS),
@@ -124,13 +135,24 @@ def get(name: str) -> Any:
 
 def websocket_class() -> type[WebSocket]:
     """The class of `request.websocket`."""
-    path = get("CLASS")
+    return _class("CLASS", get("CLASS"), WebSocket)
+
+
+def server_classes() -> list[type[Server]]:
+    """The project's own servers, to be asked before those that are known here."""
+    path = get("SERVER")
+    return [] if path is None else [_class("SERVER", path, Server)]  # type: ignore[type-abstract]
+
+
+def _class(name: str, path: str, base: type[T]) -> type[T]:
     try:
         found = import_string(path)
     except ImportError as error:
-        raise ImproperlyConfigured(f"{PREFIX}CLASS: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, WebSocket)):
-        raise ImproperlyConfigured(f"{PREFIX}CLASS is {path!r}, which is no subclass of dwebsocket.websocket.WebSocket")
+        raise ImproperlyConfigured(f"{PREFIX}{name}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ImproperlyConfigured(
+            f"{PREFIX}{name} is {path!r}, which is no subclass of {base.__module__}.{base.__qualname__}"
+        )
     return found
 
 

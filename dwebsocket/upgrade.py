@@ -26,10 +26,18 @@ from django.utils.log import log_response
 
 from . import conf
 from .connection import Connection
+from .live import live
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint
-from .protocol.exceptions import HandshakeError, OriginForbidden, ServerNotSupported, WebSocketClosed
+from .protocol.exceptions import (
+    HandshakeError,
+    OriginForbidden,
+    ServerNotSupported,
+    ShuttingDown,
+    TooManyConnections,
+    WebSocketClosed,
+)
 from .protocol.extensions import Extension
 from .protocol.handshake import Handshake, Headers
 from .reactors.base import Reactor
@@ -42,6 +50,7 @@ origin_logger = logging.getLogger("django.security.WebSocketOrigin")
 View = Callable[..., HttpResponseBase | None]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
 
 
 class Truth:
@@ -82,14 +91,19 @@ def upgrade(
     `given` are the options of the view's decorator.
     """
     options = conf.options(given)
+    run: Callable[[], HttpResponseBase | None] = functools.partial(view, request, *args, **kwargs)
+    session = None
     try:
-        server = find_server(request.META)
-        opening = handshake.read(handshake_request(request.META))
+        server = find_server(request.META, first=conf.server_classes())
+        session = Session(request, server, options)
+        session.opening = handshake.read(handshake_request(request.META))
         check_origin(request, options)
+        live.enter(session, server.at_exit)
     except HandshakeError as error:
-        return refuse(request, error)
-    session = Session(request, opening, server, options)
-    return session.run(functools.partial(view, request, *args, **kwargs))
+        if session is None or not server.has_answered:
+            return refuse(request, error)
+        run = functools.partial(refuse, request, error)
+    return session.run(run)
 
 
 def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
@@ -106,6 +120,8 @@ def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
 _LOGS = {
     OriginForbidden: (origin_logger, "warning"),
     ServerNotSupported: (logger, "error"),
+    TooManyConnections: (logger, "warning"),
+    ShuttingDown: (logger, "info"),
 }
 
 
@@ -165,27 +181,34 @@ class SwitchingProtocols(HttpResponse):
 class Session:
     """One WebSocket request: its view, and how it ends."""
 
-    def __init__(self, request: HttpRequest, opening: Handshake, server: Server, options: conf.Options) -> None:
+    opening: Handshake
+
+    def __init__(self, request: HttpRequest, server: Server, options: conf.Options) -> None:
         self._request = request
-        self._opening = opening
         self._server = server
+        self._server_has_answered = server.has_answered
         self._options = options
-        self._reactor: Reactor = server.reactor
-        self._answered = self._reactor.latch()  # the view has accepted, or has answered with HTTP
+        self._detach = options.detach and server.can_detach
+        self.reactor: Reactor = server.reactor
+        self._answered = self.reactor.latch()  # the view has accepted, or has answered with HTTP
         self._connection: Connection | None = None
         self._response: HttpResponseBase | None = None
         self._error: BaseException | None = None
         self._websocket: WebSocket = conf.websocket_class()(
-            self._accept, exclusively=self._reactor.exclusively(), json_encoder=DjangoJSONEncoder
+            self._accept, exclusively=self.reactor.exclusively(), json_encoder=DjangoJSONEncoder
         )
         request.websocket = self._websocket  # type: ignore[attr-defined]
 
     def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
         """What Django gets: the view's own response or exception if it did not accept, else the inert 101."""
-        if self._options.detach:
+        if self._detach:
             context = contextvars.copy_context()
             run = functools.partial(context.run, self._run_detached, view)
-            self._reactor.spawn(run, f"websocket {self._request.path}")
+            try:
+                self.reactor.spawn(run, f"websocket {self._request.path}")
+            except BaseException:  # no thread can be started
+                live.leave(self)
+                raise
             self._wait_for_answer()
         else:
             self._run_view(view)
@@ -215,12 +238,22 @@ class Session:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         try:
+            if self._server_has_answered:
+                self._websocket.accept()
             self._end_with(view())
         except BaseException as error:
             self._end_by(error)
         finally:
-            if self._connection is not None:
-                self._connection.finish()
+            try:
+                if self._connection is not None:
+                    self._connection.finish()
+            finally:
+                live.leave(self)
+
+    def go_away(self, code: int) -> None:
+        """Close the connection, or as soon as there is one: the process is about to end."""
+        if self._connection is not None:
+            self._connection.close(code)
 
     def _end_with(self, response: HttpResponseBase | None) -> None:
         _check_is_no_coroutine(response)
@@ -228,15 +261,17 @@ class Session:
             self._websocket.accept()
         elif self._refused():
             self._response = response if response is not None else HttpResponseForbidden()
+        elif response is not None and self._server_has_answered:  # too late for HTTP: a Close frame says it
+            self._websocket.close(_OWN_CODES + response.status_code, response.reason_phrase)
 
     def _end_by(self, error: BaseException) -> None:
         own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket
         if self._refused():
             self._response = HttpResponseForbidden() if own_end else None
             self._error = None if own_end else error
-        elif isinstance(error, self._reactor.stops):
+        elif isinstance(error, self.reactor.stops):
             self._websocket.close(CloseCode.GOING_AWAY)
-            self._error = None if self._options.detach else error
+            self._error = None if self._detach else error
         elif not own_end:
             self._report(error)
 
@@ -255,21 +290,26 @@ class Session:
             self._connection.fail(CloseCode.INTERNAL_ERROR)
 
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
-        if subprotocol is None:
-            subprotocol = handshake.choose_subprotocol(self._opening.subprotocols, self._options.subprotocols)
-        extensions, agreed = self._agree_on_extensions()
-        response = self._opening.response(subprotocol, headers, extensions=agreed)
-        taken = self._server.detach() if self._options.detach else self._server.attach()
+        extensions: list[Extension] = []
+        response = b""
+        if not self._server_has_answered:
+            if subprotocol is None:
+                subprotocol = handshake.choose_subprotocol(self.opening.subprotocols, self._options.subprotocols)
+            extensions, agreed = self._agree_on_extensions()
+            response = self.opening.response(subprotocol, headers, extensions=agreed)
+        taken = self._server.detach() if self._detach else self._server.attach()
         limits = self._options.limits
         endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
         connection = Connection(
-            taken.sock, self._reactor, endpoint=endpoint, limits=limits, dispose=taken.dispose
+            taken.sock, self.reactor, endpoint=endpoint, limits=limits, dispose=taken.dispose
         )  # fmt: skip
         self._websocket.subprotocol = subprotocol
         self._connection = connection
         connection.open(response, taken.early)
-        if self._options.detach:
+        if self._detach:
             self._forget_server()
+        if live.is_ending:  # `go_away()` may have come too early
+            connection.close(conf.get("SHUTDOWN_CODE"))
         self._answered.set()
         return connection
 
@@ -277,7 +317,7 @@ class Session:
         """The extensions of this connection, and how the 101 names them."""
         # A few bytes inflate to a thousand times as many: nothing to give on piece by piece in bounded memory.
         compression = None if self._options.limits.streaming else self._options.compression
-        agreement = None if compression is None else deflate.agree(self._opening.extensions, compression)
+        agreement = None if compression is None else deflate.agree(self.opening.extensions, compression)
         if compression is None or agreement is None:
             return [], []
         max_message_size = self._options.limits.max_message_size

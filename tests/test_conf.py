@@ -14,6 +14,7 @@ from django.test import override_settings
 from dwebsocket import conf, legacy
 from dwebsocket.connection import Limits
 from dwebsocket.protocol.deflate import Compression
+from dwebsocket.servers.gevent import PyWSGI
 from dwebsocket.websocket import WebSocket
 
 LIST = [["a"], ("a", "b"), []]
@@ -24,6 +25,10 @@ NO_SECONDS = [0, -1, "1", True, math.nan, math.inf, [1]]
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "ACCEPT_ALL": ([True, False], [None, 1, "yes"]),
     "CLASS": (["dwebsocket.legacy.WebSocket"], [None, WebSocket, "WebSocket"]),
+    "SERVER": ([None, "dwebsocket.servers.gevent.PyWSGI"], [PyWSGI, "PyWSGI", 1]),
+    "MAX_CONNECTIONS": ([1, 10_000, None], [0, -1, 1.5, True, "1"]),
+    "DRAIN_SECONDS": (SECONDS, [*NO_SECONDS, None]),
+    "SHUTDOWN_CODE": ([1000, 1001, 1012, 3000, 4999], [1005, 1006, 999, 5000, "1001", None, True]),
     "ALLOWED_ORIGINS": (
         [["https://example.com"], ("https://*.example.com:8443", "*"), [], ["chrome-extension://abcdef"]],
         ["https://example.com", None, 1, [1], [""], {"https://example.com"}, ["example.com"], ["*.example.com"]],
@@ -49,6 +54,10 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
 DEFAULTS = {
     "ACCEPT_ALL": False,
     "CLASS": "dwebsocket.websocket.WebSocket",
+    "SERVER": None,
+    "MAX_CONNECTIONS": None,
+    "DRAIN_SECONDS": 10,
+    "SHUTDOWN_CODE": 1001,
     "ALLOWED_ORIGINS": [],
     "REQUIRE_ORIGIN": False,
     "SUBPROTOCOLS": [],
@@ -102,7 +111,7 @@ def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(name: str,
 @pytest.mark.parametrize(("name", "value"), cases(right=True))
 def test_view_may_have_every_setting_of_a_connection_for_itself(name: str, value: Any) -> None:
     option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
-    if name in ("ACCEPT_ALL", "CLASS"):
+    if not conf.SETTINGS[name].per_view:
         with pytest.raises(TypeError, match=f"unknown option '{option}'"):
             conf.check_view_options({option: value})
     else:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "dwebsocket"
 #: From the roof to the ground. A line may import itself and what is below it. A name stands for all that is inside it.
 HOUSE = [
     # the Django face
-    ["dwebsocket", "decorators", "middleware", "upgrade", "checks", "apps", "conf", "test"],
+    ["dwebsocket", "decorators", "middleware", "upgrade", "checks", "apps", "conf", "live", "test"],
     ["servers"],
     ["websocket", "legacy"],
     ["connection"],

@@ -51,6 +51,20 @@ class ServerNotSupported(HandshakeError):
     status_code = 501
 
 
+class TooManyConnections(HandshakeError):
+    """This process serves as many WebSockets as it may; the client can try again."""
+
+    status_code = 503
+    headers: Mapping[str, str] = {"Retry-After": "10"}
+
+
+class ShuttingDown(HandshakeError):
+    """This process is about to end; another one will answer the client that tries again."""
+
+    status_code = 503
+    headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
 class ProtocolError(WebSocketError):
     """The peer broke RFC 6455; the connection is failed with `close_code` (7.1.7)."""
 

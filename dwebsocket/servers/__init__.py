@@ -5,25 +5,42 @@ The only code that reads `environ`. A server is one small class and one line in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..protocol.exceptions import ServerNotSupported
 from .base import Server, Taken, handshake_request
+from .cheroot import Cheroot
 from .gevent import PyWSGI
+from .gevent_websocket import GeventWebSocket
 from .gunicorn import Gunicorn
 from .runserver import RunServer
+from .unknown import Unknown
+from .uwsgi import UWSGI
+from .werkzeug import Werkzeug
 
 __all__ = ["SERVERS", "Server", "Taken", "find_server", "handshake_request"]
 
 #: The most specific first: the first that knows the request's environ serves it.
-SERVERS: tuple[type[Server], ...] = (Gunicorn, PyWSGI, RunServer)
+SERVERS: tuple[type[Server], ...] = (
+    GeventWebSocket,
+    Gunicorn,
+    UWSGI,
+    PyWSGI,
+    RunServer,
+    Werkzeug,
+    Cheroot,
+    Unknown,
+)
 
-_WORKING = "gunicorn (sync, gthread and gevent workers), gevent's pywsgi, and Django's runserver"
+_WORKING = (
+    "gunicorn (sync, gthread and gevent workers), gevent's pywsgi, uWSGI, Werkzeug, cheroot and Django's runserver"
+)
 
 
-def find_server(environ: dict[str, Any]) -> Server:
-    """The server behind `environ`. ServerNotSupported (501) when it is none of ours."""
-    for server in SERVERS:
+def find_server(environ: dict[str, Any], *, first: Sequence[type[Server]] = ()) -> Server:
+    """The server behind `environ`: one of `first`, or of SERVERS. ServerNotSupported (501) when it is none of ours."""
+    for server in (*first, *SERVERS):
         if (found := server.find(environ)) is not None:
             return found
     raise ServerNotSupported(

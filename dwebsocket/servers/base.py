@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import _socket
+import atexit
 import contextlib
 import io
 import socket
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..protocol.exceptions import ServerNotSupported
 from ..protocol.handshake import Request
 from ..reactors import reactor_for
 from ..reactors.base import Reactor
+from .tls import TLSSocket
 
 _READ_BYTES = 64 * 1024
 _HEADER_PREFIX = "HTTP_"
@@ -35,7 +37,7 @@ class Taken(NamedTuple):
     """A connection taken from its server: its `sock`, non-blocking; `early`, bytes the server had read already;
     `dispose`, to be called once when it is over."""
 
-    sock: _socket.socket
+    sock: Any
     early: bytes
     dispose: Callable[[], None]
 
@@ -43,11 +45,16 @@ class Taken(NamedTuple):
 class Server(ABC):
     """One request's server, and the socket of its connection."""
 
+    #: Whether it forgets a connection whose descriptor was taken out of its socket object.
+    lets_go = True
+
+    #: Whether it has sent the 101 already.
+    has_answered = False
+
     def __init__(self, environ: dict[str, Any], sock: Any) -> None:
         self.environ = environ
         self.socket = sock
-        if hasattr(sock, "unwrap"):  # an SSL socket, of the standard library or of gevent
-            raise ServerNotSupported("no WebSocket here: TLS must end in a proxy in front of this server")
+        self._is_tls = hasattr(sock, "unwrap")  # an SSL socket, of the standard library or of gevent
 
     @classmethod
     def find(cls, environ: dict[str, Any]) -> Server | None:
@@ -65,9 +72,18 @@ class Server(ABC):
         """The bytes behind the opening handshake that the server has already read; called once, never blocks."""
 
     @property
+    def can_detach(self) -> bool:
+        """Whether `detach()` is sound. A TLS session is tied to the server's socket object."""
+        return self.lets_go and not self._is_tls
+
+    def at_exit(self, function: Callable[[], None]) -> None:
+        """Have `function` called when this process ends."""
+        atexit.register(function)
+
+    @property
     def reactor(self) -> Reactor:
         """What serves the connections of this server."""
-        return reactor_for(self.socket)
+        return reactor_for(type(self.socket))
 
     def detach(self) -> Taken:
         """Take the live descriptor; the server's own socket object is left holding a dead end.
@@ -102,40 +118,46 @@ class Server(ABC):
         self.socket.settimeout(0)
         _send_at_once(inner)
         early = self.buffered()
+        sock = inner
+        if self._is_tls:
+            sock = TLSSocket(self.socket)
+            early += sock.pending()
 
         def dispose() -> None:
-            _shut_down(inner)
+            _shut_down(self.socket)
             _drop_unread(inner)
             self.socket.settimeout(timeout)
 
-        return Taken(inner, early, dispose)
+        return Taken(sock, early, dispose)
 
     def _inner(self) -> Any:
-        """The object that owns the descriptor: gevent wraps it."""
+        """The object that owns the descriptor, without TLS: gevent wraps it, and TLS is a layer above it."""
         return getattr(self.socket, "_sock", self.socket)
 
 
 class BufferedServer(Server):
-    """A server that reads requests through an io.BufferedReader around a SocketIO."""
+    """A server that reads requests through a buffered reader around a SocketIO."""
 
     @staticmethod
     @abstractmethod
     def find_reader(environ: dict[str, Any]) -> Any:
-        """The server's BufferedReader; anything else when `environ` comes from another server."""
+        """The server's buffered reader; anything else when `environ` comes from another server."""
 
     @classmethod
     def find_socket(cls, environ: dict[str, Any]) -> Any:
-        reader = cls.find_reader(environ)
-        if not isinstance(reader, io.BufferedReader) or not isinstance(reader.raw, socket.SocketIO):
-            return None
-        return getattr(reader.raw, "_sock", None)
+        raw = getattr(cls.find_reader(environ), "raw", None)
+        return getattr(raw, "_sock", None) if isinstance(raw, socket.SocketIO) else None
 
     def buffered(self) -> bytes:
-        reader = self.find_reader(self.environ)
-        try:  # at most one read of the socket, which is non-blocking or a dead end by now
-            return bytes(reader.read(len(reader.peek())))
-        except ConnectionError:  # the peer has left already: the connection will see that too
-            return b""
+        return read_ahead(self.find_reader(self.environ))
+
+
+def read_ahead(reader: Any) -> bytes:
+    """What `reader` has in its buffer; at most one read of its socket, which is non-blocking or a dead end by now."""
+    try:
+        return bytes(reader.read(len(reader.peek())))
+    except (ConnectionError, ssl.SSLWantReadError):  # if the peer has left already, the connection will see that too
+        return b""
 
 
 def _shut_down(sock: Any) -> None:
