@@ -534,7 +534,10 @@ class Connection:
             self._abort("the peer has left, and nobody took what it had sent")
 
     def _on_idle(self, now: float) -> None:
-        self._end(self.endpoint.close(CloseCode.NORMAL_CLOSURE, "idle"))
+        active = self._active
+        self._link.look(pause=False)  # a message may have come while this process stood still
+        if self._active == active:
+            self._end(self.endpoint.close(CloseCode.NORMAL_CLOSURE, "idle"))
 
     def _on_ping_interval(self, now: float) -> None:
         self._pinged = now
@@ -543,9 +546,10 @@ class Connection:
             self._write(self.endpoint.send_ping(self._ping))
 
     def _on_ping_timeout(self, now: float) -> None:
-        if self._wants_to_read():
+        # Its answer may wait behind messages that nobody takes, or this process stood still: not the peer's silence.
+        if self._wants_to_read() and not self._link.arrived():
             self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
-        else:  # its answer may wait behind messages that nobody takes: that is not the peer's silence
+        else:
             self._heard = now
 
 

@@ -71,6 +71,10 @@ class Link(Protocol):
         """Whether the peer has ended or reset its stream, though nothing may have been read for a while."""
         ...  # pragma: no cover
 
+    def arrived(self) -> bool:
+        """Whether bytes, or the end of the stream, wait to be read."""
+        ...  # pragma: no cover
+
     def schedule(self, when: float) -> None:
         """Call `on_deadline` at `when` (time.monotonic()), or earlier if that was asked for before."""
         ...  # pragma: no cover
@@ -144,6 +148,12 @@ class Reactor(Protocol):
 def hung_up(poll: Any, descriptor: int) -> bool:
     """Whether `poll`, a new select.poll object, sees that the peer of `descriptor` has ended or reset its stream."""
     poll.register(descriptor, _HUNG_UP)
+    return bool(poll.poll(0))
+
+
+def arrived(poll: Any, descriptor: int) -> bool:
+    """Whether `poll`, a new select.poll object, sees something to be read on `descriptor`."""
+    poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 

@@ -15,7 +15,7 @@ import gevent.hub
 import gevent.monkey
 from gevent._hub_local import get_hub_if_exists
 
-from .base import Deadlines, Exclusively, Latch, Served, hung_up
+from .base import Deadlines, Exclusively, Latch, Served, arrived, hung_up
 
 T = TypeVar("T")
 
@@ -250,6 +250,9 @@ class GeventLink:
 
     def hung_up(self) -> bool:
         return not self._closed and hung_up(_poll(), self._descriptor)
+
+    def arrived(self) -> bool:
+        return not self._closed and arrived(_poll(), self._descriptor)
 
     def schedule(self, when: float) -> None:
         if not self._closed:

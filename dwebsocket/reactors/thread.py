@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .base import Deadlines, Exclusively, Latch, Locked, Served, hung_up
+from .base import Deadlines, Exclusively, Latch, Locked, Served, arrived, hung_up
 
 T = TypeVar("T")
 
@@ -203,6 +203,9 @@ class ThreadLink:
 
     def hung_up(self) -> bool:
         return not self._closed and hung_up(select.poll(), self.descriptor)
+
+    def arrived(self) -> bool:
+        return not self._closed and arrived(select.poll(), self.descriptor)
 
     def schedule(self, when: float) -> None:
         if not self._closed:
