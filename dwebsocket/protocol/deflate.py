@@ -127,6 +127,8 @@ class PerMessageDeflate:
         parts = []
         while data:
             if self._inflater is None:
+                if data == _TAIL:  # ours, and no block of the peer's before it
+                    break
                 self._inflater = zlib.decompressobj(-self._agreement.client_max_window_bits)
             limit = 0  # without one
             if self._max_message_size is not None:
@@ -143,8 +145,6 @@ class PerMessageDeflate:
             if self._inflater.eof:  # 7.2.3.5: the peer ended the stream inside the message; a new one may follow
                 data = self._inflater.unused_data
                 self._inflater = None
-                if data == _TAIL:  # ours, and no block of the peer's before it
-                    data = b""
         return b"".join(parts)
 
     def _deflate(self, data: bytes, *, fin: bool) -> bytes:

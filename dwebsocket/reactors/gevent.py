@@ -230,6 +230,8 @@ class GeventLink:
             self._reactor.loop.run_callback(self._switch)
 
     def resume(self) -> None:
+        if self._closed:
+            return
         if self._resuming is None:
             self._resuming = self._reactor.loop.timer(0)
         if not self._resuming.active:

@@ -38,4 +38,10 @@ urlpatterns = [
     path("refuse/forbidden/", views.refuse_forbidden),
     path("refuse/login/", views.refuse_login),
     path("refuse/close/", views.refuse_close),
+    path("bystander/", views.bystander),
+    path("victim/", views.victim),
+    path("deaf/", views.deaf),
+    path("torrent/", views.torrent),
+    path("text-only/", views.text_only),
+    path("binary-only/", views.binary_only),
 ]

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from dwebsocket import accept_websocket, require_websocket
+from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20
@@ -313,3 +313,54 @@ def refuse_login(request):
 @require_websocket
 def refuse_close(request):
     request.websocket.close()
+
+
+# Hostile peers (tests/real/test_hostile.py)
+
+
+@require_websocket(ping_interval=0.2, ping_timeout=20)
+def bystander(request):
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@require_websocket(compression=True, send_timeout=0.5, close_timeout=0.5)
+def victim(request):
+    """An echo with little patience; of a long message, its length."""
+    try:
+        for message in request.websocket:
+            request.websocket.send(message if len(message) <= 50 else str(len(message)))
+    finally:
+        leave_note(request, f"finally {request.websocket.close_code}")
+
+
+@require_websocket(compression=True, ping_interval=0.2, ping_timeout=0.5, close_timeout=0.5)
+def deaf(request):
+    """Read nothing until woken, then everything; say how many messages that were."""
+    request.websocket.accept()
+    sleep_until_woken(request)
+    count = sum(1 for _ in request.websocket)
+    leave_note(request, f"{count} {request.websocket.close_code}")
+
+
+@require_websocket(send_timeout=0.5, close_timeout=0.5)
+def torrent(request):
+    """Send for ever; say which error ended it."""
+    try:
+        while True:
+            request.websocket.send(bytes(1 << 16))
+    except WebSocketClosed as error:
+        leave_note(request, f"{type(error).__name__} {request.websocket.closed}")
+        raise
+
+
+@require_websocket
+def text_only(request):
+    for message in request.websocket:
+        request.websocket.send("you said " + message)
+
+
+@require_websocket
+def binary_only(request):
+    for message in request.websocket:
+        request.websocket.send(message.hex())

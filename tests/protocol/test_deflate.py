@@ -162,6 +162,15 @@ def test_example_of_the_rfc_is_inflated(payload: bytes) -> None:
         assert received(payload, by) == b"Hello"
 
 
+def test_final_block_that_ends_with_its_fragment_leaves_nothing_behind() -> None:
+    by = extension()
+    ended = deflated(b"Hello", flush=zlib.Z_FINISH)
+    for _ in range(3):
+        first = by.decode(Frame(Opcode.BINARY, ended, fin=False, rsv1=True))
+        last = by.decode(Frame(Opcode.CONTINUATION, b""))
+        assert first.payload + last.payload == b"Hello"
+
+
 def test_example_of_the_rfc_shares_its_window() -> None:
     by = extension()
     assert received(bytes.fromhex("f248cdc9c90700"), by) == b"Hello"  # 7.2.3.2
