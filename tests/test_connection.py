@@ -1166,3 +1166,10 @@ def test_what_stands_behind_thousands_of_frames_in_one_read_is_found(link: Conne
         until(lambda: a.connection._inbox)
         taking = a.start("receive", 5)
     assert taking.result(PATIENCE_SECONDS) == "last"
+
+
+def test_connection_given_up_with_frames_not_looked_at_is_not_called_back(link: Connect) -> None:
+    given_up = link(receive_queue=1, early=text("one") + text("two"))
+    given_up.do("abort", "the peer did not read")
+    given_up.do("finish")
+    given_up.home.do(given_up.home.pause, 0.02)  # on the hub, a call that was asked for has had its turn: no fault
