@@ -5,8 +5,10 @@ from tests.project import views
 urlpatterns = [
     path("plain/", views.plain),
     path("pid/", views.pid),
+    path("census/", views.census),
     path("session/", views.session),
     path("echo/", views.echo),
+    path("greet/", views.greet),
     path("echo-once/", views.echo_once),
     path("echo-by-read/", views.echo_by_read),
     path("echo-big/", views.echo_big),

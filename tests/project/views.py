@@ -1,6 +1,8 @@
 """The views that the tests with real servers talk to. ``?note=NAME`` names the file a view leaves a note in."""
 
+import gc
 import os
+import sys
 import threading
 import time
 
@@ -8,11 +10,12 @@ from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.db import connection
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
 
 from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
+from dwebsocket.connection import Connection
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20
@@ -44,6 +47,19 @@ def pid(request):
     return HttpResponse(str(os.getpid()))
 
 
+def census(request):
+    """How much of everything this process has that a connection could leave behind."""
+    gc.collect()
+    greenlet = sys.modules.get("greenlet")
+    return JsonResponse(
+        {
+            "threads": threading.active_count(),
+            "greenlets": sum(isinstance(thing, greenlet.greenlet) for thing in gc.get_objects()) if greenlet else 0,
+            "connections": sum(isinstance(thing, Connection) for thing in gc.get_objects()),
+        }
+    )
+
+
 @accept_websocket
 def session(request):
     """Over HTTP: keep ``?colour=`` in the session. Over a WebSocket: send it back."""
@@ -64,6 +80,16 @@ def echo(request):
     try:
         for message in request.websocket:
             request.websocket.send(message)
+    finally:
+        leave_note(request, "finally")
+
+
+@require_websocket
+def greet(request):
+    """Say hello, and wait for nothing in particular."""
+    try:
+        request.websocket.send("hello")
+        request.websocket.wait()
     finally:
         leave_note(request, "finally")
 

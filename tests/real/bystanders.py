@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from tests.peer import PING, PONG, TEXT, Frame, frame, text
@@ -20,13 +18,6 @@ MAY_GROW_MIB = 16
 
 _PAUSE_SECONDS = 0.005
 _at_first_mib: WeakKeyDictionary[Server, float] = WeakKeyDictionary()
-_MIB = 1 << 20
-
-
-def resident_mib(server: Server) -> float:
-    """The memory that the worker occupies just now."""
-    pages = int(Path(f"/proc/{server.worker_pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / _MIB
 
 
 class Bystander:
@@ -75,7 +66,7 @@ class Watch:
     def run(self, stop: threading.Event) -> None:
         next_request = 0.0
         while not stop.wait(_PAUSE_SECONDS):
-            self.peak_mib = max(self.peak_mib, resident_mib(self._server))
+            self.peak_mib = max(self.peak_mib, self._server.resident_mib())
             if self._http and time.monotonic() >= next_request:
                 self._request()
                 next_request = time.monotonic() + 0.1
@@ -117,7 +108,7 @@ def undisturbed(server: Server, *, may_grow_mib: float = MAY_GROW_MIB, http: boo
 
         go_on(20)
         usual_seconds = max(client.slowest_seconds for client in clients)
-        at_first_mib = _at_first_mib.setdefault(server, resident_mib(server))
+        at_first_mib = _at_first_mib.setdefault(server, server.resident_mib())
         descriptors = server.file_descriptors()
         watch = Watch(server, http)
         running.append(pool.submit(watch.run, stop))

@@ -136,6 +136,11 @@ class Server:
     def file_descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
 
+    def resident_mib(self) -> float:
+        """The memory that the worker occupies just now."""
+        pages = int(Path(f"/proc/{self.worker_pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
     def note(self, name: str) -> str:
         """What the view left under ``?note=NAME``, once it has."""
         path = self.notes / name

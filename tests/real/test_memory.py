@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.peer import BINARY, CONTINUATION
-from tests.real.servers import Server, running
+from tests.real.servers import running
 
 MIB = 1024 * 1024
 MESSAGE_MIB = int(os.environ.get("TEST_STREAM_MIB", "128"))
@@ -17,22 +17,17 @@ MAY_GROW_MIB = 32
 SERVERS = pytest.mark.parametrize("name", ["pywsgi", "gunicorn-gthread"])
 
 
-def resident_mib(server: Server) -> float:
-    pages = int(Path(f"/proc/{server.worker_pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
-
-
 @SERVERS
 def test_large_message_is_received_in_chunks_without_being_kept(tmp_path: Path, name: str) -> None:
     with running(name, tmp_path) as server, server.connect("/swallow/") as peer:
         peer.send_message(b"warm")
         assert peer.recv_message() == "4"
-        before = grown = resident_mib(server)
+        before = grown = server.resident_mib()
         for number in range(MESSAGE_MIB):
             peer.send_frame(
                 CONTINUATION if number else BINARY, bytes(MIB), fin=number == MESSAGE_MIB - 1, mask=bytes(4)
             )
-            grown = max(grown, resident_mib(server))
+            grown = max(grown, server.resident_mib())
         assert peer.recv_message(timeout=60) == str(MESSAGE_MIB * MIB)
         assert grown - before < MAY_GROW_MIB
         peer.send_close()
@@ -42,10 +37,10 @@ def test_large_message_is_received_in_chunks_without_being_kept(tmp_path: Path, 
 @SERVERS
 def test_large_message_is_sent_in_chunks_without_being_kept(tmp_path: Path, name: str) -> None:
     with running(name, tmp_path) as server, server.connect(f"/pour/?mib={MESSAGE_MIB}") as peer:
-        before = grown = resident_mib(server)
+        before = grown = server.resident_mib()
         for number in range(MESSAGE_MIB):
             piece = peer.recv_frame(timeout=60)
             assert (piece.opcode, len(piece.payload)) == (CONTINUATION if number else BINARY, MIB)
-            grown = max(grown, resident_mib(server))
+            grown = max(grown, server.resident_mib())
         assert peer.recv_frame().fin
         assert grown - before < MAY_GROW_MIB
