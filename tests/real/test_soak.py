@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.peer import Close, Peer
+from tests.peer import Close
 from tests.real.servers import PATIENCE_SECONDS, Server, running
 from tests.real.test_contract import assert_ends, exchange
 
@@ -89,16 +89,16 @@ def counted(server: Server) -> dict[str, int]:
 def settled(server: Server, before: dict[str, int]) -> dict[str, int]:
     """The counts, once none is higher than before."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while any(count > before[name] for name, count in (after := counted(server)).items()):
+    while True:
+        after = counted(server)
+        if all(after[name] <= before[name] for name in before):
+            return after
         assert time.monotonic() < deadline, f"{after}, and before {before}"
         time.sleep(0.1)
-    return after
 
 
 @pytest.mark.parametrize("name", ["pywsgi", "gunicorn-gthread", "gunicorn-gevent"])
-def test_connections_that_have_gone_leave_nothing(
-    tmp_path: Path, name: str
-) -> None:
+def test_connections_that_have_gone_leave_nothing(tmp_path: Path, name: str) -> None:
     with running(name, tmp_path) as server:
         cycle(server, max(CYCLES // 10, 2000))  # until every pool and cache is as large as it gets
         server.until(lambda: counted(server)["connections"] == 0, "the end of all connections")
