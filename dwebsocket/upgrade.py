@@ -297,6 +297,8 @@ class Session:
                 subprotocol = handshake.choose_subprotocol(self.opening.subprotocols, self._options.subprotocols)
             extensions, agreed = self._agree_on_extensions()
             response = self.opening.response(subprotocol, headers, extensions=agreed)
+        if self._detach and self._server.reuses_environ:
+            self._request.environ = self._request.META = dict(self._request.META)  # type: ignore[attr-defined]
         taken = self._server.detach() if self._detach else self._server.attach()
         limits = self._options.limits
         endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Mapping
@@ -161,8 +162,11 @@ class Peer:
 
     timeout = 10.0
 
-    def __init__(self, host: str, port: int, timeout: float = timeout) -> None:
-        self._start(socket.create_connection((host, port), timeout), f"{host}:{port}", timeout)
+    def __init__(self, host: str, port: int, timeout: float = timeout, tls: ssl.SSLContext | None = None) -> None:
+        sock = socket.create_connection((host, port), timeout)
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname=host, suppress_ragged_eofs=False)
+        self._start(sock, f"{host}:{port}", timeout)
 
     @classmethod
     def over(cls, sock: socket.socket, timeout: float = timeout) -> Peer:
@@ -176,6 +180,7 @@ class Peer:
         self.host = host
         self.timeout = timeout
         self.buffer = bytearray()
+        self.truncated = False  # the stream has ended without the close_notify of TLS
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -369,6 +374,8 @@ class Peer:
         try:
             self.sock.settimeout(max(seconds, 0.001))
             data = self.sock.recv(1 << 18)
+        except ssl.SSLEOFError:
+            self.truncated, data = True, b""
         except TimeoutError:
             raise PeerTimeout(f"waited for {wanted} in vain; received so far: {bytes(self.buffer[:200])!r}") from None
         if not data:

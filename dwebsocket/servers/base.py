@@ -51,6 +51,9 @@ class Server(ABC):
     #: Whether it has sent the 101 already.
     has_answered = False
 
+    #: Whether it empties the environ of a request that has ended, for the next one.
+    reuses_environ = False
+
     def __init__(self, environ: dict[str, Any], sock: Any) -> None:
         self.environ = environ
         self.socket = sock
@@ -99,17 +102,10 @@ class Server(ABC):
         live = _socket.socket(family, kind, protocol, fileno=_socket.socket.detach(inner))
         _socket.socket.__init__(inner, family, kind, protocol, fileno=dead.detach())
         inner.settimeout(timeout)
-        live.setblocking(False)
-        _send_at_once(live)
         # What reads now finds the server's buffer, then the dead end.
         early = self.buffered()
         self.environ["wsgi.input"] = io.BytesIO()  # the reader's buffer would live as long as the request
-
-        def dispose() -> None:
-            _shut_down(live)  # a process forked from this one may hold the descriptor too: close() alone says nothing
-            live.close()
-
-        return Taken(live, early, dispose)
+        return take_over(live, early)
 
     def attach(self) -> Taken:
         """Use the server's own socket, which stays its property: at the end it is shut down, never closed."""
@@ -158,6 +154,18 @@ def read_ahead(reader: Any) -> bytes:
         return bytes(reader.read(len(reader.peek())))
     except (ConnectionError, ssl.SSLWantReadError):  # if the peer has left already, the connection will see that too
         return b""
+
+
+def take_over(live: Any, early: bytes) -> Taken:
+    """What a connection needs of a socket that belongs to nobody else any more."""
+    live.setblocking(False)
+    _send_at_once(live)
+
+    def dispose() -> None:
+        _shut_down(live)  # a process forked from this one may hold the descriptor too: close() alone says nothing
+        live.close()
+
+    return Taken(live, early, dispose)
 
 
 def _shut_down(sock: Any) -> None:

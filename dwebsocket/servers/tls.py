@@ -42,7 +42,9 @@ class TLSSocket:
         try:
             sent: int = self._tls.send(data)
         except _WANTS:
-            raise BlockingIOError from None
+            sent = 0
+        if not sent:  # gevent's says so instead
+            raise BlockingIOError
         return sent
 
     def shutdown(self, how: int) -> None:

@@ -10,33 +10,50 @@ from typing import Any
 
 from ..reactors import reactor_for
 from ..reactors.base import Reactor
-from .base import Server, Taken
+from .base import Server, Taken, take_over
+
+_THREADS = ("gevent", "threads", "enable-threads")  # what lets a thread run on when its request has ended
 
 
 class UWSGI(Server):
     """uWSGI knows a connection by the number of its descriptor, and keeps what it has read ahead for itself.
 
-    Attached: its event loop has that number registered. The socket object is one of our own, on a second descriptor.
+    The socket is one of our own, on a second descriptor. The number that uWSGI knows gets `/dev/null` behind it, where
+    what it has to say of the request goes without an error, and where it reads the end of the stream.
     """
 
-    lets_go = False
+    reuses_environ = True
+
+    def __init__(self, environ: dict[str, Any], sock: Any) -> None:
+        super().__init__(environ, sock)
+        self._descriptor: int = sock
 
     @staticmethod
     def find_socket(environ: dict[str, Any]) -> Any:
-        uwsgi: Any = sys.modules.get("uwsgi")  # uWSGI makes it; there is none to import elsewhere
-        return uwsgi.connection_fd() if uwsgi is not None and "uwsgi.version" in environ else None
+        return _uwsgi().connection_fd() if "uwsgi" in sys.modules and "uwsgi.version" in environ else None
+
+    @property
+    def can_detach(self) -> bool:
+        """Without `enable-threads` no thread runs between two requests, and a view could not outlive its own."""
+        return any(_has_option(name) for name in _THREADS)
 
     @property
     def reactor(self) -> Reactor:
-        return reactor_for(self._socket_class())
+        return reactor_for(_socket_class())
+
+    def detach(self) -> Taken:
+        live = socket.socket(fileno=os.dup(self._descriptor))
+        self._lead_nowhere()
+        return take_over(live, self.buffered())
 
     def attach(self) -> Taken:
-        self.socket = self._socket_class()(fileno=os.dup(self.socket))
+        self.socket = _socket_class()(fileno=os.dup(self._descriptor))
         taken = super().attach()
 
         def dispose() -> None:
             taken.dispose()
             self.socket.close()
+            self._lead_nowhere()
 
         return taken._replace(dispose=dispose)
 
@@ -44,13 +61,36 @@ class UWSGI(Server):
         return b""
 
     def at_exit(self, function: Callable[[], None]) -> None:
-        sys.modules["uwsgi"].atexit = function  # type: ignore[attr-defined]  # it does not call Python's own
+        """uWSGI calls one function, and none of Python's own."""
+        uwsgi = _uwsgi()
+        earlier: Callable[[], None] | None = getattr(uwsgi, "atexit", None)
 
-    @staticmethod
-    def _socket_class() -> type[Any]:
-        if "gevent" not in sys.modules["uwsgi"].opt:
-            return socket.socket
-        import gevent.socket
+        def at_exit() -> None:
+            function()
+            if earlier is not None:
+                earlier()
 
-        kind: type[Any] = gevent.socket.socket
-        return kind
+        uwsgi.atexit = at_exit
+
+    def _lead_nowhere(self) -> None:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, self._descriptor, inheritable=False)
+        os.close(nowhere)
+
+
+def _uwsgi() -> Any:
+    return sys.modules["uwsgi"]  # uWSGI makes it; there is none to import elsewhere
+
+
+def _has_option(name: str) -> bool:
+    options = _uwsgi().opt
+    return any(spelling in options for spelling in (name, name.replace("-", "_")))
+
+
+def _socket_class() -> type[Any]:
+    if not _has_option("gevent"):
+        return socket.socket
+    import gevent.socket
+
+    kind: type[Any] = gevent.socket.socket
+    return kind

@@ -1,6 +1,7 @@
 """The Django project of the tests: what ``startproject`` writes, plus the middleware most likely to get in the way.
 
-Every WEBSOCKET_* variable of the environment is a setting, its value written as JSON.
+Every WEBSOCKET_* variable of the environment is a setting, its value written as JSON; TEST_SETTINGS is a JSON object of
+other settings.
 """
 
 import json
@@ -79,3 +80,4 @@ LOGGING = {
 NOTES = Path(os.environ.get("TEST_NOTES", "."))
 
 globals().update({name: json.loads(value) for name, value in os.environ.items() if name.startswith("WEBSOCKET_")})
+globals().update(json.loads(os.environ.get("TEST_SETTINGS", "{}")))

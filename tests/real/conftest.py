@@ -7,15 +7,14 @@ from uuid import uuid4
 
 import pytest
 
-from tests.real.servers import KINDS, Server, assert_quiet, running
-
-MODES = {"detached": True, "attached": False}
+from tests.real.servers import KINDS, Server, assert_quiet, combinations, running
 
 
-@pytest.fixture(scope="session", params=[(name, mode) for mode in MODES for name in KINDS], ids="-".join)
+@pytest.fixture(scope="session", params=combinations(), ids="-".join)
 def running_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     name, mode = request.param
-    with running(name, tmp_path_factory.mktemp(f"{name}-{mode}"), WEBSOCKET_DETACH=MODES[mode]) as server:
+    detach = mode in KINDS[name].modes[:1]  # where there is no choice, the default
+    with running(name, tmp_path_factory.mktemp(f"{name}-{mode}"), WEBSOCKET_DETACH=detach) as server:
         yield server
         if request.session.shouldfail:  # pytest -x: an error in the last teardown would cost us its summary
             server.take_news()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -15,13 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import trustme
+
 from tests.peer import Headers, Peer, Response
 from tests.project import gunicorn_conf
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 20.0
 MANY = 20
-ADDRESS = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
+ADDRESS = re.compile(r"(?:https?://|TCP address )127\.0\.0\.1:([1-9]\d*)")
 
 # A line of a log that says something went wrong: of Python, of our LOGGING, of gunicorn, of wsgiref.
 TROUBLE = re.compile(
@@ -44,7 +47,11 @@ class Kind:
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
+    modes: tuple[str, ...] = ("detached", "attached")
+    tls: bool = False
     keeps_alive: bool = True  # serves a second HTTP request on the same connection
+    answers_itself: bool = False  # has sent the 101 before the view is called
+    keeps_early: bool = True  # gives away what it has read behind the opening handshake
     attached_at_once: int = MANY  # attached WebSockets it can hold at the same time, as far as the tests ask
     worker_timeout: float = 0  # seconds after which it kills a worker that does not come back
 
@@ -59,14 +66,43 @@ def gunicorn(worker: str, *arguments: str, **facts: Any) -> Kind:
     return Kind("gunicorn", options, worker_timeout=gunicorn_conf.timeout, **facts)
 
 
+def serve(name: str, **facts: Any) -> Kind:
+    return Kind("tests.project.serve", (name,), **facts)
+
+
+DETACHED, ATTACHED = ("detached",), ("attached",)
+
+#: An "attached" mode alone: that server is attached whatever the settings say.
 KINDS = {
     "runserver": runserver(environment={"DJANGO_DEBUG": "1"}),
     "runserver-nothreading": runserver("--nothreading", keeps_alive=False, attached_at_once=1),
-    "pywsgi": Kind("tests.project.pywsgi"),
+    "pywsgi": serve("pywsgi"),
+    "pywsgi-tls": serve("pywsgi", modes=ATTACHED, tls=True),
     "gunicorn-sync": gunicorn("sync", keeps_alive=False, attached_at_once=1),
     "gunicorn-gthread": gunicorn("gthread", "--threads=2", attached_at_once=2),
+    "gunicorn-gthread-tls": gunicorn("gthread", "--threads=20", modes=ATTACHED, tls=True),
     "gunicorn-gevent": gunicorn("gevent"),
+    "gunicorn-gevent-tls": gunicorn("gevent", modes=ATTACHED, tls=True),
+    "gevent-websocket": serve("gevent-websocket", modes=DETACHED, answers_itself=True),
+    "gunicorn-gevent-websocket": gunicorn(
+        "geventwebsocket.gunicorn.workers.GeventWebSocketWorker", modes=DETACHED, answers_itself=True
+    ),
+    "uwsgi-gevent": serve("uwsgi-gevent", keeps_alive=False, keeps_early=False),
+    "uwsgi-threads": serve("uwsgi-threads", keeps_alive=False, keeps_early=False),
+    "werkzeug": serve("werkzeug", modes=DETACHED, keeps_alive=False, stop_signal=signal.SIGINT),
+    "cheroot": serve("cheroot", attached_at_once=3),
+    "cheroot-tls": serve("cheroot", modes=ATTACHED, tls=True, attached_at_once=3),
 }
+
+
+def combinations(*modes: str, **facts: Any) -> list[tuple[str, str]]:
+    """The servers of ``KINDS`` of whom these ``facts`` are true, each in those of ``modes`` that it has."""
+    return [
+        (name, mode)
+        for mode in modes or ("detached", "attached")
+        for name, kind in KINDS.items()
+        if mode in kind.modes and all(getattr(kind, fact) == value for fact, value in facts.items())
+    ]
 
 
 class Server:
@@ -88,16 +124,33 @@ class Server:
             "TEST_NOTES": str(self.notes),
             "TEST_WEBSOCKET_MIDDLEWARE": str(int(middleware)),
         }
+        arguments = kind.arguments
+        self.tls: ssl.SSLContext | None = None
+        if kind.tls:
+            arguments += self._certify(directory)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", kind.module, *kind.arguments],
+                [sys.executable, "-m", kind.module, *arguments],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.at_once = MANY if settings.get("WEBSOCKET_DETACH", True) else kind.attached_at_once
+        detached = "detached" in kind.modes and settings.get("WEBSOCKET_DETACH", True)
+        self.at_once = MANY if detached else kind.attached_at_once
+
+    def _certify(self, directory: Path) -> tuple[str, ...]:
+        """Make a certificate that our peers trust; the arguments that name it."""
+        authority = trustme.CA()
+        self.tls = ssl.create_default_context()
+        authority.configure_trust(self.tls)
+        issued = authority.issue_cert("127.0.0.1")
+        files = (directory / "certificate.pem", directory / "key.pem")
+        issued.cert_chain_pems[0].write_to_path(files[0])
+        issued.private_key_pem.write_to_path(files[1])
+        options = ("--certfile={}", "--keyfile={}") if self.kind.module == "gunicorn" else ("{}", "{}")
+        return tuple(option.format(file) for option, file in zip(options, files, strict=True))
 
     def wait_until_up(self) -> None:
         self.host = "127.0.0.1"
@@ -107,13 +160,18 @@ class Server:
     # HTTP and WebSockets
 
     def peer(self, timeout: float = Peer.timeout) -> Peer:
-        return Peer(self.host, self.port, timeout)
+        return Peer(self.host, self.port, timeout, tls=self.tls)
 
     def connect(self, path: str = "/echo/", headers: Headers | None = None, early: bytes = b"") -> Peer:
         return self.peer().connect(path, headers, early)
 
     def url(self, path: str = "/echo/") -> str:
-        return f"ws://{self.host}:{self.port}{path}"
+        return f"{'wss' if self.tls else 'ws'}://{self.host}:{self.port}{path}"
+
+    @property
+    def origin(self) -> str:
+        """What a browser calls the pages of this server."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     def get(self, path: str, headers: Headers | None = None) -> Response:
         """The answer to plain HTTP, once the server has ended the connection too."""

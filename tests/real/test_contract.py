@@ -32,13 +32,19 @@ from tests.peer import (
     text,
 )
 from tests.project.views import MESSAGES_EACH, MIB, THREADS, message_of
-from tests.real.servers import KINDS, MANY, Server, running
+from tests.real.servers import KINDS, MANY, Server, combinations, running
 
 pytestmark = pytest.mark.timeout(60)
 
-only_detached = pytest.mark.parametrize(
-    "running_server", [(name, "detached") for name in KINDS], ids="-".join, indirect=True
-)
+
+def on(servers: list[tuple[str, str]]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("running_server", servers, ids="-".join, indirect=True)
+
+
+only_detached = on(combinations("detached"))
+only_early = on(combinations(keeps_early=True))
+only_refusing = on(combinations(answers_itself=False))  # nobody has sent the 101 before the view is called
+only_plain = on(combinations(tls=False))  # a TLS connection has no halves
 
 ECHO_PATHS = ["/echo/", "/echo-by-read/", "/echo-by-class/", "/echo-attached/"]
 
@@ -50,6 +56,7 @@ def assert_ends(peer: Peer, code: int, reason: str | None = None) -> None:
     assert close == Close(code, close.reason if reason is None else reason)
     peer.send_close(code if code != NO_STATUS else 1000)
     assert peer.read_to_eof() == b""
+    assert not peer.truncated
 
 
 def exchange(peer: Peer, message: str | bytes) -> str | bytes | Close:
@@ -121,7 +128,8 @@ def test_handshake_and_message_sent_byte_by_byte_are_understood(server: Server) 
 
 
 def test_waiting_messages_are_counted_and_read_without_blocking(server: Server) -> None:
-    with server.connect("/count/", early=text("a") + text("b") + text("c")) as peer:
+    with server.connect("/count/") as peer:
+        peer.send_raw(text("a") + text("b") + text("c"))
         assert [peer.recv_message() for _ in range(5)] == ["3", "a", "b", "c", "nothing"]
         assert_ends(peer, 1000)
 
@@ -172,12 +180,14 @@ def test_messages_sent_from_many_threads_never_interleave(server: Server) -> Non
 # Bytes behind the handshake
 
 
+@only_early
 def test_message_in_the_segment_of_the_handshake_is_answered(server: Server) -> None:
     with server.connect(early=text("early")) as peer:
         assert peer.recv_message() == "early"
         assert peer.close().code == 1000
 
 
+@only_early
 def test_messages_behind_the_handshake_are_answered_even_if_the_last_is_cut(server: Server) -> None:
     whole, cut = text("one") + frame(BINARY, b"two"), text("three")
     with server.connect(early=whole + cut[:4]) as peer:
@@ -188,6 +198,7 @@ def test_messages_behind_the_handshake_are_answered_even_if_the_last_is_cut(serv
         assert peer.close().code == 1000
 
 
+@only_early
 def test_big_message_behind_the_handshake_is_answered(server: Server) -> None:
     message = "x" * 300_000
     with server.connect(early=text(message)) as peer:
@@ -195,6 +206,7 @@ def test_big_message_behind_the_handshake_is_answered(server: Server) -> None:
         assert peer.close().code == 1000
 
 
+@only_early
 def test_close_in_the_segment_of_the_handshake_is_answered(server: Server) -> None:
     with server.connect(early=text("last") + frame(CLOSE, close_payload(1001))) as peer:
         assert peer.recv_message() == "last"
@@ -274,6 +286,7 @@ def test_view_that_returns_none_has_accepted_and_closes_with_1000(server: Server
         assert_ends(peer, 1000, "")
 
 
+@only_refusing
 def test_headers_given_to_accept_are_on_the_101(server: Server) -> None:
     with server.peer() as peer:
         assert peer.handshake("/accept-only/").headers["x-greeting"] == "hello"
@@ -360,7 +373,8 @@ def test_peer_that_answers_no_ping_is_cut_off_while_the_view_sleeps(server: Serv
 @pytest.mark.parametrize("path", ["/echo/", "/push-for-ever/", "/flood/"])
 @pytest.mark.parametrize("leave", [Peer.reset, Peer.abandon], ids=["reset", "abandon"])
 def test_client_that_vanishes_ends_the_view_quietly(server: Server, note: str, path: str, leave) -> None:
-    peer = server.connect(f"{path}?note={note}", early=text("hello"))
+    peer = server.connect(f"{path}?note={note}")
+    peer.send_message("hello")
     peer.recv_message()
     leave(peer)
     assert server.note(note) == "finally"
@@ -368,7 +382,8 @@ def test_client_that_vanishes_ends_the_view_quietly(server: Server, note: str, p
 
 @pytest.mark.parametrize("leave", [Peer.reset, Peer.abandon], ids=["reset", "abandon"])
 def test_client_that_vanishes_in_the_middle_of_a_frame_ends_the_view_quietly(server: Server, note: str, leave) -> None:
-    peer = server.connect(f"/echo/?note={note}", early=text("never finished")[:5])
+    peer = server.connect(f"/echo/?note={note}")
+    peer.send_raw(text("never finished")[:5])
     leave(peer)
     assert server.note(note) == "finally"
 
@@ -414,6 +429,7 @@ def test_clients_that_reset_or_leave_at_any_moment_leave_nothing_behind(server: 
     assert server.get("/plain/").body == b"plain"
 
 
+@only_plain
 def test_half_closed_client_still_gets_its_answers(server: Server, note: str) -> None:
     with server.connect(f"/echo/?note={note}") as peer:
         peer.send_raw(text("one") + text("two"))
@@ -431,7 +447,8 @@ def test_client_that_never_reads_is_cut_off_after_the_send_timeout(server: Serve
 
 @only_detached
 def test_client_that_stalls_in_the_middle_of_a_frame_delays_no_other(server: Server) -> None:
-    with server.connect(early=text("never finished")[:5]), server.connect() as other:
+    with server.connect() as stalling, server.connect() as other:
+        stalling.send_raw(text("never finished")[:5])
         assert exchange(other, "hello") == "hello"
         assert server.get("/plain/").body == b"plain"
         assert other.close().code == 1000
@@ -449,6 +466,7 @@ def test_exception_after_the_accept_closes_with_1011_and_is_reported_as_django_d
     assert log.rstrip().endswith("RuntimeError: after the accept")
 
 
+@only_refusing
 def test_exception_before_the_accept_is_an_ordinary_500(server: Server) -> None:
     with server.peer() as peer:
         assert peer.handshake("/raise-before/").status == 500
@@ -521,6 +539,7 @@ REFUSALS = {
 }
 
 
+@only_refusing
 @pytest.mark.parametrize("path", REFUSALS)
 def test_refusal_is_an_ordinary_http_answer_after_which_the_connection_goes_on(server: Server, path: str) -> None:
     status, record = REFUSALS[path]
@@ -530,6 +549,7 @@ def test_refusal_is_an_ordinary_http_answer_after_which_the_connection_goes_on(s
         assert_goes_on(server, peer)
 
 
+@only_refusing
 def test_redirect_of_login_required_is_an_ordinary_http_answer(server: Server) -> None:
     with server.peer() as peer:
         response = peer.handshake("/refuse/login/")
@@ -537,6 +557,7 @@ def test_redirect_of_login_required_is_an_ordinary_http_answer(server: Server) -
         assert_goes_on(server, peer)
 
 
+@only_refusing
 def test_refusal_keeps_the_body_and_headers_of_the_view(server: Server) -> None:
     with server.peer() as peer:
         response = peer.handshake("/refuse/custom/")
@@ -552,8 +573,10 @@ def assert_goes_on(server: Server, peer: Peer) -> None:
         assert peer.read_to_eof() == b""
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1"])
+@only_refusing
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "{}.evil.example", "ftp://127.0.0.1"])
 def test_foreign_origin_gets_403_and_one_line_in_the_log(server: Server, origin: str) -> None:
+    origin = origin.format(server.origin)
     with server.peer() as peer:
         assert peer.handshake("/echo/", {"Origin": origin}).status == 403
     log = server.expect_log(r"django\.security\.WebSocketOrigin: ")
@@ -562,11 +585,12 @@ def test_foreign_origin_gets_403_and_one_line_in_the_log(server: Server, origin:
 
 
 def test_own_origin_is_welcome(server: Server) -> None:
-    with server.connect("/echo/", {"Origin": f"http://127.0.0.1:{server.port}"}) as peer:
+    with server.connect("/echo/", {"Origin": server.origin}) as peer:
         assert exchange(peer, "hello") == "hello"
         assert peer.close().code == 1000
 
 
+@only_refusing
 def test_host_that_is_not_allowed_gets_400(server: Server) -> None:
     with server.peer() as peer:
         assert peer.handshake("/echo/", {"Host": "evil.example"}).status == 400
@@ -584,12 +608,14 @@ def test_handshake_as_browsers_and_proxies_write_it_is_accepted(server: Server, 
         assert peer.close().code == 1000
 
 
+@only_refusing
 def test_handshake_with_a_body_gets_400(server: Server) -> None:
     with server.peer() as peer:
         assert peer.handshake("/echo/", {"Content-Length": "5"}, early=b"hello").status == 400
     server.expect_log("Bad Request: /echo/")
 
 
+@only_refusing
 @pytest.mark.parametrize("version", ["12", "8", "014", "thirteen"])
 def test_wrong_version_gets_426_and_the_right_one(server: Server, version: str) -> None:
     with server.peer() as peer:
@@ -599,6 +625,7 @@ def test_wrong_version_gets_426_and_the_right_one(server: Server, version: str) 
     server.expect_log("Upgrade Required: /echo/")
 
 
+@only_refusing
 @pytest.mark.parametrize("key", [None, "short", "dGhlIHNhbXBsZSBub25jZ===", "dGhlIHNhbXBsZSBub25jZQ==dGhl"])
 def test_bad_key_gets_400_and_a_sentence(server: Server, key: str | None) -> None:
     with server.peer() as peer:
@@ -608,6 +635,7 @@ def test_bad_key_gets_400_and_a_sentence(server: Server, key: str | None) -> Non
     server.expect_log("Bad Request: /echo/")
 
 
+@only_refusing
 @pytest.mark.parametrize(
     ("offered", "chosen"), [("chat.v1", "chat.v1"), ("other, chat.v1", "chat.v1"), ("other", None), (None, None)]
 )
@@ -617,6 +645,24 @@ def test_subprotocol_that_both_sides_know_is_chosen(server: Server, offered: str
         assert response.headers.get("sec-websocket-protocol") == chosen
         assert peer.recv_message() == str(chosen)
         assert_ends(peer, 1000)
+
+
+TOO_LATE = {
+    "the view": ("/refuse/custom/", {}, 4402, None),
+    "the origin": ("/echo/", {"Origin": "http://evil.example"}, 4403, "WebSocketOrigin: Forbidden: /echo/"),
+    "the version": ("/echo/", {"Sec-WebSocket-Version": "8"}, 4426, "Upgrade Required: /echo/"),
+}
+
+
+@on(combinations(answers_itself=True))
+@pytest.mark.parametrize(("path", "headers", "code", "record"), TOO_LATE.values(), ids=TOO_LATE)
+def test_refusal_that_comes_too_late_for_http_is_a_close_with_its_status(
+    server: Server, path: str, headers: dict[str, str], code: int, record: str | None
+) -> None:
+    with server.connect(path, headers) as peer:
+        assert_ends(peer, code)
+    if record:
+        server.expect_log(record)
 
 
 # Many at once
@@ -649,12 +695,7 @@ def test_200_open_sockets_leave_http_alone_and_outlive_the_timeout_of_the_worker
             assert peer.read_to_eof() == b""
 
 
-@pytest.mark.parametrize(
-    "running_server",
-    [(name, "attached") for name, kind in KINDS.items() if kind.attached_at_once < MANY],
-    ids="-".join,
-    indirect=True,
-)
+@on([(name, mode) for name, mode in combinations("attached") if KINDS[name].attached_at_once < MANY])
 def test_attached_sockets_hold_the_threads_of_the_server_until_one_closes(server: Server) -> None:
     with ExitStack() as stack:
         peers = [stack.enter_context(server.connect()) for _ in range(server.at_once)]
