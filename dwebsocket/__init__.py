@@ -11,7 +11,7 @@ def echo(request):
 """
 
 from .decorators import accept_websocket, require_websocket
-from .live import shutdown
+from .live import shutdown, shutdown_on_signal
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
 from .protocol.exceptions import SendTimeout, WebSocketClosed, WebSocketError
@@ -25,6 +25,7 @@ __all__ = [
     "accept_websocket",
     "require_websocket",
     "shutdown",
+    "shutdown_on_signal",
 ]
 
 __version__ = "1.0.0.dev0"

@@ -115,6 +115,7 @@ class Connection:
         self._write_ended = False
         self._disposed = False
         self._timed_out = False
+        self._in_a_hurry = False
         now = time.monotonic()
         self._heard = self._active = self._moved = now  # last byte in; last message; last byte out
         self._pinged = now
@@ -205,6 +206,12 @@ class Connection:
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake, or answer the peer's; what has not been taken is dropped. Does not block."""
         self._end(self.endpoint.close(code, reason))
+
+    @at_home
+    def go_away(self, code: int) -> None:
+        """Close as `close()` does, for a process that ends: a peer that does not answer soon is not waited for."""
+        self._in_a_hurry = True
+        self._end(self.endpoint.close(code))
 
     @at_home
     def fail(self, code: int, reason: str = "") -> None:
@@ -502,7 +509,7 @@ class Connection:
         if self._ending is not None:
             # What is still leaving gets its time, as long as it moves.
             due = (max(self._ending, self._moved) if self._outbox else self._ending) + limits.close_timeout
-            if self._write_ended:
+            if self._write_ended or (self._in_a_hurry and not self._outbox):
                 due = min(due, max(self._ending, self._heard) + _LINGER_SECONDS)
             deadlines.append((due, self._on_close_timeout))
         elif self.endpoint.state is State.OPEN:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Protocol
 
 from . import conf
 from .protocol.exceptions import ShuttingDown, TooManyConnections
+from .reactors import reactor_for
 from .reactors.base import Latch, Reactor
 
 logger = logging.getLogger("dwebsocket")
@@ -105,3 +109,36 @@ def shutdown(code: int | None = None, seconds: float | None = None) -> None:
     left = live.end(code, seconds)
     if left:
         logger.warning("%d WebSocket views had not ended %s seconds after they were told to", left, 2 * seconds)
+
+
+def shutdown_on_signal(signum: int = signal.SIGTERM) -> None:
+    """End every WebSocket of this process as soon as it gets a signal; then happens what would have happened before.
+
+    Needed where a server waits for attached views before it ends, or where the signal ends the process without its exit
+    functions. Call it in the main thread of the process that serves (with gunicorn, from `post_worker_init`), once the
+    server has set its own handler. RuntimeError where that one is not Python's to call.
+    """
+    earlier = signal.getsignal(signum)
+    if earlier is None:
+        raise RuntimeError(f"signal {signum} is handled outside of Python, and cannot be passed on")
+    start = reactor_for(socket.socket).starter(lambda: _shutdown_for_signal(signum, earlier))
+    started = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal started
+        if earlier is signal.SIG_DFL and started:  # all have ended, or somebody asks for the second time
+            signal.signal(number, earlier)
+            os.kill(os.getpid(), number)
+        if not started:
+            started = True
+            start()
+        if callable(earlier):
+            earlier(number, frame)
+
+    signal.signal(signum, handle)
+
+
+def _shutdown_for_signal(signum: int, earlier: object) -> None:
+    shutdown()
+    if earlier is signal.SIG_DFL:
+        os.kill(os.getpid(), signum)

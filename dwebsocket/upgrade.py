@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core import signals
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
 from django.utils.http import is_same_domain
 from django.utils.log import log_response
@@ -233,7 +233,7 @@ class Session:
             self._run_view(view)
         finally:
             self._answered.set()
-            connections.close_all()  # those of this thread or greenlet: nobody else will
+            close_own_connections()
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
@@ -253,7 +253,7 @@ class Session:
     def go_away(self, code: int) -> None:
         """Close the connection, or as soon as there is one: the process is about to end."""
         if self._connection is not None:
-            self._connection.close(code)
+            self._connection.go_away(code)
 
     def _end_with(self, response: HttpResponseBase | None) -> None:
         _check_is_no_coroutine(response)
@@ -311,7 +311,7 @@ class Session:
         if self._detach:
             self._forget_server()
         if live.is_ending:  # `go_away()` may have come too early
-            connection.close(conf.get("SHUTDOWN_CODE"))
+            connection.go_away(conf.get("SHUTDOWN_CODE"))
         self._answered.set()
         return connection
 
@@ -347,6 +347,16 @@ def adopt_locals() -> None:
         kind = type(value)
         if kind.__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
             variable.set(kind(threading.get_ident(), value.data))
+
+
+def close_own_connections() -> None:
+    """Close the database connections of this thread or greenlet: nobody else will."""
+    for connection in connections.all(initialized_only=True):
+        try:
+            connection.validate_thread_sharing()
+        except DatabaseError:  # all greenlets see the same where Django was imported before gevent has patched threads
+            continue
+        connection.close()
 
 
 def report(request: HttpRequest, error: BaseException) -> None:

@@ -140,6 +140,10 @@ class Reactor(Protocol):
         """Run `function` in a greenlet or thread of its own."""
         ...  # pragma: no cover
 
+    def starter(self, function: Callable[[], None]) -> Callable[[], None]:
+        """What starts `function` in a greenlet or thread of its own, also from a signal handler."""
+        ...  # pragma: no cover
+
     def latch(self) -> Latch:
         """A closed gate that greenlets or threads of this reactor can wait at."""
         ...  # pragma: no cover

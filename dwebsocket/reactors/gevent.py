@@ -110,6 +110,9 @@ class GeventReactor:
     def spawn(self, function: Callable[[], None], name: str) -> None:
         gevent.spawn(function).name = name
 
+    def starter(self, function: Callable[[], None]) -> Callable[[], None]:
+        return lambda: gevent.spawn(function)
+
     def latch(self) -> Latch:
         return gevent.event.Event()  # type: ignore[no-any-return]
 

@@ -83,6 +83,17 @@ class ThreadReactor:
     def spawn(self, function: Callable[[], None], name: str) -> None:
         threading.Thread(target=function, name=name, daemon=True).start()
 
+    def starter(self, function: Callable[[], None]) -> Callable[[], None]:
+        # A signal may come while this very thread holds a lock that starting a thread takes.
+        wakeup = Wakeup()
+
+        def run() -> None:
+            select.select([wakeup.descriptor], [], [])
+            function()
+
+        self.spawn(run, "dwebsocket starter")
+        return wakeup.set
+
     def latch(self) -> Latch:
         return threading.Event()
 

@@ -50,6 +50,8 @@ def cheroot() -> None:
     from cheroot.ssl.builtin import BuiltinSSLAdapter
     from cheroot.wsgi import Server
 
+    import dwebsocket
+
     server = Server(("127.0.0.1", 0), application(), numthreads=3, max=3, shutdown_timeout=1)
     if TLS:
         server.ssl_adapter = BuiltinSSLAdapter(*TLS)
@@ -59,6 +61,7 @@ def cheroot() -> None:
     try:
         server.serve()
     finally:
+        dwebsocket.shutdown()  # its stop() cuts off whoever is attached
         server.stop()
 
 
@@ -68,6 +71,13 @@ def werkzeug() -> None:
     server = make_server("127.0.0.1", 0, application(), threaded=True, ssl_context=tuple(TLS) or None)
     say(server.port)
     server.serve_forever()
+
+
+def werkzeug_sigterm() -> None:
+    from dwebsocket import shutdown_on_signal
+
+    shutdown_on_signal()
+    werkzeug()
 
 
 def uwsgi(*options: str) -> None:
@@ -82,6 +92,7 @@ START: dict[str, Callable[[], None]] = {
     "gevent-websocket": gevent_websocket,
     "cheroot": cheroot,
     "werkzeug": werkzeug,
+    "werkzeug-sigterm": werkzeug_sigterm,
     "uwsgi-gevent": lambda: uwsgi("--http-socket=127.0.0.1:0", "--gevent=100", "--gevent-early-monkey-patch"),
     "uwsgi-threads": lambda: uwsgi("--http-socket=127.0.0.1:0", "--threads=20"),
 }

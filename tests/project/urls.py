@@ -6,6 +6,7 @@ urlpatterns = [
     path("plain/", views.plain),
     path("pid/", views.pid),
     path("census/", views.census),
+    path("shutdown/", views.shutdown),
     path("session/", views.session),
     path("echo/", views.echo),
     path("greet/", views.greet),

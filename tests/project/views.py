@@ -14,8 +14,10 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
 
+import dwebsocket
 from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
 from dwebsocket.connection import Connection
+from dwebsocket.live import live
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20
@@ -45,6 +47,16 @@ def plain(request):
 
 def pid(request):
     return HttpResponse(str(os.getpid()))
+
+
+def shutdown(request):
+    """Do what the end of the process would do, and go on."""
+    threading.Thread(target=dwebsocket.shutdown).start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not live.is_ending:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return HttpResponse("ending")
 
 
 def census(request):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +17,7 @@ import websockets.sync.client
 
 from tests.project.views import MIB
 from tests.real.servers import Server
+from tests.real.test_contract import only_refusing
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -51,9 +53,15 @@ class Client(Protocol):
 class WebsocketsSync:
     """websockets, the client for threads."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None, **options: Any) -> None:
         self.context = websockets.sync.client.connect(
-            url, proxy=None, open_timeout=TIMEOUT_SECONDS, close_timeout=TIMEOUT_SECONDS, max_size=16 * MIB, **options
+            url,
+            ssl=tls,
+            proxy=None,
+            open_timeout=TIMEOUT_SECONDS,
+            close_timeout=TIMEOUT_SECONDS,
+            max_size=16 * MIB,
+            **options,
         )
         self.connection = self.context.__enter__()
         self.subprotocol = self.connection.subprotocol
@@ -87,9 +95,9 @@ class WebsocketsSync:
 class WebsocketsAsyncio:
     """websockets, the client for asyncio, in a loop that runs while a call waits."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None, **options: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.context = websockets.asyncio.client.connect(url, proxy=None, max_size=16 * MIB, **options)
+        self.context = websockets.asyncio.client.connect(url, ssl=tls, proxy=None, max_size=16 * MIB, **options)
         self.connection = self.run(self.context.__aenter__())
         self.subprotocol = self.connection.subprotocol
 
@@ -126,9 +134,10 @@ class WebsocketsAsyncio:
 class WebsocketClient:
     """websocket-client."""
 
-    def __init__(self, url: str, subprotocols: Sequence[str] | None = None) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None, subprotocols: Sequence[str] | None = None) -> None:
         self.connection = websocket_client.create_connection(
             url,
+            sslopt={"context": tls},
             timeout=TIMEOUT_SECONDS,
             subprotocols=subprotocols,
             http_no_proxy=["127.0.0.1"],
@@ -180,7 +189,7 @@ def connect(request: pytest.FixtureRequest, server: Server) -> Iterator[Connect]
     with ExitStack() as stack:
 
         def connect(path: str, **options: Any) -> Client:
-            client = CLIENTS[request.param](server.url(path), **options)
+            client = CLIENTS[request.param](server.url(path), server.tls, **options)
             stack.callback(client.leave)
             return client
 
@@ -240,6 +249,7 @@ def test_message_too_big_for_the_view_closes_with_1009(connect: Connect) -> None
     assert client.wait_for_end().code == 1009
 
 
+@only_refusing
 def test_subprotocol_is_agreed_on(connect: Connect) -> None:
     client = connect("/subprotocol/", subprotocols=["other", "chat.v1"])
     assert client.subprotocol == "chat.v1"

@@ -1,0 +1,214 @@
+"""A server that ends, or begins anew, leaves nobody without a word: 1001 to each peer, an end to each view."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.peer import Close, Peer
+from tests.real.servers import ADDRESS, KINDS, ROOT, Kind, Server, assert_quiet, running
+from tests.real.test_contract import exchange
+
+pytestmark = pytest.mark.timeout(60)
+
+GUNICORNS = ["gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent"]
+MANY = 10
+
+
+@contextmanager
+def started(kind: Kind, directory: Path, **settings: object) -> Iterator[Server]:
+    server = Server(kind, directory, **settings)
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@contextmanager
+def inhabited(server: Server, path: str = "/echo/") -> Iterator[list[Future[Close]]]:
+    """As many peers as the server holds, each of whom talks, and leaves when it is told to."""
+    peers = [server.connect(path) for _ in range(min(MANY, server.at_once))]
+    with ThreadPoolExecutor(len(peers)) as pool:
+        for peer in peers:
+            assert exchange(peer, "hello") == "hello"
+        yield [pool.submit(leave_when_told, peer) for peer in peers]
+
+
+def leave_when_told(peer: Peer) -> Close:
+    with peer:
+        close = peer.recv_message(timeout=30)
+        assert isinstance(close, Close), close
+        peer.send_close(close.code)
+        assert peer.read_to_eof() == b""
+    return close
+
+
+def codes(leaving: list[Future[Close]]) -> set[int]:
+    return {left.result().code for left in leaving}
+
+
+# The end
+
+
+def attached(name: str) -> Kind:
+    """The server as its views have to be attached to: gunicorn needs its hook then."""
+    kind = KINDS[name]
+    return replace(kind, arguments=(*kind.arguments, "--config=tests/project/gunicorn_attached.py"))
+
+
+CASES = {
+    **{name: (kind, True) for name, kind in KINDS.items() if "detached" in kind.modes},
+    **{f"{name}-attached": (attached(name), False) for name in GUNICORNS},
+    **{name: (attached(name), True) for name in ("gunicorn-gthread-tls", "gunicorn-gevent-tls")},
+    **{name: (KINDS[name], True) for name in ("pywsgi-tls", "cheroot-tls")},
+}
+
+
+@pytest.mark.parametrize(("kind", "detach"), CASES.values(), ids=CASES)
+def test_server_that_is_told_to_end_closes_each_socket_and_ends_each_view(
+    tmp_path: Path, note: str, kind: Kind, detach: bool
+) -> None:
+    with started(kind, tmp_path, WEBSOCKET_DETACH=detach, WEBSOCKET_SHUTDOWN_CODE=1012) as server:
+        with inhabited(server, f"/echo/?note={note}") as leaving:
+            log = server.stop()
+            assert codes(leaving) == {1012}
+        assert server.note(note).split("\n") == ["finally"] * len(leaving)
+        assert_quiet(log)
+
+
+@pytest.mark.parametrize("name", ["runserver", "pywsgi", *GUNICORNS])
+def test_peer_that_does_not_answer_delays_the_end_by_little(tmp_path: Path, name: str) -> None:
+    # gunicorn kills a worker after `graceful_timeout`, and says so.
+    with started(KINDS[name], tmp_path, WEBSOCKET_CLOSE_TIMEOUT=600) as server, server.connect() as peer:
+        assert exchange(peer, "hello") == "hello"
+        assert_quiet(server.stop())
+        assert peer.recv_message() == Close(1001)
+
+
+# A new beginning
+
+
+def served_by_another(server: Server) -> None:
+    server.until(lambda: int(server.get("/pid/").body) != server.worker_pid, "a new worker")
+    with server.connect() as peer:
+        assert exchange(peer, "hello") == "hello"
+        assert peer.close().code == 1000
+
+
+@pytest.mark.parametrize("name", GUNICORNS)
+def test_worker_that_gunicorn_replaces_on_hup_closes_its_sockets(tmp_path: Path, name: str) -> None:
+    with running(name, tmp_path) as server, inhabited(server) as leaving:
+        os.kill(server.process.pid, signal.SIGHUP)
+        assert codes(leaving) == {1001}
+        served_by_another(server)
+
+
+@pytest.mark.parametrize("name", GUNICORNS)
+def test_worker_that_has_served_its_requests_closes_its_sockets(tmp_path: Path, name: str) -> None:
+    kind = KINDS[name]
+    kind = replace(kind, arguments=(*kind.arguments, f"--max-requests={MANY + 5}"))
+    with started(kind, tmp_path) as server:
+        with inhabited(server) as leaving:
+            for _ in range(5):
+                assert server.get("/plain/").body == b"plain"
+            assert codes(leaving) == {1001}
+            served_by_another(server)
+        assert_quiet(server.stop().replace("[WARNING] Maximum request limit of", "", 1))
+
+
+@pytest.mark.parametrize("name", GUNICORNS)
+def test_workers_of_a_preloaded_application_close_their_sockets(tmp_path: Path, name: str) -> None:
+    kind = replace(KINDS[name], arguments=(*KINDS[name].arguments, "--preload", "--workers=2"))
+    with started(kind, tmp_path) as server, inhabited(server) as leaving:
+        assert_quiet(server.stop())
+        assert codes(leaving) == {1001}
+
+
+def test_runserver_that_reloads_closes_its_sockets_and_comes_back(tmp_path: Path, note: str) -> None:
+    kind = KINDS["runserver"]
+    kind = replace(kind, arguments=tuple(option for option in kind.arguments if option != "--noreload"))
+    with started(kind, tmp_path) as server:
+        with inhabited(server, f"/echo/?note={note}") as leaving:
+            server.take_news()
+            os.utime(ROOT / "tests" / "project" / "views.py")
+            assert codes(leaving) == {1001}
+        assert server.note(note).split("\n") == ["finally"] * len(leaving)
+        server.port = int(server.until(lambda: ADDRESS.search(server.news()), "the new port").group(1))
+        served_by_another(server)
+        assert_quiet(server.log())
+
+
+# Those who come meanwhile, and those who are too many
+
+
+@pytest.mark.parametrize("name", ["runserver", "pywsgi", "gunicorn-gthread", "gunicorn-gevent"])
+def test_handshake_while_all_have_to_leave_gets_503_and_plain_http_its_answer(tmp_path: Path, name: str) -> None:
+    with running(name, tmp_path, WEBSOCKET_DRAIN_SECONDS=1) as server, server.connect() as staying:
+        assert exchange(staying, "hello") == "hello"
+        assert server.get("/shutdown/").body == b"ending"
+        with server.peer() as peer:
+            response = peer.handshake("/echo/")
+            assert (response.status, response.headers["retry-after"]) == (503, "1")
+        assert server.get("/plain/").body == b"plain"
+        assert staying.recv_message() == Close(1001)
+        staying.send_close()
+        assert staying.read_to_eof() == b""
+
+
+@pytest.mark.parametrize(("name", "detach"), [("pywsgi", True), ("gunicorn-gthread", True), ("gunicorn-gevent", False)])
+def test_handshake_beyond_the_limit_gets_503_until_another_has_left(tmp_path: Path, name: str, detach: bool) -> None:
+    settings = {"WEBSOCKET_MAX_CONNECTIONS": 3, "WEBSOCKET_DETACH": detach}
+    with running(name, tmp_path, **settings) as server, ExitStack() as stack:
+        peers = [stack.enter_context(server.connect()) for _ in range(3)]
+        for _ in range(5):
+            with server.peer() as peer:
+                response = peer.handshake("/echo/")
+                assert (response.status, response.headers["retry-after"]) == (503, "10")
+                assert response.body
+            server.expect_log("WARNING dwebsocket: Service Unavailable: /echo/")
+        started = time.monotonic()
+        assert server.get("/plain/").body == b"plain"
+        assert time.monotonic() - started < 1
+        assert peers[0].close().code == 1000
+        assert peers[0].read_to_eof() == b""
+        peers[0].abandon()
+
+        def admitted() -> bool:
+            with server.peer() as peer:
+                return peer.handshake("/echo/").status == 101
+
+        server.until(admitted, "a free place")
+        server.take_news()
+        assert exchange(peers[1], "still here") == "still here"
+
+
+# Signals
+
+
+def test_signal_without_a_handler_ends_the_process_when_all_have_left(tmp_path: Path) -> None:
+    kind = replace(KINDS["werkzeug"], arguments=("werkzeug-sigterm",), stop_signal=signal.SIGTERM)
+    with started(kind, tmp_path) as server:
+        with inhabited(server) as leaving:
+            assert_quiet(server.stop())
+            assert codes(leaving) == {1001}
+        assert server.process.returncode == -signal.SIGTERM
+
+
+def test_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    kind = replace(KINDS["werkzeug"], arguments=("werkzeug-sigterm",), stop_signal=signal.SIGTERM)
+    with started(kind, tmp_path, WEBSOCKET_DRAIN_SECONDS=600) as server, server.connect("/sleepy/?note=x") as peer:
+        assert peer.recv_message() == "asleep"
+        server.process.send_signal(signal.SIGTERM)
+        assert peer.recv_message() == Close(1001)
+        server.stop()
+        assert server.process.returncode == -signal.SIGTERM
