@@ -26,6 +26,7 @@ _READ_BYTES = 64 * 1024
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
 _PING_BYTES = 4
 _STREAM_BYTES = 4 * _READ_BYTES  # what waits of a message that is read in parts
+_SILENCE_SECONDS = 0.25  # of a peer that may still have been sending: a proxy cuts it off when we end our stream
 _LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not hang up
 _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
@@ -461,13 +462,8 @@ class Connection:
             return
         if self.endpoint.state is State.ENDING and not self._inbox and not self._taken:
             self._write(self.endpoint.answer())
-        if self.endpoint.state is State.CLOSED and not self._outbox and not self._write_ended:
-            self._write_ended = True
-            self._ending = time.monotonic()
-            if not self._read_ended:
-                # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we
-                # are done, and read until the peer says the same.
-                self._shutdown(socket.SHUT_WR)
+        if self._has_said_all() and (self._read_ended or self.endpoint.close_received):
+            self._end_writing()
         if self._read_ended and self._write_ended:
             self._dispose_of_socket()
             return
@@ -479,6 +475,17 @@ class Connection:
             self._schedule()
         if not is_open or self._inbox:
             self._link.wake()
+
+    def _has_said_all(self) -> bool:
+        return self.endpoint.state is State.CLOSED and not self._outbox and not self._write_ended
+
+    def _end_writing(self) -> None:
+        self._write_ended = True
+        self._ending = time.monotonic()
+        if not self._read_ended:
+            # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we are
+            # done, and read until the peer says the same.
+            self._shutdown(socket.SHUT_WR)
 
     def _shutdown(self, how: int) -> None:
         try:
@@ -512,6 +519,8 @@ class Connection:
             if self._write_ended or (self._in_a_hurry and not self._outbox):
                 due = min(due, max(self._ending, self._heard) + _LINGER_SECONDS)
             deadlines.append((due, self._on_close_timeout))
+            if self._has_said_all():
+                deadlines.append((max(self._moved, self._heard) + _SILENCE_SECONDS, self._on_silence))
         elif self.endpoint.state is State.OPEN:
             if self._hung_up is not None:
                 deadlines.append((self._hung_up + limits.close_timeout, self._on_hung_up))
@@ -533,6 +542,9 @@ class Connection:
             self._taken = False
         else:
             self._abort("the peer did not finish the closing handshake")
+
+    def _on_silence(self, now: float) -> None:
+        self._end_writing()
 
     def _on_hung_up(self, now: float) -> None:
         self._hung_up = None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from . import conf
-from .upgrade import View, prepare, upgrade
+from .upgrade import View, prepare, refuse_stripped, upgrade
 
 ViewType = TypeVar("ViewType", bound=View)
 
@@ -70,7 +70,7 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
     @functools.wraps(view)
     def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
         if not prepare(request):
-            response: HttpResponseBase = serve_http(view, request, *args, **kwargs)
+            response: HttpResponseBase = refuse_stripped(request) or serve_http(view, request, *args, **kwargs)
             return response
         if request.websocket is not None:  # type: ignore[attr-defined]  # decorated twice, or accepted for all views
             return view(request, *args, **kwargs)

@@ -36,6 +36,7 @@ from .protocol.exceptions import (
     ServerNotSupported,
     ShuttingDown,
     TooManyConnections,
+    UpgradeRequired,
     WebSocketClosed,
 )
 from .protocol.extensions import Extension
@@ -49,6 +50,10 @@ origin_logger = logging.getLogger("django.security.WebSocketOrigin")
 
 View = Callable[..., HttpResponseBase | None]
 
+_STRIPPED = (
+    "a proxy in between has removed the Upgrade header"
+    " (behind nginx: proxy_http_version 1.1 and proxy_set_header Upgrade $http_upgrade)"
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
 
@@ -106,6 +111,13 @@ def upgrade(
     return session.run(run)
 
 
+def refuse_stripped(request: HttpRequest) -> HttpResponse | None:
+    """The answer to a request that was sent to open a WebSocket, and that a proxy has turned into plain HTTP."""
+    if not handshake.has_lost_its_upgrade(handshake_request(request.META)):
+        return None
+    return refuse(request, UpgradeRequired(_STRIPPED))
+
+
 def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
     """The HTTP answer of a handshake that cannot succeed: a status and a sentence, and one line in the log."""
     response = HttpResponse(f"{error}\n", status=error.status_code, headers=error.headers, content_type="text/plain")
@@ -139,10 +151,13 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
     trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
     own = f"{request.scheme}://{host}"
     if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
-        raise OriginForbidden(
-            f"origin {origin!r} is not allowed for host {host!r}:"
-            " add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS"
-        )
+        advice = "add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS"
+        if not request.is_secure() and _origin_matches(origin, f"https://{host}"):
+            advice = (
+                "it differs by its scheme alone, and this request looks like http;"
+                " behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER"
+            )
+        raise OriginForbidden(f"origin {origin!r} is not allowed for host {host!r}: {advice}")
 
 
 def _origin_matches(origin: str, allowed: str) -> bool:

@@ -65,6 +65,15 @@ def test_require_websocket_answers_plain_http_with_426_and_a_sentence(site: Site
 
 
 @pytest.mark.parametrize("decorator", [accept_websocket, require_websocket])
+def test_handshake_whose_upgrade_a_proxy_has_removed_gets_426_and_the_reason(
+    site: Site, middleware: dict[str, Any], decorator: Any
+) -> None:
+    response = site(decorator(echo), **middleware).handshake("/", {"Upgrade": None, "Connection": "close"})
+    assert response.status == 426
+    assert response.body.startswith(b"a proxy in between has removed the Upgrade header")
+
+
+@pytest.mark.parametrize("decorator", [accept_websocket, require_websocket])
 def test_decorator_may_be_called_without_options(site: Site, decorator: Any) -> None:
     assert_echoes(site(decorator()(echo), MIDDLEWARE=[]))
 

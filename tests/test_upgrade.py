@@ -782,6 +782,12 @@ def test_origin_must_have_the_scheme_of_the_request() -> None:
     assert not origin_of("http://testserver", secure=True)
 
 
+def test_origin_that_differs_by_its_scheme_alone_is_told_of_the_proxy() -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, HTTP_ORIGIN="https://testserver")
+    with pytest.raises(OriginForbidden, match="set SECURE_PROXY_SSL_HEADER"):
+        check_origin(request, conf.options({}))
+
+
 @override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
 def test_scheme_behind_a_proxy_is_the_one_that_it_reports() -> None:
     request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO="https", HTTP_ORIGIN="https://testserver")

@@ -64,7 +64,8 @@ class Endpoint:
     before it, may answer them, and calls `answer()` when the turn of the end has come.
 
     `close_code` and `close_reason` are those of the Close frame that began the end, whoever sent it; 1006 and a
-    description where none was (7.1.5). They are None and "" until then.
+    description where none was (7.1.5). They are None and "" until then. `close_received`: the peer's Close frame has
+    come, so that it sends nothing more.
 
     `streaming`: what arrives is given as the parts of messages, and no message is too big: that is for the taker of
     the parts to say.
@@ -78,6 +79,7 @@ class Endpoint:
         "_parser",
         "close_code",
         "close_reason",
+        "close_received",
         "state",
     )
 
@@ -91,6 +93,7 @@ class Endpoint:
         self.state = State.CONNECTING
         self.close_code: int | None = None
         self.close_reason = ""
+        self.close_received = False
         self._extensions = extensions
         if streaming:
             max_message_size = None
@@ -223,7 +226,9 @@ class Endpoint:
 
     def _receive_control(self, frame: Frame) -> Pong | None:
         if frame.opcode is Opcode.CLOSE:
-            self._peer_ended(Close.parse(frame.payload), frame.payload[:2])  # 5.5.1: typically echoes the code
+            close = Close.parse(frame.payload)
+            self.close_received = True
+            self._peer_ended(close, frame.payload[:2])  # 5.5.1: typically echoes the code
         elif frame.opcode is Opcode.PONG:
             return Pong(frame.payload)
         else:  # 5.5.2: also behind our own Close frame

@@ -4,7 +4,9 @@
     ├── HandshakeError            the opening handshake is refused; knows its HTTP answer
     │   ├── UpgradeRequired       426: not this version of the protocol, or no WebSocket at all
     │   ├── OriginForbidden       403: a page of another site opened it
-    │   └── ServerNotSupported    501: this server does not give away its socket
+    │   ├── ServerNotSupported    501: this server does not give away its socket
+    │   ├── TooManyConnections    503: this process holds as many as it may
+    │   └── ShuttingDown          503: this process is about to end
     ├── ProtocolError             the peer broke RFC 6455; knows its close code, 1002
     │   ├── InvalidPayload        1007: text that is not UTF-8
     │   └── MessageTooBig         1009: more than the limit

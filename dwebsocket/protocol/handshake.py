@@ -76,6 +76,11 @@ def is_websocket(request: Request) -> bool:
     return "websocket" in _tokens(request.headers.get("upgrade", ""))
 
 
+def has_lost_its_upgrade(request: Request) -> bool:
+    """Whether the request was sent to open a WebSocket, and something in between has removed the Upgrade header."""
+    return "sec-websocket-key" in request.headers and "upgrade" not in request.headers
+
+
 def read(request: Request) -> Handshake:
     """What the client asks for (4.2.1). HandshakeError, which knows its HTTP answer, where the handshake is invalid."""
     headers = request.headers

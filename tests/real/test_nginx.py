@@ -131,6 +131,13 @@ def test_client_that_vanishes_ends_the_view(server: Server, proxy: Nginx, note: 
     assert server.note(note) == "True 1006"
 
 
+@on_each
+def test_close_that_crosses_what_the_client_still_sends_arrives(proxy: Nginx) -> None:
+    with proxy.connect() as peer:
+        peer.send_message(bytes(4 * MIB))
+        assert_ends(peer, 1009)
+
+
 # Where a line of it is missing, the answer says which
 
 
@@ -158,11 +165,12 @@ def test_documented_line_that_is_missing_is_named_by_the_refusal(server: Server,
 def test_proxy_that_knows_nothing_of_websockets_is_named_by_the_426(server: Server, tmp_path: Path) -> None:
     site = "server { # ...\n location / { proxy_pass http://127.0.0.1:8000; } }"
     with nginx(tmp_path, server, site=site) as proxy, proxy.peer() as peer:
-        response = peer.handshake("/echo-once/")
-        assert response.status == 426
-        assert b"a proxy in between has removed the Upgrade header" in response.body
+        for path in ("/echo-once/", "/echo/"):  # the second serves plain HTTP too, but this is none
+            response = peer.handshake(path)
+            assert response.status == 426
+            assert b"a proxy in between has removed the Upgrade header" in response.body
+            server.expect_log(f"WARNING django.request: Upgrade Required: {path} .*proxy_set_header Upgrade")
         assert peer.http("/plain/").body == b"plain"
-    server.expect_log("WARNING django.request: Upgrade Required: /echo-once/")
 
 
 # TLS ends at nginx: the origin of the pages is https
@@ -207,7 +215,7 @@ def test_client_cannot_claim_that_it_came_over_tls(told_server: Server, tmp_path
     with nginx(tmp_path, told_server) as proxy, proxy.peer() as peer:
         origin = f"https://{proxy.authority}"
         assert peer.handshake("/echo/", {"Origin": origin, "X-Forwarded-Proto": "https"}).status == 403
-    expect_refusal(told_server, origin, proxy.authority)
+    expect_refusal(told_server, origin, proxy.authority, "SECURE_PROXY_SSL_HEADER")
 
 
 @behind_nginx(("pywsgi", "detached"))  # gunicorn by itself believes a proxy on its own host
@@ -215,13 +223,13 @@ def test_own_page_over_https_is_refused_where_django_is_not_told_of_the_proxy(se
     with tls_site(tmp_path, server) as (host, open_websocket), pytest.raises(InvalidStatus) as refused:
         open_websocket(origin=f"https://{host}")
     assert refused.value.response.status_code == 403
-    expect_refusal(server, f"https://{host}", host)
+    expect_refusal(server, f"https://{host}", host, "SECURE_PROXY_SSL_HEADER")
 
 
-def expect_refusal(server: Server, origin: str, host: str) -> None:
+def expect_refusal(server: Server, origin: str, host: str, setting: str = "WEBSOCKET_ALLOWED_ORIGINS") -> None:
     log = server.expect_log(r"WARNING django\.security\.WebSocketOrigin: ")
     assert f"origin {origin!r} is not allowed for host {host!r}" in log
-    assert "WEBSOCKET_ALLOWED_ORIGINS" in log
+    assert setting in log
 
 
 # Idle connections
