@@ -52,7 +52,7 @@ def find_server(environ: dict[str, Any], *, first: Sequence[type[Server]] = ()) 
 def server_name(environ: dict[str, Any]) -> str:
     """What the server calls itself."""
     if "wsgi.input" not in environ:
-        return "the ASGI server"  # pragma: no cover
+        return "the ASGI server"
     kind = type(environ["wsgi.input"])
     software = environ.get("SERVER_SOFTWARE")
     if software is None and kind.__module__ == "django.test.client":

@@ -8,8 +8,10 @@ from .base import BufferedServer
 
 
 class Werkzeug(BufferedServer):
-    """Werkzeug puts the socket into the environ; its input is the reader."""
+    """Werkzeug gives a request its reader as it is."""
 
     @staticmethod
     def find_reader(environ: dict[str, Any]) -> Any:
-        return environ.get("wsgi.input") if "werkzeug.socket" in environ else None
+        if not str(environ.get("SERVER_SOFTWARE", "")).startswith("Werkzeug/"):
+            return None
+        return environ.get("wsgi.input")

@@ -5,8 +5,12 @@ kernel's choice. SIGTERM stops it as its documentation says, SIGINT where that s
 from __future__ import annotations
 
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 NAME, *TLS = sys.argv[1:]
@@ -73,6 +77,52 @@ def werkzeug() -> None:
     server.serve_forever()
 
 
+def unknown() -> None:
+    """A server that nobody knows, and that puts the socket into the environ as others do."""
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
+
+    ServerHandler.http_version = "1.1"
+
+    class Handler(WSGIRequestHandler):
+        def get_environ(self) -> dict[str, Any]:
+            return {**super().get_environ(), "SERVER_SOFTWARE": "Unheard/1.0", "gunicorn.socket": self.connection}
+
+    class Server(ThreadingMixIn, WSGIServer):
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Handler)
+    server.set_app(application())
+    say(server.server_port)
+    server.serve_forever()
+
+
+def waitress() -> None:
+    from waitress.server import create_server
+
+    server = create_server(application(), host="127.0.0.1", port=0)
+    say(server.effective_port)
+    server.run()
+
+
+def granian() -> None:
+    from granian import Granian
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def say_when_up() -> None:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return say(port)
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+
+    threading.Thread(target=say_when_up, daemon=True).start()
+    Granian("tests.project.wsgi:application", "127.0.0.1", port, interface="wsgi", log_enabled=False).serve()
+
+
 def werkzeug_sigterm() -> None:
     from dwebsocket import shutdown_on_signal
 
@@ -92,10 +142,14 @@ START: dict[str, Callable[[], None]] = {
     "gevent-websocket": gevent_websocket,
     "cheroot": cheroot,
     "werkzeug": werkzeug,
+    "unknown": unknown,
+    "waitress": waitress,
+    "granian": granian,
     "werkzeug-sigterm": werkzeug_sigterm,
     "uwsgi-gevent": lambda: uwsgi("--http-socket=127.0.0.1:0", "--gevent=100", "--gevent-early-monkey-patch"),
     "uwsgi-threads": lambda: uwsgi("--http-socket=127.0.0.1:0", "--threads=20"),
 }
 
 if __name__ == "__main__":
-    START[NAME]()
+    with suppress(KeyboardInterrupt):
+        START[NAME]()

@@ -90,9 +90,13 @@ KINDS = {
     "uwsgi-gevent": serve("uwsgi-gevent", keeps_alive=False, keeps_early=False),
     "uwsgi-threads": serve("uwsgi-threads", keeps_alive=False, keeps_early=False),
     "werkzeug": serve("werkzeug", modes=DETACHED, keeps_alive=False, stop_signal=signal.SIGINT),
+    "unknown": serve("unknown", modes=ATTACHED, keeps_alive=False, stop_signal=signal.SIGINT),
     "cheroot": serve("cheroot", attached_at_once=3),
     "cheroot-tls": serve("cheroot", modes=ATTACHED, tls=True, attached_at_once=3),
 }
+
+#: None of these gives away the socket of a connection.
+UNSUPPORTED = {"waitress": serve("waitress"), "granian": serve("granian")}
 
 
 def combinations(*modes: str, **facts: Any) -> list[tuple[str, str]]:
