@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -105,11 +106,10 @@ def waitress() -> None:
     server.run()
 
 
-def granian() -> None:
-    from granian import Granian
-
+def free_port() -> int:
+    """A port for a server that cannot say which one it got. It is said once somebody listens there."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+        port: int = free.getsockname()[1]
 
     def say_when_up() -> None:
         while True:
@@ -120,7 +120,13 @@ def granian() -> None:
                 time.sleep(0.05)
 
     threading.Thread(target=say_when_up, daemon=True).start()
-    Granian("tests.project.wsgi:application", "127.0.0.1", port, interface="wsgi", log_enabled=False).serve()
+    return port
+
+
+def granian() -> None:
+    from granian import Granian
+
+    Granian("tests.project.wsgi:application", "127.0.0.1", free_port(), interface="wsgi", log_enabled=False).serve()
 
 
 def werkzeug_sigterm() -> None:
@@ -137,6 +143,12 @@ def uwsgi(*options: str) -> None:
     pyuwsgi.run([*common, *options])
 
 
+def uwsgi_http() -> None:
+    inner = tempfile.mkdtemp()
+    router = (f"--http=127.0.0.1:{free_port()}", "--http-websockets", f"--socket={inner}/uwsgi")
+    uwsgi(*router, "--gevent=100", "--gevent-early-monkey-patch", "--master")
+
+
 START: dict[str, Callable[[], None]] = {
     "pywsgi": pywsgi,
     "gevent-websocket": gevent_websocket,
@@ -147,6 +159,7 @@ START: dict[str, Callable[[], None]] = {
     "granian": granian,
     "werkzeug-sigterm": werkzeug_sigterm,
     "uwsgi-gevent": lambda: uwsgi("--http-socket=127.0.0.1:0", "--gevent=100", "--gevent-early-monkey-patch"),
+    "uwsgi-http": uwsgi_http,
     "uwsgi-threads": lambda: uwsgi("--http-socket=127.0.0.1:0", "--threads=20"),
 }
 

@@ -44,7 +44,7 @@ def on(servers: list[tuple[str, str]]) -> pytest.MarkDecorator:
 only_detached = on(combinations("detached"))
 only_early = on(combinations(keeps_early=True))
 only_refusing = on(combinations(answers_itself=False))  # nobody has sent the 101 before the view is called
-only_plain = on(combinations(tls=False))  # a TLS connection has no halves
+only_halves = on(combinations(has_halves=True))
 
 ECHO_PATHS = ["/echo/", "/echo-by-read/", "/echo-by-class/", "/echo-attached/"]
 
@@ -429,7 +429,7 @@ def test_clients_that_reset_or_leave_at_any_moment_leave_nothing_behind(server: 
     assert server.get("/plain/").body == b"plain"
 
 
-@only_plain
+@only_halves
 def test_half_closed_client_still_gets_its_answers(server: Server, note: str) -> None:
     with server.connect(f"/echo/?note={note}") as peer:
         peer.send_raw(text("one") + text("two"))

@@ -67,7 +67,8 @@ def attached(name: str) -> Kind:
 
 
 CASES = {
-    **{name: (kind, True) for name, kind in KINDS.items() if "detached" in kind.modes},
+    # uWSGI's router ends before its workers, and everybody's connection with it.
+    **{name: (kind, True) for name, kind in KINDS.items() if "detached" in kind.modes and name != "uwsgi-http"},
     **{f"{name}-attached": (attached(name), False) for name in GUNICORNS},
     **{name: (attached(name), True) for name in ("gunicorn-gthread-tls", "gunicorn-gevent-tls")},
     **{name: (KINDS[name], True) for name in ("pywsgi-tls", "cheroot-tls")},
