@@ -35,6 +35,7 @@ def new_project(folder, text):
         path = re.match(r"# (\S+\.py)\n", block).group(1)
         with (folder / path).open("a") as file:
             file.write(block)
+    (folder / "gunicorn.conf.py").write_text("control_socket_disable = True\n")
     (folder / "chat/templates").mkdir()
     (folder / "chat/templates/echo.html").write_text(blocks("html")[0])
     return folder
@@ -43,7 +44,7 @@ def new_project(folder, text):
 GUNICORN = next(line.split() for block in blocks("sh") for line in block.splitlines() if line.startswith("gunicorn "))
 SERVERS = {
     "runserver": (sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"),
-    "gunicorn": (sys.executable, "-m", *GUNICORN, "--bind=127.0.0.1:0", "--workers=1", "--no-control-socket"),
+    "gunicorn": (sys.executable, "-m", *GUNICORN, "--bind=127.0.0.1:0", "--workers=1"),
 }
 
 

@@ -4,6 +4,7 @@ kernel's choice. SIGTERM stops it as its documentation says, SIGINT where that s
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -78,6 +79,17 @@ def werkzeug() -> None:
     server.serve_forever()
 
 
+def runserver_plus() -> None:
+    from django.core.management import execute_from_command_line
+
+    from tests.project import settings
+
+    settings.INSTALLED_APPS.append("django_extensions")
+    if "TEST_PORT" not in os.environ:  # its reloader starts this program once more
+        os.environ["TEST_PORT"] = str(free_port())
+    execute_from_command_line(["manage", "runserver_plus", f"127.0.0.1:{os.environ['TEST_PORT']}"])
+
+
 def unknown() -> None:
     """A server that nobody knows, and that puts the socket into the environ as others do."""
     from socketserver import ThreadingMixIn
@@ -139,7 +151,7 @@ def werkzeug_sigterm() -> None:
 def uwsgi(*options: str) -> None:
     import pyuwsgi
 
-    common = ("--module=tests.project.wsgi", "--need-app", "--die-on-term", "--enable-threads")
+    common = ("--module=tests.project.wsgi", "--need-app", "--die-on-term")
     pyuwsgi.run([*common, *options])
 
 
@@ -154,12 +166,14 @@ START: dict[str, Callable[[], None]] = {
     "gevent-websocket": gevent_websocket,
     "cheroot": cheroot,
     "werkzeug": werkzeug,
+    "runserver-plus": runserver_plus,
     "unknown": unknown,
     "waitress": waitress,
     "granian": granian,
     "werkzeug-sigterm": werkzeug_sigterm,
     "uwsgi-gevent": lambda: uwsgi("--http-socket=127.0.0.1:0", "--gevent=100", "--gevent-early-monkey-patch"),
     "uwsgi-http": uwsgi_http,
+    "uwsgi-plain": lambda: uwsgi("--http-socket=127.0.0.1:0"),
     "uwsgi-threads": lambda: uwsgi("--http-socket=127.0.0.1:0", "--threads=20"),
 }
 

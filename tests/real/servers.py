@@ -94,11 +94,15 @@ KINDS = {
     "uwsgi-gevent": serve("uwsgi-gevent", keeps_alive=False, keeps_early=False),
     "uwsgi-http": serve("uwsgi-http", modes=DETACHED, keeps_alive=False, keeps_early=False, has_halves=False),
     "uwsgi-threads": serve("uwsgi-threads", keeps_alive=False, keeps_early=False),
+    "uwsgi-plain": serve("uwsgi-plain", modes=ATTACHED, keeps_alive=False, keeps_early=False, attached_at_once=1),
     "werkzeug": serve("werkzeug", modes=DETACHED, keeps_alive=False, stop_signal=signal.SIGINT),
     "unknown": serve("unknown", modes=ATTACHED, keeps_alive=False, stop_signal=signal.SIGINT),
     "cheroot": serve("cheroot", attached_at_once=3),
     "cheroot-tls": serve("cheroot", modes=ATTACHED, tls=True, has_halves=False, attached_at_once=3),
 }
+
+#: Werkzeug again, as django-extensions starts it.
+RUNSERVER_PLUS = serve("runserver-plus", stop_signal=signal.SIGINT)
 
 #: None of these gives away the socket of a connection.
 UNSUPPORTED = {"waitress": serve("waitress"), "granian": serve("granian")}

@@ -13,7 +13,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from tests.real.processes import serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 
-GUNICORN = (sys.executable, "-m", "gunicorn", "example.wsgi", "--bind=127.0.0.1:0", "--no-control-socket")
+GUNICORN = (sys.executable, "-m", "gunicorn", "example.wsgi", "--config=python:tests.project.gunicorn_conf")
 SERVERS = {
     "runserver": (sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"),
     "runserver-nothreading": (sys.executable, "manage.py", "runserver", "--noreload", "--nothreading", "127.0.0.1:0"),

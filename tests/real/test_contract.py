@@ -32,7 +32,7 @@ from tests.peer import (
     text,
 )
 from tests.project.views import MESSAGES_EACH, MIB, THREADS, message_of
-from tests.real.servers import KINDS, MANY, Server, combinations, running
+from tests.real.servers import KINDS, MANY, RUNSERVER_PLUS, Server, combinations, running
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -725,6 +725,19 @@ def test_descriptors_are_as_many_as_before_after_100_connections(server: Server)
     server.until(lambda: server.file_descriptors() <= before, f"{before} descriptors")
 
 
+def test_runserver_plus_serves_websockets_and_http(tmp_path: Path) -> None:
+    server = Server(RUNSERVER_PLUS, tmp_path)
+    try:
+        server.wait_until_up()
+        with server.connect() as peer:
+            assert exchange(peer, "hello") == "hello"
+            assert peer.close().code == 1000
+            assert peer.read_to_eof() == b""
+        assert server.get("/echo/").body == b"echo over HTTP"
+    finally:
+        server.stop()
+
+
 # Settings
 
 
@@ -753,7 +766,7 @@ def test_ping_settings_of_the_project_cut_off_a_silent_peer(tmp_path: Path, name
         assert server.note(note) == "finally"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name in KINDS if name != "uwsgi-plain"])  # whose one worker it occupies
 def test_server_with_an_open_socket_stops_when_told_to(tmp_path: Path, name: str) -> None:
     with ExitStack() as stack:
         with running(name, tmp_path) as server:
