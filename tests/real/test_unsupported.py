@@ -27,7 +27,7 @@ def test_server_without_a_socket_answers_501_and_logs_the_servers_that_work(tmp_
         assert server.get("/echo/").body == b"echo over HTTP"
         assert_quiet(server.news())
     finally:
-        server.kill()
+        server.stop()
 
 
 def test_asgi_handler_answers_501_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
