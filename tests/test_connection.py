@@ -919,6 +919,36 @@ def test_abort_ends_without_a_close_frame(link: Connect) -> None:
     assert (a.connection.endpoint.close_code, a.connection.endpoint.close_reason) == (1006, "enough")
 
 
+def test_stream_does_not_end_after_an_error_while_the_peer_may_still_be_sending(
+    link: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy cuts its client off when we end the stream, and what it has not passed on is lost."""
+    monkeypatch.setattr(connection, "_SILENCE_SECONDS", 600)
+    failed = link(max_message_size=1)
+    failed.peer.send_message("too long")
+    assert failed.peer.recv_message() == Close(1009, "message of more than 1 bytes")
+    failed.peer.send_raw(bytes(1000))
+    with pytest.raises(PeerTimeout):
+        failed.peer.read_to_eof(0.2)
+    failed.peer.half_close()
+    assert failed.peer.read_to_eof() == b""
+    failed.until_disposed()
+
+
+def test_stream_ends_after_an_error_when_the_peer_is_silent(link: Connect) -> None:
+    failed = link(close_timeout=600)
+    failed.peer.send_raw(b"\xff\xff")
+    assert isinstance(failed.peer.recv_message(), Close)
+    assert failed.peer.read_to_eof() == b""
+
+
+def test_peer_that_does_not_answer_is_not_waited_for_when_the_process_ends(link: Connect) -> None:
+    told = link(close_timeout=600)
+    told.do("go_away", 1001)
+    assert told.peer.recv_message() == Close(1001)
+    told.until_disposed()
+
+
 # Finish
 
 

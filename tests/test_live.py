@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.http import HttpRequest, HttpResponse
 
-from dwebsocket import accept_websocket, require_websocket, shutdown
+from dwebsocket import accept_websocket, require_websocket, shutdown, shutdown_on_signal
 from dwebsocket import live as live_module
 from dwebsocket.live import live
 from dwebsocket.reactors.gevent import GeventReactor
@@ -154,6 +154,12 @@ def test_view_that_accepts_during_the_end_is_closed_at_once(site: Site) -> None:
 
 def test_shutdown_of_a_process_without_websockets_returns_at_once() -> None:
     shutdown(seconds=1e9)
+
+
+def test_signal_that_is_handled_outside_of_python_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module.signal, "getsignal", lambda number: None)
+    with pytest.raises(RuntimeError, match="signal 15 is handled outside of Python"):
+        shutdown_on_signal()
 
 
 # How many there may be
