@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.peer import Close, Peer
-from tests.real.servers import ADDRESS, KINDS, ROOT, Kind, Server, assert_quiet, running
+from tests.real.servers import ADDRESS, KINDS, Kind, Server, assert_quiet, running
 from tests.real.test_contract import exchange
 
 pytestmark = pytest.mark.timeout(60)
@@ -135,13 +135,19 @@ def test_workers_of_a_preloaded_application_close_their_sockets(tmp_path: Path, 
         assert codes(leaving) == {1001}
 
 
-def test_runserver_that_reloads_closes_its_sockets_and_comes_back(tmp_path: Path, note: str) -> None:
+def test_runserver_that_reloads_closes_its_sockets_and_comes_back(
+    tmp_path: Path, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "watched.py"
+    module.write_text("from dwebsocket.websocket import WebSocket\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     kind = KINDS["runserver"]
     kind = replace(kind, arguments=tuple(option for option in kind.arguments if option != "--noreload"))
-    with started(kind, tmp_path) as server:
+    with started(kind, tmp_path, WEBSOCKET_CLASS="watched.WebSocket") as server:
         with inhabited(server, f"/echo/?note={note}") as leaving:
             server.take_news()
-            os.utime(ROOT / "tests" / "project" / "views.py")
+            # The reloader has to have seen the old time before it can notice the new one.
+            server.until(lambda: os.utime(module) or all(left.done() for left in leaving), "the end of all")
             assert codes(leaving) == {1001}
         assert server.note(note).split("\n") == ["finally"] * len(leaving)
         server.port = int(server.until(lambda: ADDRESS.search(server.news()), "the new port").group(1))

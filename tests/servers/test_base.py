@@ -319,7 +319,6 @@ def test_table_names_each_server_once() -> None:
         ({"wsgi.input": io.BufferedReader(io.BytesIO()), "SERVER_SOFTWARE": "gevent/26"}, "gevent/26"),  # type: ignore[arg-type]
         ({"wsgi.input": LimitedStream(io.BytesIO(), 0), "SERVER_SOFTWARE": "WSGIServer/0.2"}, "WSGIServer/0.2"),
     ],
-    ids=str,
 )
 def test_server_that_gives_no_socket_away_is_named(environ: dict[str, Any], words: str) -> None:
     with pytest.raises(ServerNotSupported) as caught:

@@ -28,7 +28,6 @@ def test_reader_is_found(wrapped: bool) -> None:
 @pytest.mark.parametrize(
     "environ",
     [{}, {"SERVER_SOFTWARE": SOFTWARE}, {"SERVER_SOFTWARE": SOFTWARE, "wsgi.input": io.BytesIO()}],
-    ids=str,
 )
 def test_environ_without_a_socket_is_not_known(environ: dict[str, Any]) -> None:
     assert PyWSGI.find(environ) is None

@@ -31,7 +31,6 @@ def test_reader_is_found_behind_the_limited_stream() -> None:
         {"SERVER_SOFTWARE": SOFTWARE, "wsgi.input": LimitedStream(io.BytesIO(), 0)},
         {"SERVER_SOFTWARE": SOFTWARE, "wsgi.input": LimitedStream(io.BufferedReader(io.BytesIO()), 0)},  # type: ignore[arg-type]
     ],
-    ids=str,
 )
 def test_environ_without_a_socket_is_not_known(environ: dict[str, Any]) -> None:
     assert RunServer.find(environ) is None
