@@ -57,6 +57,7 @@ class Kind:
     answers_itself: bool = False  # has sent the 101 before the view is called
     keeps_early: bool = True  # gives away what it has read behind the opening handshake
     attached_at_once: int = MANY  # attached WebSockets it can hold at the same time, as far as the tests ask
+    measured: bool = True  # its coverage: a tracer that follows greenlets outlives neither uWSGI's Python nor a signal
     worker_timeout: float = 0  # seconds after which it kills a worker that does not come back
 
 
@@ -72,6 +73,10 @@ def gunicorn(worker: str, *arguments: str, **facts: Any) -> Kind:
 
 def serve(name: str, **facts: Any) -> Kind:
     return Kind("tests.project.serve", (name,), **facts)
+
+
+def uwsgi(mode: str, **facts: Any) -> Kind:
+    return serve(f"uwsgi-{mode}", keeps_alive=False, keeps_early=False, measured=False, **facts)
 
 
 DETACHED, ATTACHED = ("detached",), ("attached",)
@@ -91,10 +96,10 @@ KINDS = {
     "gunicorn-gevent-websocket": gunicorn(
         "geventwebsocket.gunicorn.workers.GeventWebSocketWorker", modes=DETACHED, answers_itself=True
     ),
-    "uwsgi-gevent": serve("uwsgi-gevent", keeps_alive=False, keeps_early=False),
-    "uwsgi-http": serve("uwsgi-http", modes=DETACHED, keeps_alive=False, keeps_early=False, has_halves=False),
-    "uwsgi-threads": serve("uwsgi-threads", keeps_alive=False, keeps_early=False),
-    "uwsgi-plain": serve("uwsgi-plain", modes=ATTACHED, keeps_alive=False, keeps_early=False, attached_at_once=1),
+    "uwsgi-gevent": uwsgi("gevent"),
+    "uwsgi-http": uwsgi("http", modes=DETACHED, has_halves=False),
+    "uwsgi-threads": uwsgi("threads"),
+    "uwsgi-plain": uwsgi("plain", modes=ATTACHED, attached_at_once=1),
     "werkzeug": serve("werkzeug", modes=DETACHED, keeps_alive=False, stop_signal=signal.SIGINT),
     "unknown": serve("unknown", modes=ATTACHED, keeps_alive=False, stop_signal=signal.SIGINT),
     "cheroot": serve("cheroot", attached_at_once=3),
@@ -137,6 +142,8 @@ class Server:
             "TEST_NOTES": str(self.notes),
             "TEST_WEBSOCKET_MIDDLEWARE": str(int(middleware)),
         }
+        if not kind.measured:
+            environment = {name: value for name, value in environment.items() if not name.startswith("COVERAGE_")}
         arguments = kind.arguments
         self.tls: ssl.SSLContext | None = None
         if kind.tls:

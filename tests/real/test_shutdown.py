@@ -31,8 +31,7 @@ def started(kind: Kind, directory: Path, **settings: object) -> Iterator[Server]
         server.wait_until_up()
         yield server
     finally:
-        if server.process.poll() is None:
-            server.kill()
+        server.stop()
 
 
 @contextmanager
@@ -141,9 +140,8 @@ def test_worker_that_has_served_its_requests_closes_its_sockets(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", GUNICORNS)
-def test_workers_of_a_preloaded_application_close_their_sockets(tmp_path: Path, name: str) -> None:
-    options = ("--preload", "--workers=2", "--graceful-timeout=20")
-    kind = replace(KINDS[name], arguments=(*KINDS[name].arguments, *options))
+def test_worker_of_a_preloaded_application_closes_its_sockets(tmp_path: Path, name: str) -> None:
+    kind = replace(KINDS[name], arguments=(*KINDS[name].arguments, "--preload"))
     with started(kind, tmp_path) as server, inhabited(server) as leaving:
         assert_quiet(server.stop())
         assert codes(leaving) == {1001}
@@ -216,16 +214,8 @@ def test_handshake_beyond_the_limit_gets_503_until_another_has_left(tmp_path: Pa
 # Signals
 
 
-@pytest.fixture
-def _not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """coverage would have a handler of its own for the signal."""
-    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.mark.usefixtures("_not_measured")
 def test_signal_without_a_handler_ends_the_process_when_all_have_left(tmp_path: Path) -> None:
-    kind = replace(KINDS["werkzeug"], arguments=("werkzeug-sigterm",), stop_signal=signal.SIGTERM)
+    kind = replace(KINDS["werkzeug"], arguments=("werkzeug-sigterm",), stop_signal=signal.SIGTERM, measured=False)
     with started(kind, tmp_path) as server:
         with inhabited(server) as leaving:
             assert_quiet(server.stop())
@@ -233,9 +223,8 @@ def test_signal_without_a_handler_ends_the_process_when_all_have_left(tmp_path: 
         assert server.process.returncode == -signal.SIGTERM
 
 
-@pytest.mark.usefixtures("_not_measured")
 def test_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    kind = replace(KINDS["werkzeug"], arguments=("werkzeug-sigterm",), stop_signal=signal.SIGTERM)
+    kind = replace(KINDS["werkzeug"], arguments=("werkzeug-sigterm",), stop_signal=signal.SIGTERM, measured=False)
     with started(kind, tmp_path, WEBSOCKET_DRAIN_SECONDS=600) as server, server.connect("/sleepy/?note=x") as peer:
         assert peer.recv_message() == "asleep"
         server.process.send_signal(signal.SIGTERM)
