@@ -178,5 +178,6 @@ START: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it, and so would we
     with suppress(KeyboardInterrupt):
         START[NAME]()
