@@ -14,6 +14,8 @@ from django.utils.module_loading import import_string
 from . import conf
 from .middleware import WebSocketMiddleware, middleware_passed_over
 
+_LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes}
+
 
 @register()
 def check_settings(**kwargs: Any) -> Sequence[CheckMessage]:
@@ -22,8 +24,8 @@ def check_settings(**kwargs: Any) -> Sequence[CheckMessage]:
     for name in conf.SETTINGS:
         try:
             conf.get(name)
-            if name == "CLASS":
-                conf.websocket_class()
+            if name in _LOADED:
+                _LOADED[name]()
         except ImproperlyConfigured as error:
             messages.append(Error(str(error), id="dwebsocket.E001"))
     return messages

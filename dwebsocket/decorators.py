@@ -33,8 +33,9 @@ def accept_websocket(view: Any = None, **options: Any) -> Any:
     may outlive its request, and answers by talking: what it returns after that is ignored.
 
     Options, each the setting of that name for this view alone: `subprotocols`, `origins` (instead of
-    WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `receive_queue` (messages),
-    `send_timeout`, `ping_interval`, `ping_timeout`, `close_timeout`, `idle_timeout` (seconds), `detach`.
+    WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `streaming`, `compression`,
+    `compression_min_size` (bytes), `receive_queue` (messages), `send_timeout`, `ping_interval`, `ping_timeout`,
+    `close_timeout`, `idle_timeout` (seconds), `detach`.
     """
     return _decorator(view, options, serve_http=lambda view, request, *args, **kwargs: view(request, *args, **kwargs))
 

@@ -151,11 +151,14 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
     trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
     own = f"{request.scheme}://{host}"
     if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
-        advice = "add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS"
+        advice = (
+            "add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS,"
+            " or let the proxy pass the host on (nginx: proxy_set_header Host $http_host)"
+        )
         if not request.is_secure() and _origin_matches(origin, f"https://{host}"):
             advice = (
                 "it differs by its scheme alone, and this request looks like http;"
-                " behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER"
+                " behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER, and let the proxy send that header"
             )
         raise OriginForbidden(f"origin {origin!r} is not allowed for host {host!r}: {advice}")
 

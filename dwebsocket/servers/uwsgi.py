@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from ..reactors import reactor_for
 from ..reactors.base import Reactor
 from .base import Server, Taken, take_over
 
-_THREADS = ("gevent", "threads", "enable-threads")  # what lets a thread run on when its request has ended
+_THREADS = ("gevent", "threads", "enable-threads")  # what lets a thread run on when its request has ended,
+_ALWAYS_THREADS = (2, 0, 27)  # and since when nothing is needed for that
 
 
 class UWSGI(Server):
@@ -34,8 +36,9 @@ class UWSGI(Server):
 
     @property
     def can_detach(self) -> bool:
-        """Without `enable-threads` no thread runs between two requests, and a view could not outlive its own."""
-        return any(_has_option(name) for name in _THREADS)
+        """Where no thread runs between two requests, a view cannot outlive its own."""
+        version = tuple(map(int, re.findall(rb"\d+", self.environ["uwsgi.version"])[:3]))
+        return version >= _ALWAYS_THREADS or any(_has_option(name) for name in _THREADS)
 
     @property
     def reactor(self) -> Reactor:
@@ -73,9 +76,8 @@ class UWSGI(Server):
         uwsgi.atexit = at_exit
 
     def _lead_nowhere(self) -> None:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        os.dup2(nowhere, self._descriptor, inheritable=False)
-        os.close(nowhere)
+        with open(os.devnull, "rb+", buffering=0) as nowhere:  # os.close() would wait for gevent's loop
+            os.dup2(nowhere.fileno(), self._descriptor, inheritable=False)
 
 
 def _uwsgi() -> Any:

@@ -56,14 +56,21 @@ def test_what_uwsgi_writes_at_the_end_reaches_nobody(uwsgi: Any, take: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "detaches"),
-    [({}, False), ({"threads": b"2"}, True), ({"enable-threads": True}, True), ({"enable_threads": True}, True)],
+    ("version", "options", "detaches"),
+    [
+        (b"2.0.26", {}, False),
+        (b"2.0.26", {"threads": b"2"}, True),
+        (b"2.0.26", {"enable-threads": True}, True),
+        (b"2.0.26", {"enable_threads": True}, True),
+        (b"2.0.27", {}, True),
+        (b"2.1-dev", {}, True),
+    ],
 )
 def test_view_outlives_its_request_where_threads_run_between_requests(
-    uwsgi: Any, options: dict[str, Any], detaches: bool
+    uwsgi: Any, version: bytes, options: dict[str, Any], detaches: bool
 ) -> None:
     uwsgi.opt = options
-    server = find_server(ENVIRON)
+    server = find_server({"uwsgi.version": version})
     assert server.can_detach is detaches
     assert server.reactor is thread.current()
 
