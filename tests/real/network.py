@@ -26,7 +26,7 @@ class Network:
 
 @contextmanager
 def own_network() -> Iterator[Network]:
-    """A network namespace for the calling thread. PermissionError where that takes rights which this process lacks."""
+    """A network namespace for the calling thread. PermissionError where this process may not make one."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open("/proc/thread-self/ns/net") as old:
         _checked(libc.unshare(_CLONE_NEWNET))

@@ -145,7 +145,7 @@ MISTAKES = {
     "proxy_http_version 1.1;": ("proxy_http_version 1.0;", 400, "not HTTP/1.0 (behind nginx: proxy_http_version 1.1)"),
     "proxy_set_header Upgrade $http_upgrade;": ("", 426, "a proxy in between has removed the Upgrade header"),
     "proxy_set_header Connection $connection_upgrade;": ("", 400, "the Connection header does not say Upgrade"),
-    "proxy_set_header Host $http_host;": ("", 403, "is not allowed for host"),
+    "proxy_set_header Host $http_host;": ("", 403, "nginx: proxy_set_header Host $http_host"),
 }
 
 
