@@ -766,7 +766,7 @@ def test_ping_settings_of_the_project_cut_off_a_silent_peer(tmp_path: Path, name
         assert server.note(note) == "finally"
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if not kind.tls])  # those: test_shutdown.py
 def test_server_with_an_open_socket_stops_when_told_to(tmp_path: Path, name: str) -> None:
     with ExitStack() as stack:
         with running(name, tmp_path) as server:

@@ -348,7 +348,7 @@ def test_flood_is_answered_to_its_end_and_others_have_their_turns_between(server
     count = LESS_THAN_A_READ // len(again)
     data = begin + again * count + frame(CLOSE, close_payload(1000))
     answers = answer * count + frame(CLOSE, close_payload(1000), mask=None)
-    with undisturbed(server) as watched, connected(server, 8, "/echo/") as peers:
+    with undisturbed(server) as watched, connected(server, 24, "/echo/") as peers:
         started = time.monotonic()
         for peer in peers:
             peer.send_raw(data)
