@@ -348,14 +348,14 @@ def test_flood_is_answered_to_its_end_and_others_have_their_turns_between(server
     count = LESS_THAN_A_READ // len(again)
     data = begin + again * count + frame(CLOSE, close_payload(1000))
     answers = answer * count + frame(CLOSE, close_payload(1000), mask=None)
-    with undisturbed(server) as watched, connected(server, 24, "/echo/") as peers:
+    with undisturbed(server) as watched, connected(server, 8, "/echo/") as peers:
         started = time.monotonic()
         for peer in peers:
             peer.send_raw(data)
         assert all_at_once(Peer.read_to_eof, peers, [60] * len(peers)) == [answers] * len(peers)
         seconds = time.monotonic() - started
     if server.kind is KINDS["pywsgi"]:  # threads get their turns from Python, greenlets only from us
-        assert watched.slowest_seconds < seconds / 3
+        assert watched.slowest_seconds < seconds / 2
 
 
 # Compression
