@@ -298,7 +298,7 @@ def watch_closed(request):
     leave_note(request, f"{request.websocket.closed} {request.websocket.close_code}")
 
 
-@require_websocket(ping_interval=0.2, ping_timeout=0.3, close_timeout=0.5)
+@require_websocket(ping_interval=0.2, ping_timeout=1, close_timeout=0.5)
 def pinged(request):
     try:
         for message in request.websocket:
@@ -307,7 +307,7 @@ def pinged(request):
         leave_note(request, "finally")
 
 
-@require_websocket(ping_interval=0.2, ping_timeout=0.3, close_timeout=0.5)
+@require_websocket(ping_interval=0.2, ping_timeout=1, close_timeout=0.5)
 def pinged_asleep(request):
     request.websocket.accept()
     sleep_until_woken(request)
