@@ -114,7 +114,8 @@ class Connection:
         self._written = 0  # bytes that have left, of all that were ever put in the outbox
         self._read_ended = False
         self._write_ended = False
-        self._disposed = False
+        self._disposed = False  # nothing more is done with the socket
+        self._released = False  # nor does any thread still poll it: it has been disposed of
         self._timed_out = False
         self._in_a_hurry = False
         now = time.monotonic()
@@ -233,7 +234,7 @@ class Connection:
         """
         try:
             self._end(self.endpoint.close())
-            while not self._disposed:
+            while not self._released:
                 self._park(None)
         finally:  # whoever stops this greenlet or thread does not wait either
             self._abort("the server did not wait for the closing handshake")
@@ -496,7 +497,13 @@ class Connection:
     def _dispose_of_socket(self) -> None:
         if not self._disposed:
             self._disposed = True
-            self._link.close(self._dispose)
+            self._link.close(self._release)
+
+    def _release(self) -> None:
+        try:
+            self._dispose()
+        finally:
+            self._released = True
 
     # Deadlines
 

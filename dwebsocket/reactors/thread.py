@@ -174,16 +174,14 @@ class ThreadLink:
 
     def park(self, timeout_seconds: float | None) -> None:
         if self._closed:
+            if self._dispose is not None:  # the thread that polls has not noticed yet
+                self._wait_for_change(timeout_seconds)
             return
         if self.resuming:
             self._call_back(0)
             return
         if self.polling or not self._can_be_woken():
-            self._waiting += 1  # the thread that polls, or the sweep, reads for us
-            try:
-                self._changed.wait(timeout_seconds)
-            finally:
-                self._waiting -= 1
+            self._wait_for_change(timeout_seconds)  # the thread that polls, or the sweep, reads for us
             return
         self.polling = True
         try:
@@ -244,6 +242,13 @@ class ThreadLink:
         self.wake()
         self._finish_close()
 
+    def _wait_for_change(self, timeout_seconds: float | None) -> None:
+        self._waiting += 1
+        try:
+            self._changed.wait(timeout_seconds)
+        finally:
+            self._waiting -= 1
+
     def _can_be_woken(self) -> bool:
         """Make what wakes a poll, at the first one; False where the process has no descriptor left for it."""
         if self._wakeup is None:
@@ -287,10 +292,14 @@ class ThreadLink:
             return
         dispose, self._dispose = self._dispose, None
         del self._served  # which holds us: no cycle keeps its memory from being freed at once
-        dispose()
-        if self._wakeup is not None:
-            self._wakeup.close()
-            self._wakeup = None
+        try:
+            dispose()
+        finally:
+            if self._wakeup is not None:
+                self._wakeup.close()
+                self._wakeup = None
+            if self._waiting:
+                self._changed.notify_all()
 
 
 class Wakeup:

@@ -30,6 +30,7 @@ urlpatterns = [
     path("push-for-ever/", views.push_for_ever),
     path("flood/", views.flood),
     path("threads/", views.threads),
+    path("ends-before-its-thread/", views.ends_before_its_thread),
     path("sleepy/", views.sleepy),
     path("watch-closed/", views.watch_closed),
     path("pinged/", views.pinged),

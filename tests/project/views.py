@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
@@ -276,6 +277,20 @@ def threads(request):
         sender.start()
     for sender in senders:
         sender.join()
+
+
+@require_websocket(detach=False, close_timeout=0.3)
+def ends_before_its_thread(request):
+    """End while a thread of our own sends to a peer that does not read."""
+    request.websocket.accept()
+
+    def send():
+        with suppress(WebSocketClosed):
+            while True:
+                request.websocket.send(bytes(1 << 16))
+
+    threading.Thread(target=send, daemon=True).start()
+    time.sleep(0.2)
 
 
 @require_websocket

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -304,6 +305,18 @@ def test_close_is_noticed_while_the_view_never_reads(server: Server, note: str) 
         assert peer.close(3001).code == 3001
         assert server.note(note) == "True 3001"
         assert peer.read_to_eof() == b""
+
+
+@on(combinations("attached"))
+def test_view_that_ends_while_a_thread_of_its_own_sends_leaves_no_byte_of_http(server: Server) -> None:
+    for _ in range(3):
+        with server.connect("/ends-before-its-thread/") as peer:
+            time.sleep(1)  # a peer that does not read until all is over
+            received = bytearray()
+            with suppress(ConnectionError, ssl.SSLEOFError):
+                while data := peer.sock.recv(1 << 18):
+                    received += data
+            assert b"HTTP" not in received
 
 
 # Pings
