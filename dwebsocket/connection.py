@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import functools
 import logging
@@ -15,20 +14,26 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .protocol.codes import CloseCode
-from .protocol.endpoint import Endpoint, Pong, State
+from .protocol.endpoint import NOTHING, Endpoint, Pong, State
 from .protocol.exceptions import SendTimeout, WebSocketClosed
 from .protocol.messages import Message, Part
-from .reactors.base import Reactor
+from .reactors.base import Link, Reactor, Served
+from .sockets import READ_BYTES, receive, send, send_both
 
 logger = logging.getLogger("dwebsocket")
 
-_READ_BYTES = 64 * 1024
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
 _PING_BYTES = 4
-_STREAM_BYTES = 4 * _READ_BYTES  # what waits of a message that is read in parts
+_LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
+_HELD_BYTES = 16 * 1024  # of answers that leave together
+_HELD_SECONDS = 0.00025  # that they may take together
+_STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
 _SILENCE_SECONDS = 0.25  # of a peer that may still have been sending: a proxy cuts it off when we end our stream
 _LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not hang up
 _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
+
+_OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
+_monotonic = time.monotonic
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -52,30 +57,17 @@ def at_home(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Connection, *arguments: Any) -> Any:
-        if not self._reactor.is_home():
-            return self._reactor.run_home(functools.partial(call, self, *arguments))
-        with self._link.lock:
+        if self.is_elsewhere():
+            return self.reactor.run_home(functools.partial(call, self, *arguments))
+        if self.lock is None:
+            return method(self, *arguments)
+        with self.lock:
             return method(self, *arguments)
 
     return call  # type: ignore[return-value]
 
 
-def from_reactor(method: Method) -> Method:
-    """The method as the reactor calls it: a fault of ours ends this connection, and no other."""
-
-    @functools.wraps(method)
-    def call(self: Connection, *arguments: Any) -> Any:
-        try:
-            return method(self, *arguments)
-        except Exception:
-            logger.exception("internal error; the connection is dropped")
-            self._abort("internal error")
-            return None
-
-    return call  # type: ignore[return-value]
-
-
-class Connection:
+class Connection(Served):
     """An open WebSocket on a socket, served by a reactor.
 
     Reading is pushed: what arrives is parsed at once, control frames are answered, messages go to the inbox. When the
@@ -83,32 +75,89 @@ class Connection:
     end of the peer's side is answered when the messages before it have been taken and the taker has come back for
     more; a taker that does not is waited for `close_timeout` seconds.
 
-    `sock` is used non-blocking. `dispose` is called once, when the socket is not needed any more.
+    Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
+    before anybody waits: at once when the one who sends them comes to the last message, or takes his time.
+
+    `sock` is used non-blocking. `descriptor` is its number if nobody else can close it, else -1. `dispose` is called
+    once, when the socket is not needed any more.
     """
+
+    __slots__ = (
+        "_active",
+        "_began",
+        "_descriptor",
+        "_dispose",
+        "_disposed",
+        "_ending",
+        "_heard",
+        "_held",
+        "_held_bytes",
+        "_home",
+        "_hung_up",
+        "_in_a_hurry",
+        "_inbox",
+        "_inbox_bytes",
+        "_inbox_max_bytes",
+        "_late_pongs",
+        "_link",
+        "_moved",
+        "_outbox",
+        "_outbox_bytes",
+        "_ping",
+        "_pinged",
+        "_read_ended",
+        "_reads",
+        "_receive_queue",
+        "_released",
+        "_sending_parts",
+        "_socket",
+        "_taken",
+        "_thread_ident",
+        "_timed_out",
+        "_unparsed",
+        "_write_ended",
+        "_writes",
+        "_written",
+        "endpoint",
+        "latency",
+        "limits",
+        "lock",
+        "reactor",
+    )
 
     def __init__(
         self,
-        sock: _socket.socket,
+        sock: Any,
         reactor: Reactor,
         *,
         endpoint: Endpoint,
         limits: Limits,
         dispose: Callable[[], None],
+        descriptor: int = -1,
     ) -> None:
         self.endpoint = endpoint
         self.limits = limits
         self.latency: float | None = None
+        self.reactor = reactor
         self._socket = sock
-        self._reactor = reactor
-        self._link = reactor.link(self, sock.fileno())
+        self._descriptor = descriptor
+        self._link: Link = reactor.link(self, sock.fileno())
+        self.lock = self._link.lock
+        self._home = reactor.home
+        self._thread_ident = reactor.thread_ident
         self._dispose = dispose
-        self._inbox: deque[Message | Part] = deque()
+        self._inbox: deque[Message | Part] | None = None  # made for the first message
         self._inbox_bytes = 0
+        self._receive_queue = limits.receive_queue
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
-        self._outbox: deque[memoryview] = deque()
+        self._reads = self._writes = False  # what the link watches for
+        self._held: list[bytes] | None = None  # answers that leave together
+        self._held_bytes = 0
+        self._began = 0.0  # when the message was taken that the first of them answers
+        self._outbox: deque[memoryview] | None = None  # what the kernel has not taken
         self._outbox_bytes = 0
         self._late_pongs = b""  # the latest answers to pings that came while the outbox was not empty
         self._written = 0  # bytes that have left, of all that were ever put in the outbox
@@ -118,7 +167,7 @@ class Connection:
         self._released = False  # nor does any thread still poll it: it has been disposed of
         self._timed_out = False
         self._in_a_hurry = False
-        now = time.monotonic()
+        now = _monotonic()
         self._heard = self._active = self._moved = now  # last byte in; last message; last byte out
         self._pinged = now
         self._ping: bytes | None = None  # the payload of the ping that has not been answered
@@ -138,42 +187,39 @@ class Connection:
         self._settle()
         self._schedule()
 
-    @at_home
     def receive(self, timeout_seconds: float | None = None) -> Message | Part | None:
         """The next message; None when there is none within the time, or will be none any more.
 
         With `streaming` it may be a Part.
         """
-        self._come_back()
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        if not self._inbox and timeout_seconds is not None and timeout_seconds <= 0:
-            self._link.look(pause=True)
-        while not self._inbox:
-            if self.endpoint.state is not State.OPEN:
-                return None
-            if not self._park(deadline):
-                return None
-        message = self._take()
-        if self._unparsed:
-            self._link.breathe()
-        return message
+        if self.is_elsewhere():
+            return self.reactor.run_home(functools.partial(self.receive, timeout_seconds))
+        if self.lock is None:
+            return self._receive_next(timeout_seconds)
+        with self.lock:
+            return self._receive_next(timeout_seconds)
 
     @at_home
     def waiting(self) -> int:
         """How many messages are waiting to be taken."""
         if not self._inbox:
+            self._let_go()
             self._link.look(pause=True)
-        return sum(not isinstance(message, Part) or message.fin for message in self._inbox)
+        return sum(not isinstance(message, Part) or message.fin for message in self._inbox or ())
 
-    @at_home
     def send(self, message: Message) -> None:
         """Hand `message` to the kernel as a whole; blocks while the peer is slow.
 
         WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
         connection is dropped then, for half a frame may have left.
         """
-        self._wait_for_turn()
-        self._send(self.endpoint.send_message(message))
+        if self.is_elsewhere():
+            self.reactor.run_home(functools.partial(self.send, message))
+        elif self.lock is None:
+            self._send_message(message)
+        else:
+            with self.lock:
+                self._send_message(message)
 
     @at_home
     def begin_message(self) -> None:
@@ -184,25 +230,13 @@ class Connection:
     @at_home
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
         """Send one fragment of the message that was begun. Errors as for `send()`."""
-        self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
+        self._send(self.endpoint.send_fragment(data, first=first, fin=fin), b"", _monotonic())
 
     @at_home
     def end_message(self) -> None:
         """Let others send again."""
         self._sending_parts = False
         self._link.wake()
-
-    def _wait_for_turn(self) -> None:
-        while self._sending_parts and self.endpoint.state in (State.OPEN, State.ENDING):
-            self._park(None)
-
-    def _send(self, data: bytes) -> None:
-        mark = self._write(data)
-        if self._written < mark:
-            self._wait_until_written(mark)
-        if self.limits.idle_timeout is not None:
-            self._active = time.monotonic()
-        self._link.breathe()
 
     @at_home
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
@@ -244,90 +278,139 @@ class Connection:
         """Whether the end has come: ours, or the peer's with nothing before it left to be taken."""
         self.look()
         state = self.endpoint.state
-        return state is not State.OPEN and (state is not State.ENDING or not self._inbox)
+        return state is not _OPEN and (state is not _ENDING or not self._inbox)
 
     @at_home
     def look(self) -> None:
         """Notice what has already happened to the socket."""
+        self._let_go()
         self._link.look(pause=False)
-        self._look_behind_the_inbox(time.monotonic())
+        self._look_behind_the_inbox(_monotonic())
 
     # What the reactor calls
 
-    @from_reactor
+    def is_elsewhere(self) -> bool:
+        """Whether the calling thread must not touch the connection, but ask the reactor to."""
+        return self._home is not None and self._thread_ident() != self._home
+
     def on_readable(self) -> None:
         """Read once, or look on at what was read, and do what it says."""
-        if self._unparsed:
-            self._parse()
-            self._settle()
-            return
         try:
-            data = self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:  # reset by the peer, or timed out: the end of the stream all the same
-            data = b""
-        if data:
-            self._receive(data)
-        else:
-            self._read_ended = True
-            self.endpoint.receive_eof()
-        self._settle()
+            if self._unparsed:
+                self._parse()
+            else:
+                data = receive(self._socket, self._descriptor)
+                if data is None:
+                    return
+                if data:
+                    self._receive(data)
+                else:
+                    self._read_ended = True
+                    self.endpoint.receive_eof()
+            self._settle()
+        except Exception:
+            self._break_off()
 
-    @from_reactor
     def on_writable(self) -> None:
         """Send what is waiting to leave, as far as the kernel takes it."""
-        self._flush()
-        if self._late_pongs and not self._outbox and self.endpoint.state is not State.CLOSED:
-            pongs, self._late_pongs = self._late_pongs, b""
-            self._write(pongs)
-        self._settle()
-        self._link.wake()  # whoever sends looks how far it is
+        try:
+            self._flush()
+            if self._late_pongs and not self._outbox and self.endpoint.state is not _CLOSED:
+                pongs, self._late_pongs = self._late_pongs, b""
+                self._write(pongs)
+            self._settle()
+            self._link.wake()  # whoever sends looks how far it is
+        except Exception:
+            self._break_off()
 
-    @from_reactor
+    def on_turn(self) -> None:
+        """Let answers go that were held back: whoever wrote them is not coming back soon."""
+        try:
+            self._let_go()
+        except Exception:
+            self._break_off()
+
     def on_deadline(self, now: float) -> float | None:
         """Do what is due, and say when to be called again."""
-        self._look_behind_the_inbox(now)
-        while acts := [act for due, act in self._deadlines() if due <= now]:
-            acts[0](now)  # the others may not be due any more
-            self._settle()
-        return min((due for due, _ in self._deadlines()), default=None)
+        try:
+            self._look_behind_the_inbox(now)
+            while acts := [act for due, act in self._deadlines() if due <= now]:
+                acts[0](now)  # the others may not be due any more
+                self._settle()
+            return self._earliest()
+        except Exception:
+            self._break_off()
+            return None
+
+    def _break_off(self) -> None:
+        """A fault of ours ends this connection, and no other."""
+        logger.exception("internal error; the connection is dropped")
+        self._abort("internal error")
 
     # Reading
 
+    def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
+        self._taken = False
+        if self.endpoint.state is _ENDING:  # whoever took the last message wants more: the end may have its turn
+            self._settle()
+        if not self._inbox:
+            self._let_go()
+            if not self._wait_for_message(timeout_seconds):
+                return None
+        message = self._take()
+        if self._unparsed:
+            self._link.breathe(_monotonic())
+        return message
+
+    def _wait_for_message(self, timeout_seconds: float | None) -> bool:
+        deadline = None if timeout_seconds is None else _monotonic() + timeout_seconds
+        if timeout_seconds is not None and timeout_seconds <= 0:
+            self._link.look(pause=True)
+        while not self._inbox:
+            if self.endpoint.state is not _OPEN or not self._park(deadline):
+                return False
+        return True
+
     def _receive(self, data: bytes) -> None:
-        self._heard = time.monotonic()
+        self._heard = _monotonic()
         self.endpoint.feed(data)
         self._parse()
 
     def _parse(self) -> None:
         """Look at what was read, until the inbox is full or others should have their turn."""
         self._unparsed = True
+        endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
         while self._wants_to_read():
             if not frames_left:
                 self._link.resume()
                 break
-            events = self.endpoint.advance()
-            if events is None:
+            event = endpoint.advance()
+            if event is None:
                 self._unparsed = False
                 break
             frames_left -= 1
-            for event in events:
-                self._receive_event(event)
-        pongs = self.endpoint.data_to_send()
-        if pongs and self._outbox:
+            if event is NOTHING:
+                continue
+            if isinstance(event, Pong):
+                self._receive_pong(event)
+            else:
+                self._receive_message(event)
+        if endpoint.output:
+            self._answer_pings(endpoint.data_to_send())
+
+    def _answer_pings(self, pongs: bytes) -> None:
+        if self._outbox:
             self._late_pongs = pongs  # 5.5.3: the latest are enough; a peer that does not read costs no memory
-        elif pongs:
+        else:
             self._write(pongs)
 
-    def _receive_event(self, event: Message | Part | Pong) -> None:
-        if isinstance(event, Pong):
-            self._receive_pong(event)
-        else:
-            self._active = self._heard
-            self._inbox.append(event)
-            self._inbox_bytes += _size(event)
+    def _receive_message(self, message: Message | Part) -> None:
+        if self._inbox is None:
+            self._inbox = deque()
+        self._active = self._heard
+        self._inbox.append(message)
+        self._inbox_bytes += _size(message)
 
     def _receive_pong(self, pong: Pong) -> None:
         if pong.payload == self._ping:
@@ -336,29 +419,24 @@ class Connection:
             self._schedule()
 
     def _take(self) -> Message | Part:
-        was_full = not self._wants_to_read()
-        message = self._inbox.popleft()
+        message = self._inbox.popleft()  # type: ignore[union-attr]
         self._inbox_bytes -= _size(message)
         self._taken = True
-        if was_full:
+        if self._inbox and not self._held:
+            self._began = _monotonic()
+        if not self._reads and not self._read_ended:  # the inbox was full
             if self._unparsed:
                 self._parse()
             self._settle()
         return message
 
-    def _come_back(self) -> None:
-        """Whoever took the last message wants more: the end may have its turn."""
-        self._taken = False
-        if self.endpoint.state is State.ENDING:
-            self._settle()
-
     def _wants_to_read(self) -> bool:
         if self._read_ended:
             return False
-        if self.endpoint.state is not State.OPEN:
-            return True  # what still arrives is dropped, and its end is waited for
+        if self.endpoint.state is not _OPEN or not self._inbox:
+            return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
         max_bytes = self._inbox_max_bytes
-        return len(self._inbox) < self.limits.receive_queue and (max_bytes is None or self._inbox_bytes < max_bytes)
+        return len(self._inbox) < self._receive_queue and (max_bytes is None or self._inbox_bytes < max_bytes)
 
     def _look_behind_the_inbox(self, now: float) -> None:
         """A peer that has left is noticed even while nothing is read: else its connection would never end."""
@@ -376,42 +454,118 @@ class Connection:
 
     # Writing
 
-    def _write(self, data: bytes) -> int:
+    def _send_message(self, message: Message) -> None:
+        if self._sending_parts:
+            self._wait_for_turn()
+        if len(message) >= _LARGE_BYTES:
+            header, payload = self.endpoint.send_large(message)
+            self._send(header, payload, _monotonic())
+            return
+        data = self.endpoint.send_message(message)
+        now = _monotonic()
+        if self._inbox and self._may_be_held(now):
+            self._hold(data)
+        else:
+            self._send(data, b"", now)
+
+    def _wait_for_turn(self) -> None:
+        while self._sending_parts and (self.endpoint.state is _OPEN or self.endpoint.state is _ENDING):
+            self._park(None)
+
+    def _may_be_held(self, now: float) -> bool:
+        """Whether an answer may wait for the one to the next message, which is here and will be taken at once."""
+        return (
+            self._taken
+            and self._link.holds
+            and now - self._began < _HELD_SECONDS
+            and self._held_bytes < _HELD_BYTES
+            and not self._outbox
+        )
+
+    def _hold(self, data: bytes) -> None:
+        if self._held is None:
+            self._held = []
+        if not self._held:
+            self._link.call_soon()
+        self._held.append(data)
+        self._held_bytes += len(data)
+
+    def _let_go(self) -> None:
+        if self._held:
+            self._write(b"")
+
+    def _send(self, data: bytes, payload: bytes, now: float) -> None:
+        mark = self._write(data, payload)
+        if self._written < mark:
+            self._wait_until_written(mark)
+        if self.limits.idle_timeout is not None:
+            self._active = now
+        self._link.breathe(now)
+
+    def _write(self, data: bytes, payload: bytes = b"") -> int:
         """Send what the kernel takes and queue the rest; the mark that `_written` reaches when all of it has left."""
-        mark = self._written + self._outbox_bytes + len(data)
-        if self._write_ended or not data:
+        if self._held:
+            data = b"".join((*self._held, data))
+            self._held.clear()
+            self._held_bytes = 0
+        size = len(data) + len(payload)
+        mark = self._written + self._outbox_bytes + size
+        if self._write_ended or not size:
             return mark
-        was_empty = not self._outbox
-        self._outbox.append(memoryview(data))
-        self._outbox_bytes += len(data)
-        if was_empty:
-            self._moved = time.monotonic()
-            self._flush()
-            if self._outbox:
-                self._settle()
+        if self._outbox:
+            self._queue(data, payload, 0)
+            return mark
+        if payload:
+            sent = send_both(self._socket, self._descriptor, data, payload)
+        else:
+            sent = send(self._socket, self._descriptor, data)
+        if sent < 0:
+            self._lose_peer()
+            return mark
+        self._written += sent
+        if sent < size or self.endpoint.state is not _OPEN:
+            self._moved = _monotonic()
+        if sent < size:
+            self._queue(data, payload, sent)
+            self._settle()
         return mark
 
+    def _queue(self, data: bytes, payload: bytes, sent: int) -> None:
+        """Let `data` and `payload`, but for the first `sent` bytes, leave as soon as the kernel takes them."""
+        if self._outbox is None:
+            self._outbox = deque()
+        for piece in (data, payload):
+            rest = memoryview(piece)[sent:]
+            sent = max(0, sent - len(piece))
+            if rest:
+                self._outbox.append(rest)
+                self._outbox_bytes += len(rest)
+
     def _flush(self) -> None:
-        try:
-            while self._outbox:
-                piece = self._outbox[0]
-                sent = self._socket.send(piece)
-                self._moved = time.monotonic()
-                self._written += sent
-                self._outbox_bytes -= sent
-                if sent < len(piece):
-                    self._outbox[0] = piece[sent:]
-                else:
-                    self._outbox.popleft()
-        except BlockingIOError:
-            pass
-        except OSError:  # the peer is gone; what it sent before is still to be read, and then its end
-            self._drop_outbox()
-            self._link.look(pause=False)
+        while self._outbox:
+            piece = self._outbox[0]
+            sent = send(self._socket, self._descriptor, piece)
+            if sent < 0:
+                self._lose_peer()
+                return
+            if not sent:
+                return
+            self._moved = _monotonic()
+            self._written += sent
+            self._outbox_bytes -= sent
+            if sent < len(piece):
+                self._outbox[0] = piece[sent:]
+            else:
+                self._outbox.popleft()
+
+    def _lose_peer(self) -> None:
+        """The peer is gone; what it sent before is still to be read, and then its end."""
+        self._drop_outbox()
+        self._link.look(pause=False)
 
     def _wait_until_written(self, mark: int) -> None:
         timeout = self.limits.send_timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else _monotonic() + timeout
         while self._written < mark and not self._write_ended:
             if not self._park(deadline):
                 self._give_up_sending()
@@ -426,7 +580,7 @@ class Connection:
 
     def _park(self, deadline: float | None) -> bool:
         """Sleep until something may have happened; False, at once, when the deadline has passed."""
-        remaining = None if deadline is None else deadline - time.monotonic()
+        remaining = None if deadline is None else deadline - _monotonic()
         if remaining is not None and remaining <= 0:
             return False
         self._link.park(None if remaining is None else min(remaining, _LONGEST_SLEEP_SECONDS))
@@ -447,42 +601,57 @@ class Connection:
         self._dispose_of_socket()
 
     def _drop_inbox(self) -> None:
-        self._inbox.clear()
+        if self._inbox:
+            self._inbox.clear()
         self._inbox_bytes = 0
         if self._unparsed:  # the end may be in it
             self._link.resume()
 
     def _drop_outbox(self) -> None:
-        self._outbox.clear()
-        self._outbox_bytes = 0
+        for queue in (self._outbox, self._held):
+            if queue:
+                queue.clear()
+        self._outbox_bytes = self._held_bytes = 0
         self._write_ended = True
 
     def _settle(self) -> None:
         """Do what follows from the state as it is now; everything that changes it ends here."""
         if self._disposed:
             return
-        if self.endpoint.state is State.ENDING and not self._inbox and not self._taken:
-            self._write(self.endpoint.answer())
-        if self._has_said_all() and (self._read_ended or self.endpoint.close_received):
-            self._end_writing()
-        if self._read_ended and self._write_ended:
-            self._dispose_of_socket()
+        is_open = self.endpoint.state is _OPEN
+        if not is_open and self._move_to_the_end():
             return
-        self._link.watch(read=self._wants_to_read(), write=bool(self._outbox))
-        is_open = self.endpoint.state is State.OPEN
-        if not is_open and self._ending is None:
-            self._ending = time.monotonic()
+        self._watch()
         if not is_open or self._outbox:  # the other deadlines move away, and are judged anew when they are due
             self._schedule()
         if not is_open or self._inbox:
             self._link.wake()
 
+    def _watch(self) -> None:
+        reads, writes = self._wants_to_read(), bool(self._outbox)
+        if reads != self._reads or writes != self._writes:
+            self._reads, self._writes = reads, writes
+            self._link.watch(read=reads, write=writes)
+
+    def _move_to_the_end(self) -> bool:
+        """Take the steps of the end that can be taken now; whether it has come."""
+        if self.endpoint.state is _ENDING and not self._inbox and not self._taken:
+            self._write(self.endpoint.answer())
+        if self._has_said_all() and (self._read_ended or self.endpoint.close_received):
+            self._end_writing()
+        if self._read_ended and self._write_ended:
+            self._dispose_of_socket()
+            return True
+        if self._ending is None:
+            self._ending = _monotonic()
+        return False
+
     def _has_said_all(self) -> bool:
-        return self.endpoint.state is State.CLOSED and not self._outbox and not self._write_ended
+        return self.endpoint.state is _CLOSED and not self._outbox and not self._write_ended
 
     def _end_writing(self) -> None:
         self._write_ended = True
-        self._ending = time.monotonic()
+        self._ending = _monotonic()
         if not self._read_ended:
             # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we are
             # done, and read until the peer says the same.
@@ -508,9 +677,12 @@ class Connection:
     # Deadlines
 
     def _schedule(self) -> None:
-        earliest = min((due for due, _ in self._deadlines()), default=None)
+        earliest = self._earliest()
         if earliest is not None:
             self._link.schedule(earliest)
+
+    def _earliest(self) -> float | None:
+        return min([due for due, _ in self._deadlines()], default=None)
 
     def _deadlines(self) -> list[tuple[float, Callable[[float], None]]]:
         """What has to be done, and when."""
@@ -528,7 +700,7 @@ class Connection:
             deadlines.append((due, self._on_close_timeout))
             if self._has_said_all():
                 deadlines.append((max(self._moved, self._heard) + _SILENCE_SECONDS, self._on_silence))
-        elif self.endpoint.state is State.OPEN:
+        elif self.endpoint.state is _OPEN:
             if self._hung_up is not None:
                 deadlines.append((self._hung_up + limits.close_timeout, self._on_hung_up))
             if limits.idle_timeout is not None:
@@ -543,7 +715,7 @@ class Connection:
         self._give_up_sending()
 
     def _on_close_timeout(self, now: float) -> None:
-        if self.endpoint.state is State.ENDING:  # nobody came back for the messages before the end
+        if self.endpoint.state is _ENDING:  # nobody came back for the messages before the end
             self._ending = now
             self._drop_inbox()
             self._taken = False

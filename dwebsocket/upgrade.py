@@ -321,7 +321,8 @@ class Session:
         limits = self._options.limits
         endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
         connection = Connection(
-            taken.sock, self.reactor, endpoint=endpoint, limits=limits, dispose=taken.dispose
+            taken.sock, self.reactor,
+            endpoint=endpoint, limits=limits, dispose=taken.dispose, descriptor=taken.descriptor,
         )  # fmt: skip
         self._websocket.subprotocol = subprotocol
         self._connection = connection

@@ -1006,11 +1006,23 @@ def test_finish_waits_until_what_was_sent_has_left(link: Connect) -> None:
 # Faults and leaks
 
 
-def test_fault_of_ours_drops_this_connection_and_is_logged(
-    link: Connect, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a, other = link(), link()
-    monkeypatch.setattr(a.connection, "_receive", lambda data: 1 / 0)
+class Faulty:
+    """An extension that has never been tried."""
+
+    uses_rsv1 = False
+
+    def wire_size(self, message_size: int) -> int:
+        return message_size
+
+    def decode(self, frame: frames.Frame) -> frames.Frame:
+        raise ZeroDivisionError
+
+    def encode(self, frame: frames.Frame) -> frames.Frame:
+        return frame
+
+
+def test_fault_of_ours_drops_this_connection_and_is_logged(link: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    a, other = link(extensions=[Faulty()]), link()
     a.peer.send_message("boom")
     a.until_disposed()
     assert a.closed
@@ -1136,13 +1148,13 @@ def test_messages_and_close_of_a_peer_that_left_are_taken_though_a_send_to_it_fa
 
 def test_memory_of_a_connection_is_freed_at_its_end_without_the_garbage_collector(link: Connect) -> None:
     a = link()
-    a.peer.send_raw(frame(BINARY, bytes(MIB - 1), fin=False))
+    a.peer.send_raw(frame(BINARY, bytes(MIB // 2), fin=False) + frame(CONTINUATION, bytes(MIB // 2))[:-1])
     until(lambda: len(a.connection.endpoint._assembler._parts or b"") == MIB - 1)
     a.peer.reset()
     a.until_disposed()
     assert not a.connection.endpoint._assembler._parts
-    assert not a.connection.endpoint._parser._buffer
-    assert not hasattr(a.connection._link, "_served")  # which would hold the connection, as that holds it
+    assert not a.connection.endpoint._parser.buffered
+    assert a.connection._link._served is None  # which would hold the connection, as that holds it
 
 
 # More in one read than there is room or time for

@@ -18,6 +18,7 @@ HOUSE = [
     ["servers"],
     ["websocket", "legacy"],
     ["connection"],
+    ["sockets"],
     ["reactors"],
     ["protocol"],  # its own docstring says so little that nobody needs to import it
     ["protocol.endpoint"],
@@ -30,13 +31,16 @@ HOUSE = [
     ["protocol.handshake"],
     ["protocol.exceptions"],
     ["protocol.codes"],
+    ["protocol.uncompiled"],
 ]
 FLOORS = {name: floor for floor, names in enumerate(HOUSE) for name in names}
 
 #: What is no part of Python's standard library, and who may import it.
 GUESTS = {
+    "cython": ["protocol", "sockets"],
     "django": HOUSE[0],
     "gevent": ["reactors.gevent", "servers"],
+    "greenlet": ["reactors.gevent"],
 }
 
 #: What the standard library has of sockets, threads, clocks and randomness: nothing for the protocol.

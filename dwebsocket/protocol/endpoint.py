@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from .codes import CONTROL_BIT, CloseCode, Opcode
 from .exceptions import ProtocolError, WebSocketClosed
 from .extensions import Extension
-from .frames import MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame
-from .messages import Assembler, Cutter, Message, Part
+from .frames import FIN, MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, serialize
+from .messages import Assembler, Cutter, Message, Part, decode
 from .parser import Parser
 
 
@@ -50,10 +50,23 @@ TRANSITIONS = {
 }
 
 
+_OPEN, _ENDING, _CLOSING = State.OPEN, State.ENDING, State.CLOSING
+_FIN_TEXT, _FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
+
+
 class Pong(NamedTuple):
     """The peer answered a ping that carried `payload`."""
 
     payload: bytes
+
+
+class Nothing(enum.Enum):
+    """What `Endpoint.advance()` gives for a frame that completes no event."""
+
+    NOTHING = "look at the next frame"
+
+
+NOTHING: Final = Nothing.NOTHING
 
 
 class Endpoint:
@@ -75,11 +88,12 @@ class Endpoint:
         "_answer",
         "_assembler",
         "_extensions",
-        "_output",
         "_parser",
+        "_takes_whole",
         "close_code",
         "close_reason",
         "close_received",
+        "output",
         "state",
     )
 
@@ -104,9 +118,11 @@ class Endpoint:
             max_message_size=max_message_size,
             rsv1_allowed=any(extension.uses_rsv1 for extension in extensions),
             max_extended_size=on_wire,
+            gather_binary=not extensions and not streaming,
         )
+        self._takes_whole = not extensions and not streaming
         self._assembler: Assembler | Cutter = Cutter() if streaming else Assembler()
-        self._output = bytearray()
+        self.output = b""  # what `data_to_send()` will give
         self._answer = b""  # the Close frame that answers the end of the peer's side
 
     def accepted(self) -> None:
@@ -120,8 +136,9 @@ class Endpoint:
         """
         self.feed(data)
         events: list[Message | Part | Pong] = []
-        while (found := self.advance()) is not None:
-            events += found
+        while (event := self.advance()) is not None:
+            if event is not NOTHING:
+                events.append(event)
         return events
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -129,24 +146,22 @@ class Endpoint:
         if self._listens():
             self._parser.feed(data)
 
-    def advance(self) -> tuple[()] | tuple[Message | Part | Pong] | None:
-        """Look at one frame: the message or pong that is complete with it, if any; None when more bytes are needed.
+    def advance(self) -> Message | Part | Pong | Nothing | None:
+        """Look at one frame: the message or pong that is complete with it, else NOTHING; None: more bytes are needed.
 
         That is how whoever drives the endpoint can pause between two frames. Look at `state` after None.
         """
-        if not self._listens():
+        if not self._parser.buffered:
             return None
         try:
-            frame = self._parser.next_frame()
-            if frame is None:
-                return None
-            event = self._receive_control(frame) if frame.opcode & CONTROL_BIT else self._receive_data_frame(frame)
+            if self._takes_whole and self.state is _OPEN and (payload := self._parser.take_message()) is not None:
+                return decode(payload) if self._parser.is_text else payload
+            return self._advance_frame()
         except ProtocolError as error:
             reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
             close = Close(error.close_code, reason)
             self._peer_ended(close, close.serialize())
             return None
-        return () if event is None or self.state is not State.OPEN else (event,)
 
     def receive_eof(self) -> None:
         """The stream has ended: nothing more will arrive."""
@@ -154,21 +169,33 @@ class Endpoint:
 
     def data_to_send(self) -> bytes:
         """What control frames want to be sent in answer; each byte is given once."""
-        data = bytes(self._output)
-        self._output.clear()
+        data = self.output
+        self.output = b""
         return data
 
     def send_message(self, message: Message) -> bytes:
         """The bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
-        return self.send_fragment(message)
+        if self._extensions:
+            return self.send_fragment(message)
+        self._refuse_if_late()
+        if isinstance(message, str):
+            return serialize(_FIN_TEXT, message.encode())
+        return serialize(_FIN_BINARY, message)
+
+    def send_large(self, message: Message) -> tuple[bytes, bytes]:
+        """As `send_message()`, in two pieces that belong together: a large payload is not copied behind its header."""
+        frame = self._frame(message, first=True, fin=True)
+        return frame.header(), frame.payload
 
     def send_fragment(self, data: Message, *, first: bool = True, fin: bool = True) -> bytes:
         """The bytes that carry `data` as one fragment of a message: the `first`, the last (`fin`), or one in between.
 
         WebSocketClosed when it is too late.
         """
-        if self.state not in (State.OPEN, State.ENDING):
-            raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        return self._frame(data, first=first, fin=fin).serialize()
+
+    def _frame(self, data: Message, *, first: bool, fin: bool) -> Frame:
+        self._refuse_if_late()
         if isinstance(data, str):
             opcode, payload = Opcode.TEXT, data.encode()
         else:
@@ -176,7 +203,11 @@ class Endpoint:
         frame = Frame(opcode if first else Opcode.CONTINUATION, payload, fin)
         for extension in self._extensions:
             frame = extension.encode(frame)
-        return frame.serialize()
+        return frame
+
+    def _refuse_if_late(self) -> None:
+        if self.state is not _OPEN and self.state is not _ENDING:
+            raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
     def send_ping(self, payload: bytes) -> bytes:
         """The bytes of a ping that carries `payload`; ValueError for more than 125 bytes of it."""
@@ -222,7 +253,16 @@ class Endpoint:
         self._move(Event.FAILED)
 
     def _listens(self) -> bool:
-        return self.state in (State.OPEN, State.CLOSING)
+        return self.state is _OPEN or self.state is _CLOSING
+
+    def _advance_frame(self) -> Message | Part | Pong | Nothing | None:
+        if not self._listens():
+            return None
+        frame = self._parser.next_frame()
+        if frame is None:
+            return None
+        event = self._receive_control(frame) if frame.opcode & CONTROL_BIT else self._receive_data_frame(frame)
+        return NOTHING if event is None or self.state is not State.OPEN else event
 
     def _receive_control(self, frame: Frame) -> Pong | None:
         if frame.opcode is Opcode.CLOSE:
@@ -232,7 +272,7 @@ class Endpoint:
         elif frame.opcode is Opcode.PONG:
             return Pong(frame.payload)
         else:  # 5.5.2: also behind our own Close frame
-            self._output += Frame(Opcode.PONG, frame.payload).serialize()
+            self.output += Frame(Opcode.PONG, frame.payload).serialize()
         return None
 
     def _receive_data_frame(self, frame: Frame) -> Message | Part | None:

@@ -17,6 +17,11 @@ MAX_CLOSE_REASON_BYTES = MAX_CONTROL_PAYLOAD_BYTES - 2
 _LENGTH_16, _LENGTH_64 = 126, 127  # 5.2: what the 7 bits say when 16 or 64 bits of length follow
 
 
+def serialize(first: int, payload: bytes) -> bytes:
+    """The unmasked frame that begins with the byte `first`, which tells fin, the reserved bits and the opcode."""
+    return _header(first, 0, len(payload)) + payload
+
+
 class Frame(NamedTuple):
     """One frame: `opcode`, `payload` (unmasked bytes), `fin`, `rsv1`."""
 
@@ -27,18 +32,24 @@ class Frame(NamedTuple):
 
     def serialize(self, masking_key: bytes | None = None) -> bytes:
         """The frame as bytes, its length in the fewest that hold it; masked when `masking_key` (4 bytes) is given."""
-        first = self.opcode | (FIN if self.fin else 0) | (RSV1 if self.rsv1 else 0)
-        mask_bit = 0 if masking_key is None else MASK
-        size = len(self.payload)
-        if size < _LENGTH_16:
-            header = bytes((first, mask_bit | size))
-        elif size < 1 << 16:
-            header = struct.pack("!BBH", first, mask_bit | _LENGTH_16, size)
-        else:
-            header = struct.pack("!BBQ", first, mask_bit | _LENGTH_64, size)
         if masking_key is None:
-            return header + self.payload
-        return header + masking_key + apply_mask(self.payload, masking_key)
+            return serialize(self._first(), self.payload)
+        return _header(self._first(), MASK, len(self.payload)) + masking_key + apply_mask(self.payload, masking_key)
+
+    def header(self) -> bytes:
+        """What comes before the payload when it is not masked."""
+        return _header(self._first(), 0, len(self.payload))
+
+    def _first(self) -> int:
+        return self.opcode | (FIN if self.fin else 0) | (RSV1 if self.rsv1 else 0)
+
+
+def _header(first: int, mask_bit: int, size: int) -> bytes:
+    if size < _LENGTH_16:
+        return bytes((first, mask_bit | size))
+    if size < 1 << 16:
+        return struct.pack("!BBH", first, mask_bit | _LENGTH_16, size)
+    return struct.pack("!BBQ", first, mask_bit | _LENGTH_64, size)
 
 
 class Close(NamedTuple):

@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+try:
+    import cython
+except ImportError:
+    from . import uncompiled as cython  # type: ignore[no-redef]
+
+_KEY_BYTES = 4
+#: Times a key as an integer, that key again and again: the masks of short payloads, by their number of keys.
+_REPEATS = [sum(1 << (8 * _KEY_BYTES * index) for index in range(count)) for count in range(65)]
+
 
 def apply_mask(payload: bytes | bytearray | memoryview, masking_key: bytes, offset: int = 0) -> bytes:
     """`payload` with `masking_key` (4 bytes) applied to it, or taken off again: it is its own inverse.
 
     `offset` is how many bytes of the same frame came before `payload`.
     """
-    size = len(payload)
+    return unmask(bytes(payload), 0, len(payload), masking_key, offset)
+
+
+def unmask(octets: bytes, start: int, size: int, masking_key: bytes, offset: int) -> bytes:
+    """`size` bytes of `octets`, from `start` on, with the mask applied as `apply_mask()` does it."""
+    if cython.compiled:
+        return masked(octets + start, size, masking_key, offset)  # type: ignore # noqa: F821
+    payload = octets[start : start + size]
     phase = offset & 3
     key = masking_key[phase:] + masking_key[:phase] if phase else masking_key
     # One XOR of two large integers is the fastest that Python offers for any size.
-    mask = int.from_bytes((key * (size // 4 + 1))[:size], "little")
-    return (int.from_bytes(payload, "little") ^ mask).to_bytes(size, "little")
+    keys = (size + _KEY_BYTES - 1) // _KEY_BYTES
+    if keys < len(_REPEATS):
+        mask = int.from_bytes(key, "little") * _REPEATS[keys]
+    else:
+        mask = int.from_bytes(key * keys, "little")
+    return (int.from_bytes(payload, "little") ^ mask).to_bytes(keys * _KEY_BYTES, "little")[:size]
+
+
+def blank(size: int) -> bytes | bytearray:
+    """What `unmask_into()` can fill: bytes that nobody has seen yet; a bytearray where nothing is compiled."""
+    if cython.compiled:
+        return unwritten(size)  # type: ignore # noqa: F821
+    return bytearray(size)
+
+
+def unmask_into(
+    target: bytes | bytearray, offset: int, octets: bytes, start: int, size: int, masking_key: bytes
+) -> None:
+    """Put `size` bytes of `octets`, from `start` on, where they belong in `target`, the payload of their frame."""
+    if cython.compiled:
+        write_masked(target, offset, octets + start, size, masking_key)  # type: ignore # noqa: F821
+    else:
+        target[offset : offset + size] = unmask(octets, start, size, masking_key, offset)  # type: ignore[index]

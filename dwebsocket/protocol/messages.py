@@ -80,12 +80,15 @@ class Assembler:
         self._parts = self._decoder = None
 
     def _complete(self, payload: bytes | bytearray) -> Message:
-        if not self._text:
-            return bytes(payload)
-        try:
-            return payload.decode()
-        except UnicodeDecodeError:
-            raise InvalidPayload(_NOT_UTF8) from None
+        return decode(payload) if self._text else bytes(payload)
+
+
+def decode(payload: bytes | bytearray) -> str:
+    """The text in the whole `payload` of a message; InvalidPayload (1007) where it is not UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise InvalidPayload(_NOT_UTF8) from None
 
 
 def _decoder() -> codecs.IncrementalDecoder:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from .codes import CONTROL_BIT, OPCODES, Opcode
 from .exceptions import MessageTooBig, ProtocolError
 from .frames import FIN, MASK, MAX_CONTROL_PAYLOAD_BYTES, RSV1, RSV2, RSV3, Frame
-from .masking import apply_mask
+from .masking import blank, unmask, unmask_into
 
 _KEY_BYTES = 4
+_MAX_GATHERED_BYTES = 16 * 1024 * 1024  # of a payload that gets its memory before it arrives
 #: 5.2: how many bytes of extended length follow for a 7-bit length of 126 and 127, and the least that needs them.
 _EXTENDED_LENGTH = {126: (2, 126), 127: (8, 1 << 16)}
+_LENGTH_16 = 126
+_LONGEST_SHORT = 125  # what the 7 bits can say themselves
+_LEAST_BYTES = 2 + _KEY_BYTES  # of a frame from a client
+_TEXT, _BINARY = Opcode.TEXT.value, Opcode.BINARY.value
+_FIN, _MASK = FIN, MASK
 
 
 class Parser:
@@ -18,15 +24,16 @@ class Parser:
     A header is judged as soon as it is here: a frame that breaks a rule, or announces more than `max_message_size`
     bytes for its message, is refused before its payload arrives. A data frame whose payload is still arriving is
     given in parts, as an intermediary may cut it (5.4): so text can be checked, and a large message be passed on,
-    before it is complete. Control frames come whole.
+    before it is complete. Control frames come whole, and with `gather_binary` what is sent as binary, too: nobody looks
+    at it before it is complete.
 
     `rsv1_allowed`: an extension was negotiated that gives rsv1 a meaning (5.2, 9.1). Messages that begin with it may
     take `max_extended_size` bytes on the wire.
     """
 
     __slots__ = (
-        "_buffer",
         "_fin",
+        "_gathered",
         "_in_frame",
         "_key",
         "_limit",
@@ -37,6 +44,9 @@ class Parser:
         "_position",
         "_remaining",
         "_rsv1",
+        "buffered",
+        "gather_binary",
+        "is_text",
         "max_extended_size",
         "max_message_size",
         "rsv1_allowed",
@@ -48,12 +58,15 @@ class Parser:
         max_message_size: int | None = None,
         rsv1_allowed: bool = False,
         max_extended_size: int | None = None,
+        gather_binary: bool = False,
     ) -> None:
         self.max_message_size = max_message_size
         self.rsv1_allowed = rsv1_allowed
         self.max_extended_size = max_extended_size
-        self._buffer = bytearray()
-        self._position = 0  # what is before it in the buffer has been parsed
+        self.gather_binary = gather_binary
+        self.is_text = False  # what `take_message()` gave last
+        self.buffered = b""  # empty when everything has been parsed
+        self._position = 0  # what is before it has been parsed
         self._message_open = False  # the last data frame had no fin: a continuation must follow (5.4)
         self._message_bytes = 0
         self._limit = max_message_size
@@ -62,12 +75,45 @@ class Parser:
         self._fin = self._rsv1 = False
         self._key = b""
         self._remaining = 0  # bytes of its payload still to be given
-        self._passed = 0  # bytes of its payload given
+        self._passed = 0  # bytes of its payload given, or gathered
+        self._gathered: bytes | bytearray | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes that have arrived."""
-        self._drop_parsed()
-        self._buffer += data
+        if self._position < len(self.buffered):
+            self.buffered = self.buffered[self._position :] + data
+        else:
+            self.buffered = bytes(data)
+        self._position = 0
+
+    def take_message(self) -> bytes | None:
+        """The payload of the next message if it is here, whole, in a frame of its own; `is_text` tells its kind.
+
+        None when there is no such frame, or it needs a closer look: that is what `next_frame()` is for.
+        """
+        octets = self.buffered
+        start = self._position
+        available = len(self.buffered) - start
+        if available < _LEAST_BYTES or self._in_frame or self._message_open:
+            return None
+        opcode = octets[start] ^ _FIN
+        if opcode != _TEXT and opcode != _BINARY:
+            return None
+        size = octets[start + 1] ^ _MASK
+        begin = start + _LEAST_BYTES
+        if size > _LONGEST_SHORT:
+            if size != _LENGTH_16 or available < _LEAST_BYTES + 2:
+                return None
+            size = octets[start + 2] << 8 | octets[start + 3]
+            begin += 2
+            if size <= _LONGEST_SHORT:
+                return None
+        if size > available - (begin - start) or (self.max_message_size is not None and size > self.max_message_size):
+            return None
+        self.is_text = opcode == _TEXT
+        payload = unmask(octets, begin, size, octets[begin - _KEY_BYTES : begin], 0)
+        self._drop_parsed(begin + size)
+        return payload
 
     def next_frame(self) -> Frame | None:
         """The next frame, or part of a data frame; None when more bytes are needed.
@@ -75,11 +121,15 @@ class Parser:
         ProtocolError (1002) or MessageTooBig (1009) for a header that is not acceptable; there is no way on then.
         """
         if not self._in_frame and not self._parse_header():
-            self._drop_parsed()  # an idle connection keeps nothing
             return None
-        available = len(self._buffer) - self._position
+        available = len(self.buffered) - self._position
         if available < self._remaining:
-            if not available or self._opcode & CONTROL_BIT:
+            if self._opcode & CONTROL_BIT:
+                return None
+            if self._gathered is not None:
+                self._gather(available)
+                return None
+            if not available:
                 return None
             return self._take(available, fin=False)
         frame = self._take(self._remaining, fin=self._fin)
@@ -88,28 +138,42 @@ class Parser:
 
     def discard(self) -> None:
         """Forget what has been fed: nothing more will be asked for."""
-        self._buffer = bytearray()
+        self.buffered = b""
         self._position = 0
+        self._gathered = None
 
-    def _drop_parsed(self) -> None:
-        if self._position:
-            del self._buffer[: self._position]
-            self._position = 0
+    def _drop_parsed(self, position: int) -> None:
+        """What is before `position` in the buffer has been parsed; an idle connection keeps nothing of it."""
+        if position == len(self.buffered):
+            self.buffered = b""
+            position = 0
+        self._position = position
 
-    def _take(self, size: int, *, fin: bool) -> Frame:
-        end = self._position + size
-        payload = apply_mask(self._buffer[self._position : end], self._key, self._passed)
-        frame = Frame(self._opcode, payload, fin, self._rsv1)
-        self._position = end
+    def _gather(self, size: int) -> None:
+        unmask_into(self._gathered, self._passed, self.buffered, self._position, size, self._key)  # type: ignore[arg-type]
+        self._pass_on(size)
+
+    def _pass_on(self, size: int) -> None:
         self._remaining -= size
         self._passed += size
+        self._drop_parsed(self._position + size)
+
+    def _take(self, size: int, *, fin: bool) -> Frame:
+        if self._gathered is not None:
+            self._gather(size)
+            payload, self._gathered = bytes(self._gathered), None
+        else:
+            payload = unmask(self.buffered, self._position, size, self._key, self._passed)
+            self._pass_on(size)
+        frame = Frame(self._opcode, payload, fin, self._rsv1)
         if not self._opcode & CONTROL_BIT:  # what follows of this frame continues what was given of it
             self._opcode = Opcode.CONTINUATION
             self._rsv1 = False
         return frame
 
     def _parse_header(self) -> bool:
-        buffer, start = self._buffer, self._position
+        buffer = self.buffered
+        start = self._position
         available = len(buffer) - start
         if not available:
             return False
@@ -177,3 +241,8 @@ class Parser:
         self._in_frame = True
         self._opcode, self._fin, self._rsv1 = opcode, fin, rsv1
         self._remaining, self._passed = size, 0
+        if self.gather_binary and opcode is Opcode.BINARY and self._is_still_arriving(size):
+            self._gathered = blank(size)
+
+    def _is_still_arriving(self, size: int) -> bool:
+        return len(self.buffered) - self._position < size <= _MAX_GATHERED_BYTES

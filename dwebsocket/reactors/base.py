@@ -16,72 +16,83 @@ T = TypeVar("T")
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
-class Served(Protocol):
+class Served:
     """What a reactor calls. Always with the link's lock held; none of these may block or raise."""
+
+    __slots__ = ()
 
     def on_readable(self) -> None:
         """The socket has bytes, or its end."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def on_writable(self) -> None:
         """The socket takes bytes again."""
-        ...  # pragma: no cover
+        raise NotImplementedError
+
+    def on_turn(self) -> None:
+        """What `call_soon()` asked for."""
+        raise NotImplementedError
 
     def on_deadline(self, now: float) -> float | None:
         """The time asked for has passed; the answer is the next one (time.monotonic()), or None."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
 
-class Link(Protocol):
+class Link:
     """The tie between one connection and the reactor that serves it."""
 
-    @property
-    def lock(self) -> AbstractContextManager[Any]:
-        """Held around everything that touches the connection."""
-        ...  # pragma: no cover
+    __slots__ = ("holds", "lock")
+
+    def __init__(self, lock: AbstractContextManager[Any] | None, *, holds: bool) -> None:
+        self.lock = lock  # held around everything that touches the connection; None where nothing can come in between
+        self.holds = holds  # whether `call_soon()` is to be had
 
     def watch(self, *, read: bool, write: bool) -> None:
         """Call `on_readable` and `on_writable` from now on, each if asked to."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def park(self, timeout_seconds: float | None) -> None:
         """Give up the lock and sleep until somebody calls `wake()`, or the time is over; then take the lock again.
 
         May return early: the caller looks again at what it waits for.
         """
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def wake(self) -> None:
         """Wake everybody who is parked."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def resume(self) -> None:
         """Call `on_readable` once more, though nothing new may arrive, when others have had their turn."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
-    def breathe(self) -> None:
+    def call_soon(self) -> None:
+        """Call `on_turn` before the reactor waits for anything."""
+        raise NotImplementedError
+
+    def breathe(self, now: float) -> None:
         """Let others run if this greenlet has not let them for a while; nothing where threads do so by themselves."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def look(self, *, pause: bool) -> None:
         """Let what has already arrived be noticed, without waiting for more; `pause`: others may run first."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def hung_up(self) -> bool:
         """Whether the peer has ended or reset its stream, though nothing may have been read for a while."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def arrived(self) -> bool:
         """Whether bytes, or the end of the stream, wait to be read."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def schedule(self, when: float) -> None:
         """Call `on_deadline` at `when` (time.monotonic()), or earlier if that was asked for before."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
     def close(self, dispose: Callable[[], None]) -> None:
         """Serve no more, wake everybody, and call `dispose` as soon as nobody waits on the descriptor any more."""
-        ...  # pragma: no cover
+        raise NotImplementedError
 
 
 class Latch(Protocol):
@@ -117,15 +128,15 @@ class Reactor(Protocol):
     #: What a server raises in a view in order to stop it: no fault of the view's.
     stops: tuple[type[BaseException], ...]
 
+    #: What tells threads apart, and the one that may use the connections directly; None: any thread may.
+    thread_ident: Callable[[], int]
+    home: int | None
+
     #: How many connections one process can well serve; None: as many as it has descriptors.
     max_connections: int | None
 
     def link(self, served: Served, descriptor: int) -> Link:
         """The tie through which `served` is called back about `descriptor`."""
-        ...  # pragma: no cover
-
-    def is_home(self) -> bool:
-        """Whether the calling thread may use the connections of this reactor directly."""
         ...  # pragma: no cover
 
     def run_home(self, function: Callable[[], T]) -> T:

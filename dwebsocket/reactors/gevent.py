@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -14,8 +15,10 @@ import gevent.event
 import gevent.hub
 import gevent.monkey
 from gevent._hub_local import get_hub_if_exists
+from gevent.exceptions import BlockingSwitchOutError
+from greenlet import getcurrent, greenlet
 
-from .base import Deadlines, Exclusively, Latch, Served, arrived, hung_up
+from .base import Deadlines, Exclusively, Latch, Link, Served, arrived, hung_up
 
 T = TypeVar("T")
 
@@ -26,6 +29,8 @@ _ONE_TURN_SECONDS = 1e-6  # a timer: of callbacks, which sleep(0) is, gevent run
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _poll = gevent.monkey.get_original("select", "poll")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
+_monotonic = time.monotonic
+_switch = greenlet.switch
 
 _reactors: weakref.WeakSet[GeventReactor] = weakref.WeakSet()
 _of_thread = gevent.monkey.get_original("_thread", "_local")()  # a thread has one hub
@@ -55,11 +60,12 @@ class GeventReactor:
 
     stops: tuple[type[BaseException], ...] = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
     max_connections: int | None = None
+    thread_ident = staticmethod(_get_ident)
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
-        self.ran = 0.0  # when the hub had its last turn, as far as we know
-        self._thread_ident = _get_ident()
+        self.turns = Turns(gevent.get_hub(), loop)
+        self.home = _get_ident()
         self._deadlines = Deadlines()
         self._timer = self.loop.timer(0, ref=False)
         self._links: set[GeventLink] = set()
@@ -79,9 +85,6 @@ class GeventReactor:
         self._timer.stop()
         for link in self._links:
             link.abandon()
-
-    def is_home(self) -> bool:
-        return bool(_get_ident() == self._thread_ident)
 
     def run_home(self, function: Callable[[], T]) -> T:
         outcome: list[tuple[T | None, BaseException | None]] = []
@@ -105,7 +108,7 @@ class GeventReactor:
 
     def exclusively(self) -> Exclusively:
         # What never waits is never interrupted in the hub's thread. A lock could be held by a thread that waits for it.
-        return lambda function: function() if self.is_home() else self.run_home(function)
+        return lambda function: function() if _get_ident() == self.home else self.run_home(function)
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         gevent.spawn(function).name = name
@@ -129,10 +132,10 @@ class GeventReactor:
 
     @staticmethod
     def _seconds_until(when: float | None) -> float:
-        return min(max(0.0, (when or 0.0) - time.monotonic()), _LONGEST_TIMER_SECONDS)
+        return min(max(0.0, (when or 0.0) - _monotonic()), _LONGEST_TIMER_SECONDS)
 
     def _on_timer(self) -> None:
-        now = time.monotonic()
+        now = _monotonic()
         for link in self._deadlines.pop_due(now):
             link.on_deadline(now)
         self._arm()
@@ -166,107 +169,162 @@ class _HubSleep:
             self._watcher.close()
 
 
-class GeventLink:
+class Turns:
+    """Whose turn it is in one hub: greenlets that were woken run one after the other.
+
+    Each switches to the next, and only the last gives the hub its turn: half as many switches as by way of the hub.
+    """
+
+    __slots__ = ("_loop", "_ready", "breathed", "hub")
+
+    def __init__(self, hub: Any, loop: Any) -> None:
+        self.hub = hub
+        self.breathed = 0.0  # since when the hub has had no turn, as far as we know; 0: it just had one
+        self._loop = loop
+        self._ready: deque[Any] = deque()
+
+    def make_ready(self, greenlets: list[Any]) -> None:
+        """Let the `greenlets` run in the hub's next turn, or after those that run in this one."""
+        if not self._ready:
+            self._loop.run_callback(self._run)
+        self._ready.extend(greenlets)
+
+    def rest(self) -> None:
+        """Let others run, until somebody makes this greenlet ready."""
+        self.breathed = 0.0
+        _switch(self._ready.popleft() if self._ready else self.hub)
+
+    def forget(self, sleeper: Any) -> None:
+        """Take back that `sleeper` is ready: it was stopped, and does not wait for that any more."""
+        with contextlib.suppress(ValueError):
+            self._ready.remove(sleeper)
+
+    def _run(self) -> None:
+        try:
+            while self._ready:
+                _switch(self._ready.popleft())
+        finally:
+            if self._ready:  # the hub reports what came out of a greenlet, and goes on
+                self._loop.run_callback(self._run)
+
+
+class GeventLink(Link):
     """One connection's watchers on the hub's loop, and the greenlets that wait for it.
 
-    The hub runs one greenlet at a time and switches only where somebody parks: the lock is nothing.
+    The hub runs one greenlet at a time and switches only where somebody parks: no lock is needed.
     """
 
     __slots__ = (
-        "_closed",
         "_descriptor",
-        "_in_callback",
         "_reactor",
         "_readable",
         "_resuming",
         "_served",
+        "_turns",
         "_waiters",
-        "_woken",
         "_writable",
     )
 
-    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-
     def __init__(self, reactor: GeventReactor, served: Served, descriptor: int) -> None:
+        super().__init__(None, holds=True)
         self._reactor = reactor
-        self._served = served
+        self._turns = reactor.turns
+        self._served: Any = served  # a Served; None when it is over
         self._descriptor = descriptor
-        self._readable = reactor.loop.io(descriptor, _READ)
-        self._writable = reactor.loop.io(descriptor, _WRITE)
-        self._resuming: Any = None  # a timer, at the first need
+        self._readable: Any = None  # the watchers, each at the first need
+        self._writable: Any = None
+        self._resuming: Any = None  # a timer
         self._waiters: list[Any] = []
-        self._in_callback = self._woken = False
-        self._closed = False
 
     def watch(self, *, read: bool, write: bool) -> None:
-        if self._closed:
+        if self._served is None:
             return
-        for watcher, wanted, callback in (
-            (self._readable, read, self._on_readable),
-            (self._writable, write, self._on_writable),
-        ):
-            if wanted and not watcher.active:
-                watcher.start(callback)
-            elif watcher.active and not wanted:
-                watcher.stop()
+        if read or self._readable is not None:
+            self._readable = self._watch(self._readable, _READ, read, self._served.on_readable)
+        if write or self._writable is not None:
+            self._writable = self._watch(self._writable, _WRITE, write, self._served.on_writable)
+
+    def _watch(self, watcher: Any, events: int, wanted: bool, callback: Callable[[], None]) -> Any:
+        if watcher is None:
+            watcher = self._reactor.loop.io(self._descriptor, events)
+        if wanted and not watcher.active:
+            watcher.start(callback)
+        elif watcher.active and not wanted:
+            watcher.stop()
+        return watcher
 
     def park(self, timeout_seconds: float | None) -> None:
-        waiter = gevent.hub.Waiter()
-        self._waiters.append(waiter)
+        current = getcurrent()
+        if current is self._turns.hub:
+            raise BlockingSwitchOutError("impossible to call a blocking function in the event loop callback")
+        self._waiters.append(current)
         timer = None
         if timeout_seconds is not None:
             timer = self._reactor.loop.timer(timeout_seconds)
-            timer.start(waiter.switch, None, update=True)
+            timer.start(self._wake_one, current, update=True)
         try:
-            waiter.get()
-            self._reactor.ran = time.monotonic()
+            self._turns.rest()
+        except BaseException:
+            self._turns.forget(current)
+            raise
         finally:
             if timer is not None:
                 timer.close()
-            with contextlib.suppress(ValueError):  # whoever was woken is not in the list any more
-                self._waiters.remove(waiter)
+            if current in self._waiters:
+                self._waiters.remove(current)
 
     def wake(self) -> None:
-        if self._in_callback:
-            self._woken = True
-        elif self._waiters:
-            self._reactor.loop.run_callback(self._switch)
+        if self._waiters:
+            self._turns.make_ready(self._waiters)
+            self._waiters.clear()
+
+    def _wake_one(self, sleeper: Any) -> None:
+        if sleeper in self._waiters:
+            self._waiters.remove(sleeper)
+            self._turns.make_ready([sleeper])
 
     def resume(self) -> None:
-        if self._closed:
+        if self._served is None:
             return
         if self._resuming is None:
             self._resuming = self._reactor.loop.timer(0)
         if not self._resuming.active:
-            self._resuming.start(self._on_readable, update=True)
+            self._resuming.start(self._served.on_readable, update=True)
 
-    def breathe(self) -> None:
-        now = time.monotonic()
-        if now - self._reactor.ran > _LONGEST_TURN_SECONDS:
-            self._reactor.ran = now
+    def call_soon(self) -> None:
+        if self._served is not None:
+            self._reactor.loop.run_callback(self._served.on_turn)
+
+    def breathe(self, now: float) -> None:
+        turns = self._turns
+        if not turns.breathed:
+            turns.breathed = now
+        elif now - turns.breathed > _LONGEST_TURN_SECONDS:
+            turns.breathed = 0.0
             gevent.sleep(_ONE_TURN_SECONDS)
 
     def look(self, *, pause: bool) -> None:
-        if self._readable.active:  # the hub may not have run for long
-            self._served.on_readable()
+        if self._served is not None and self._readable is not None and self._readable.active:
+            self._served.on_readable()  # the hub may not have run for long
         if pause:
             gevent.sleep(0)
-            self.breathe()
+            self.breathe(_monotonic())
 
     def hung_up(self) -> bool:
-        return not self._closed and hung_up(_poll(), self._descriptor)
+        return self._served is not None and hung_up(_poll(), self._descriptor)
 
     def arrived(self) -> bool:
-        return not self._closed and arrived(_poll(), self._descriptor)
+        return self._served is not None and arrived(_poll(), self._descriptor)
 
     def schedule(self, when: float) -> None:
-        if not self._closed:
+        if self._served is not None:
             self._reactor.schedule(self, when)
 
     def on_deadline(self, now: float) -> None:
-        if self._closed:
+        """What the reactor calls when the time has come that was asked for."""
+        if self._served is None:
             return
-        again = self._call_back(self._served.on_deadline, now)
+        again = self._served.on_deadline(now)
         if again is not None:
             self.schedule(again)
 
@@ -276,35 +334,13 @@ class GeventLink:
             watcher.stop()
 
     def close(self, dispose: Callable[[], None]) -> None:
-        self._closed = True
+        self._served = None  # which holds us: no cycle keeps its memory from being freed at once
         self._reactor.discard(self)
         for watcher in self._watchers():
             watcher.stop()
             watcher.close()
-        del self._served  # which holds us: no cycle keeps its memory from being freed at once
         dispose()
         self.wake()
 
     def _watchers(self) -> list[Any]:
         return [watcher for watcher in (self._readable, self._writable, self._resuming) if watcher is not None]
-
-    def _on_readable(self) -> None:
-        self._call_back(self._served.on_readable)
-
-    def _on_writable(self) -> None:
-        self._call_back(self._served.on_writable)
-
-    def _call_back(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `method` in the hub, then let those who waited for it run: a switch, not a trip through the loop."""
-        self._in_callback = True
-        try:
-            return method(*arguments)
-        finally:
-            woken, self._in_callback, self._woken = self._woken, False, False
-            if woken:
-                self._switch()
-
-    def _switch(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.switch(None)

@@ -13,9 +13,9 @@ import select
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .base import Deadlines, Exclusively, Latch, Locked, Served, arrived, hung_up
+from .base import Deadlines, Exclusively, Latch, Link, Locked, Served, arrived, hung_up
 
 T = TypeVar("T")
 
@@ -52,6 +52,8 @@ class ThreadReactor:
 
     stops: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
     max_connections: int | None = 1000  # each view is a thread
+    thread_ident = staticmethod(threading.get_ident)
+    home: int | None = None
 
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
@@ -70,9 +72,6 @@ class ThreadReactor:
             self._links.add(link)
         self.hurry()
         return link
-
-    def is_home(self) -> bool:
-        return True
 
     def run_home(self, function: Callable[[], T]) -> T:
         return function()
@@ -148,18 +147,19 @@ class ThreadReactor:
             busy[descriptor].serve(events)
 
 
-class ThreadLink:
+class ThreadLink(Link):
     """One connection's lock, and the threads that wait for it: one of them polls, the others wait for that one."""
 
     def __init__(self, reactor: ThreadReactor, served: Served, descriptor: int) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
+        super().__init__(self._lock, holds=False)
         self.descriptor = descriptor
         self.mask = 0
         self.polling = False
         self.resuming = False  # to be read again, though nothing new may arrive
         self._reactor = reactor
-        self._served = served
-        self._changed = threading.Condition(self.lock)
+        self._served: Any = served  # a Served; None when it is over
+        self._changed = threading.Condition(self._lock)
         self._waiting = 0
         self._poll = select.poll()
         self._wakeup: Wakeup | None = None
@@ -203,7 +203,7 @@ class ThreadLink:
         self._interrupt()
         self._reactor.hurry()  # where nobody waits
 
-    def breathe(self) -> None:
+    def breathe(self, now: float) -> None:
         pass
 
     def look(self, *, pause: bool) -> None:
@@ -221,7 +221,7 @@ class ThreadLink:
             self._reactor.schedule(self, when)
 
     def on_deadline(self, now: float) -> None:
-        with self.lock:
+        with self._lock:
             if self._closed:
                 return
             again = self._served.on_deadline(now)
@@ -230,7 +230,7 @@ class ThreadLink:
 
     def serve(self, events: int) -> None:
         """What the sweep found: `events` on a connection that nobody was waiting on."""
-        with self.lock:
+        with self._lock:
             if not self.polling:
                 self._call_back(events)
 
@@ -266,11 +266,11 @@ class ThreadLink:
         else:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(self.descriptor)
-        self.lock.release()
+        self._lock.release()
         try:
             ready = dict(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
         finally:
-            self.lock.acquire()
+            self._lock.acquire()
         if self._wakeup is not None and self._wakeup.descriptor in ready:
             self._wakeup.clear()
         return ready.get(self.descriptor, 0)
@@ -291,7 +291,7 @@ class ThreadLink:
         if self.polling or self._dispose is None:
             return
         dispose, self._dispose = self._dispose, None
-        del self._served  # which holds us: no cycle keeps its memory from being freed at once
+        self._served = None  # which holds us: no cycle keeps its memory from being freed at once
         try:
             dispose()
         finally:

@@ -35,11 +35,12 @@ def handshake_request(environ: dict[str, Any]) -> Request:
 
 class Taken(NamedTuple):
     """A connection taken from its server: its `sock`, non-blocking; `early`, bytes the server had read already;
-    `dispose`, to be called once when it is over."""
+    `dispose`, to be called once when it is over; `descriptor`, the number of a socket that nobody else can close."""
 
     sock: Any
     early: bytes
     dispose: Callable[[], None]
+    descriptor: int = -1
 
 
 class Server(ABC):
@@ -165,7 +166,7 @@ def take_over(live: Any, early: bytes) -> Taken:
         _shut_down(live)  # a process forked from this one may hold the descriptor too: close() alone says nothing
         live.close()
 
-    return Taken(live, early, dispose)
+    return Taken(live, early, dispose, live.fileno())
 
 
 def _shut_down(sock: Any) -> None:

@@ -73,8 +73,8 @@ def test_hub_that_was_destroyed_is_followed_by_a_new_reactor() -> None:
 
 
 def test_only_the_thread_of_the_hub_is_at_home(hub: Hub) -> None:
-    assert hub.do(hub.reactor.is_home)
-    assert not hub.reactor.is_home()
+    assert hub.do(hub.reactor.thread_ident) == hub.reactor.home
+    assert hub.reactor.thread_ident() != hub.reactor.home
 
 
 def test_run_home_gives_the_result_of_what_ran_in_a_greenlet_of_the_hub(hub: Hub) -> None:
@@ -287,14 +287,14 @@ def test_accept_of_a_native_thread_and_one_of_the_hub_at_the_same_time_open_one_
 peers, done = [], []
 
 def accept(subprotocol, headers):
-    if not reactor.current().is_home():
+    if reactor.current().thread_ident() != reactor.current().home:
         raise AssertionError("the caller asks home")
     connection, peer = connect()
     peers.append(peer)
     return connection
 
 home = reactor.current()
-websocket = WebSocket(lambda *given: accept(*given) if home.is_home() else home.run_home(lambda: accept(*given)))
+websocket = WebSocket(lambda *given: accept(*given) if home.thread_ident() == home.home else home.run_home(lambda: accept(*given)))
 
 def from_thread():
     websocket.accept()

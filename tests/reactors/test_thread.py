@@ -69,7 +69,7 @@ def test_background_thread_sleeps_when_there_is_nothing_to_serve() -> None:
 
 def test_every_thread_is_at_home() -> None:
     reactor = ThreadReactor()
-    assert reactor.is_home()
+    assert reactor.home is None
     assert reactor.run_home(threading.get_ident) == threading.get_ident()
 
 

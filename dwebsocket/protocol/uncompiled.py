@@ -1,0 +1,3 @@
+"""What `import cython` gives where Cython is not installed: the word that nothing here is compiled."""
+
+compiled = False

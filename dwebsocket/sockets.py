@@ -1,0 +1,55 @@
+"""Bytes in and out of a non-blocking socket; without a call of Python where this is compiled.
+
+`descriptor` is the number of `sock` where nobody else can close it, else -1: a number that was closed may belong to
+another connection by now.
+"""
+
+from __future__ import annotations
+
+import _socket
+from typing import Any
+
+try:
+    import cython
+except ImportError:
+    from .protocol import uncompiled as cython  # type: ignore[no-redef]
+
+READ_BYTES = 64 * 1024  # at most, that are read at once, where nothing is compiled
+
+
+def receive(sock: Any, descriptor: int) -> bytes | None:
+    """What has arrived; None when nothing has, b"" for the end of the stream, or its reset."""
+    if cython.compiled and descriptor >= 0:
+        return read_descriptor(descriptor)  # type: ignore # noqa: F821
+    try:
+        return sock.recv(READ_BYTES)  # type: ignore[no-any-return]
+    except BlockingIOError:
+        return None
+    except OSError:  # reset by the peer, or timed out: the end of the stream all the same
+        return b""
+
+
+def send(sock: Any, descriptor: int, data: bytes | memoryview) -> int:
+    """How many bytes of `data` the kernel has taken; -1 when the peer is gone."""
+    if cython.compiled and descriptor >= 0 and isinstance(data, bytes):
+        return write_descriptor(descriptor, data)  # type: ignore # noqa: F821
+    try:
+        return sock.send(data)  # type: ignore[no-any-return]
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return -1
+
+
+def send_both(sock: Any, descriptor: int, header: bytes, payload: bytes) -> int:
+    """As `send()` does it, one after the other, without putting them together first."""
+    if cython.compiled and descriptor >= 0:
+        return write_both(descriptor, header, payload)  # type: ignore # noqa: F821
+    if not isinstance(sock, _socket.socket):  # TLS
+        return send(sock, descriptor, header + payload)
+    try:
+        return sock.sendmsg((header, payload))
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return -1
