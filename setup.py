@@ -1,5 +1,60 @@
-"""All metadata is in pyproject.toml."""
+"""What is compiled, where a C compiler is there; everything else is in pyproject.toml.
 
-from setuptools import setup
+DWEBSOCKET_COMPILE=0 leaves it uncompiled, 1 insists on it. Without the variable, the installation succeeds either way.
+"""
 
-setup()
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+#: The way of a message. Each of these is an ordinary module as well, and runs as that where it is not compiled.
+MODULES = [
+    "protocol.masking",
+    "protocol.frames",
+    "protocol.parser",
+    "protocol.messages",
+    "protocol.endpoint",
+    "sockets",
+    "reactors.base",
+    "reactors.gevent",
+    "reactors.thread",
+    "connection",
+    "websocket",
+]
+WANTED = os.environ.get("DWEBSOCKET_COMPILE", "")
+
+
+class BuildAllOrNothing(build_ext):
+    """Builds all of them, or none: one that is compiled does not work with one that is not."""
+
+    def run(self):
+        try:
+            super().run()
+        except Exception as error:
+            if WANTED == "1":
+                raise
+            print(f"dwebsocket is installed without its compiled modules: {error}", file=sys.stderr)
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions = []
+
+
+def extensions():
+    if WANTED == "0":
+        return []
+    from Cython.Build import cythonize
+
+    modules = [
+        Extension(f"dwebsocket.{name}", [f"dwebsocket/{name.replace('.', '/')}.py"], extra_compile_args=["-O3"])
+        for name in MODULES
+    ]
+    # The types are in the .pxd files; an annotation says what Python means by it.
+    return cythonize(
+        modules, build_dir="build/cython", language_level=3, compiler_directives={"annotation_typing": False}
+    )
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAllOrNothing})

@@ -8,10 +8,14 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+try:
+    import cython
+except ImportError:
+    from .protocol import uncompiled as cython  # type: ignore[no-redef]
 
 from .protocol.codes import CloseCode
 from .protocol.endpoint import NOTHING, Endpoint, Pong, State
@@ -94,6 +98,7 @@ class Connection(Served):
         "_held_bytes",
         "_home",
         "_hung_up",
+        "_idle_timeout",
         "_in_a_hurry",
         "_inbox",
         "_inbox_bytes",
@@ -123,6 +128,7 @@ class Connection(Served):
         "limits",
         "lock",
         "reactor",
+        "streaming",
     )
 
     def __init__(
@@ -143,21 +149,23 @@ class Connection(Served):
         self._descriptor = descriptor
         self._link: Link = reactor.link(self, sock.fileno())
         self.lock = self._link.lock
-        self._home = reactor.home
+        self._home = reactor.home or 0  # 0: everywhere
         self._thread_ident = reactor.thread_ident
         self._dispose = dispose
-        self._inbox: deque[Message | Part] | None = None  # made for the first message
+        self._inbox: list[Message | Part] = []
         self._inbox_bytes = 0
         self._receive_queue = limits.receive_queue
+        self._idle_timeout = limits.idle_timeout
+        self.streaming = limits.streaming
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
         self._reads = self._writes = False  # what the link watches for
-        self._held: list[bytes] | None = None  # answers that leave together
+        self._held: list[bytes] = []  # answers that leave together
         self._held_bytes = 0
         self._began = 0.0  # when the message was taken that the first of them answers
-        self._outbox: deque[memoryview] | None = None  # what the kernel has not taken
+        self._outbox: list[memoryview] = []  # what the kernel has not taken
         self._outbox_bytes = 0
         self._late_pongs = b""  # the latest answers to pings that came while the outbox was not empty
         self._written = 0  # bytes that have left, of all that were ever put in the outbox
@@ -205,7 +213,7 @@ class Connection(Served):
         if not self._inbox:
             self._let_go()
             self._link.look(pause=True)
-        return sum(not isinstance(message, Part) or message.fin for message in self._inbox or ())
+        return sum(not isinstance(message, Part) or message.fin for message in self._inbox)
 
     def send(self, message: Message) -> None:
         """Hand `message` to the kernel as a whole; blocks while the peer is slow.
@@ -291,7 +299,9 @@ class Connection(Served):
 
     def is_elsewhere(self) -> bool:
         """Whether the calling thread must not touch the connection, but ask the reactor to."""
-        return self._home is not None and self._thread_ident() != self._home
+        if cython.compiled:
+            return self._home != 0 and PyThread_get_thread_ident() != self._home  # type: ignore # noqa: F821
+        return self._home != 0 and self._thread_ident() != self._home
 
     def on_readable(self) -> None:
         """Read once, or look on at what was read, and do what it says."""
@@ -390,12 +400,10 @@ class Connection(Served):
                 self._unparsed = False
                 break
             frames_left -= 1
-            if event is NOTHING:
-                continue
-            if isinstance(event, Pong):
-                self._receive_pong(event)
-            else:
+            if isinstance(event, (str, bytes, Part)):
                 self._receive_message(event)
+            elif event is not NOTHING:
+                self._receive_pong(event)
         if endpoint.output:
             self._answer_pings(endpoint.data_to_send())
 
@@ -406,8 +414,6 @@ class Connection(Served):
             self._write(pongs)
 
     def _receive_message(self, message: Message | Part) -> None:
-        if self._inbox is None:
-            self._inbox = deque()
         self._active = self._heard
         self._inbox.append(message)
         self._inbox_bytes += _size(message)
@@ -419,7 +425,7 @@ class Connection(Served):
             self._schedule()
 
     def _take(self) -> Message | Part:
-        message = self._inbox.popleft()  # type: ignore[union-attr]
+        message = self._inbox.pop(0)
         self._inbox_bytes -= _size(message)
         self._taken = True
         if self._inbox and not self._held:
@@ -483,8 +489,6 @@ class Connection(Served):
         )
 
     def _hold(self, data: bytes) -> None:
-        if self._held is None:
-            self._held = []
         if not self._held:
             self._link.call_soon()
         self._held.append(data)
@@ -498,7 +502,7 @@ class Connection(Served):
         mark = self._write(data, payload)
         if self._written < mark:
             self._wait_until_written(mark)
-        if self.limits.idle_timeout is not None:
+        if self._idle_timeout is not None:
             self._active = now
         self._link.breathe(now)
 
@@ -532,8 +536,6 @@ class Connection(Served):
 
     def _queue(self, data: bytes, payload: bytes, sent: int) -> None:
         """Let `data` and `payload`, but for the first `sent` bytes, leave as soon as the kernel takes them."""
-        if self._outbox is None:
-            self._outbox = deque()
         for piece in (data, payload):
             rest = memoryview(piece)[sent:]
             sent = max(0, sent - len(piece))
@@ -556,7 +558,7 @@ class Connection(Served):
             if sent < len(piece):
                 self._outbox[0] = piece[sent:]
             else:
-                self._outbox.popleft()
+                self._outbox.pop(0)
 
     def _lose_peer(self) -> None:
         """The peer is gone; what it sent before is still to be read, and then its end."""
@@ -601,16 +603,14 @@ class Connection(Served):
         self._dispose_of_socket()
 
     def _drop_inbox(self) -> None:
-        if self._inbox:
-            self._inbox.clear()
+        self._inbox.clear()
         self._inbox_bytes = 0
         if self._unparsed:  # the end may be in it
             self._link.resume()
 
     def _drop_outbox(self) -> None:
-        for queue in (self._outbox, self._held):
-            if queue:
-                queue.clear()
+        self._outbox.clear()
+        self._held.clear()
         self._outbox_bytes = self._held_bytes = 0
         self._write_ended = True
 
@@ -752,4 +752,4 @@ class Connection(Served):
 
 
 def _size(message: Message | Part) -> int:
-    return len(message.data) if isinstance(message, Part) else len(message)
+    return len(message) if isinstance(message, (str, bytes)) else len(message.data)

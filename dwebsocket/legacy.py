@@ -39,4 +39,4 @@ class WebSocket(websocket.WebSocket):
         elif not isinstance(message, str):
             message = str(message)
         with contextlib.suppress(WebSocketClosed):
-            self._send(message)
+            super().send(message)

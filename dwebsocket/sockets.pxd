@@ -4,7 +4,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from libc.errno cimport EAGAIN, EINTR, EWOULDBLOCK, errno
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memcpy, memset
 
 cdef extern from "<sys/types.h>" nogil:
@@ -43,7 +43,7 @@ cdef extern from "Python.h":
 
 
 cdef inline bint is_retried() noexcept nogil:
-    return errno == EAGAIN or errno == EWOULDBLOCK or errno == EINTR
+    return errno == EAGAIN or errno == EINTR  # EWOULDBLOCK is EAGAIN wherever Python runs
 
 
 # Most of what arrives is small: it gets as many bytes of memory as it has. What fills the small buffer is the beginning of

@@ -79,10 +79,12 @@ class WebSocket:
         None once the connection is closed, or when `timeout` seconds have passed (`closed` tells which). Without a
         timeout it blocks for ever.
         """
-        connection = self._open()
+        connection = self._connection
+        if connection is None:
+            connection = self._open()
         if connection is None:
             return None
-        if connection.limits.streaming:
+        if connection.streaming:
             return self._gather(connection, timeout)
         return connection.receive(timeout)  # type: ignore[return-value]  # parts come with streaming only
 
@@ -106,7 +108,16 @@ class WebSocket:
         Blocks while the peer is slow. TypeError for anything else; WebSocketClosed when the connection is closed;
         SendTimeout, which is one too, when the peer does not read for `send_timeout` seconds.
         """
-        self._send(self._message(message))
+        if not isinstance(message, (str, bytes)):
+            message = self._message(message)
+        connection = self._connection
+        if connection is None:
+            connection = self._open_to_send()
+        try:
+            connection.send(message)
+        except WebSocketClosed as error:
+            error.websocket = self
+            raise
 
     def receive_chunks(self) -> Iterator[Message]:
         """The next message in chunks, as they arrive: str or bytes. It may be larger than memory.
@@ -280,14 +291,6 @@ class WebSocket:
         if connection is None:
             raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, _REFUSED)
         return connection
-
-    def _send(self, message: Message) -> None:
-        connection = self._open_to_send()
-        try:
-            connection.send(message)
-        except WebSocketClosed as error:
-            error.websocket = self
-            raise
 
     def _not_a_message(self, message: object) -> Exception:
         if self.closed:  # `send(wait())` after the peer has left: that it left is what counts, not the None

@@ -15,3 +15,7 @@ come in as arguments. Imports point down this list only:
     codes       opcodes and close codes
     uncompiled  what stands in for Cython where it is not installed
 """
+
+from .masking import COMPILED
+
+__all__ = ["COMPILED"]

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from .codes import CONTROL_BIT, CloseCode, Opcode
 from .exceptions import ProtocolError, WebSocketClosed
 from .extensions import Extension
-from .frames import FIN, MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, serialize
+from .frames import FIN, MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, serialize, serialize_text
 from .messages import Assembler, Cutter, Message, Part, decode
 from .parser import Parser
 
@@ -51,7 +51,7 @@ TRANSITIONS = {
 
 
 _OPEN, _ENDING, _CLOSING = State.OPEN, State.ENDING, State.CLOSING
-_FIN_TEXT, _FIN_BINARY = FIN | Opcode.TEXT, FIN | Opcode.BINARY
+_FIN_BINARY = FIN | Opcode.BINARY
 
 
 class Pong(NamedTuple):
@@ -154,8 +154,10 @@ class Endpoint:
         if not self._parser.buffered:
             return None
         try:
-            if self._takes_whole and self.state is _OPEN and (payload := self._parser.take_message()) is not None:
-                return decode(payload) if self._parser.is_text else payload
+            if self._takes_whole and self.state is _OPEN:
+                payload = self._parser.take_message()
+                if payload is not None:
+                    return decode(payload) if self._parser.is_text else payload
             return self._advance_frame()
         except ProtocolError as error:
             reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
@@ -179,7 +181,7 @@ class Endpoint:
             return self.send_fragment(message)
         self._refuse_if_late()
         if isinstance(message, str):
-            return serialize(_FIN_TEXT, message.encode())
+            return serialize_text(message)
         return serialize(_FIN_BINARY, message)
 
     def send_large(self, message: Message) -> tuple[bytes, bytes]:

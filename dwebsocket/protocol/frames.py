@@ -5,6 +5,11 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+try:
+    import cython
+except ImportError:
+    from . import uncompiled as cython  # type: ignore[no-redef]
+
 from .codes import NEVER_SENT, CloseCode, Opcode, may_be_sent
 from .exceptions import InvalidPayload, ProtocolError
 from .masking import apply_mask
@@ -14,12 +19,22 @@ MASK = 0x80
 MAX_CONTROL_PAYLOAD_BYTES = 125  # 5.5
 MAX_CLOSE_REASON_BYTES = MAX_CONTROL_PAYLOAD_BYTES - 2
 
+_FIN_TEXT = FIN | Opcode.TEXT
 _LENGTH_16, _LENGTH_64 = 126, 127  # 5.2: what the 7 bits say when 16 or 64 bits of length follow
 
 
 def serialize(first: int, payload: bytes) -> bytes:
     """The unmasked frame that begins with the byte `first`, which tells fin, the reserved bits and the opcode."""
+    if cython.compiled:
+        return framed(first, payload, len(payload))  # type: ignore # noqa: F821
     return _header(first, 0, len(payload)) + payload
+
+
+def serialize_text(text: str) -> bytes:
+    """The unmasked frame that carries `text` as a whole message."""
+    if cython.compiled:
+        return framed_text(_FIN_TEXT, text)  # type: ignore # noqa: F821
+    return serialize(_FIN_TEXT, text.encode())
 
 
 class Frame(NamedTuple):

@@ -42,7 +42,8 @@ cdef inline void write_masked(
 
 
 cpdef bytes unmask(
-    const unsigned char *octets, Py_ssize_t start, Py_ssize_t size, const unsigned char *masking_key, Py_ssize_t offset
+    const unsigned char *octets, Py_ssize_t start, Py_ssize_t size,
+    const unsigned char *key_octets, Py_ssize_t key_start, Py_ssize_t offset,
 )
 cpdef object blank(Py_ssize_t size)
 cpdef object unmask_into(

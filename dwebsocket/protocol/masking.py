@@ -7,6 +7,9 @@ try:
 except ImportError:
     from . import uncompiled as cython  # type: ignore[no-redef]
 
+#: Whether this build runs the modules that a C compiler has made of the hot ones.
+COMPILED: bool = cython.compiled
+
 _KEY_BYTES = 4
 #: Times a key as an integer, that key again and again: the masks of short payloads, by their number of keys.
 _REPEATS = [sum(1 << (8 * _KEY_BYTES * index) for index in range(count)) for count in range(65)]
@@ -17,14 +20,15 @@ def apply_mask(payload: bytes | bytearray | memoryview, masking_key: bytes, offs
 
     `offset` is how many bytes of the same frame came before `payload`.
     """
-    return unmask(bytes(payload), 0, len(payload), masking_key, offset)
+    return unmask(bytes(payload), 0, len(payload), masking_key, 0, offset)
 
 
-def unmask(octets: bytes, start: int, size: int, masking_key: bytes, offset: int) -> bytes:
-    """`size` bytes of `octets`, from `start` on, with the mask applied as `apply_mask()` does it."""
+def unmask(octets: bytes, start: int, size: int, key_octets: bytes, key_start: int, offset: int) -> bytes:
+    """`size` bytes of `octets`, from `start` on, masked with the key at `key_start` as `apply_mask()` does it."""
     if cython.compiled:
-        return masked(octets + start, size, masking_key, offset)  # type: ignore # noqa: F821
+        return masked(octets + start, size, key_octets + key_start, offset)  # type: ignore # noqa: F821
     payload = octets[start : start + size]
+    masking_key = key_octets[key_start : key_start + _KEY_BYTES]
     phase = offset & 3
     key = masking_key[phase:] + masking_key[:phase] if phase else masking_key
     # One XOR of two large integers is the fastest that Python offers for any size.
@@ -50,4 +54,4 @@ def unmask_into(
     if cython.compiled:
         write_masked(target, offset, octets + start, size, masking_key)  # type: ignore # noqa: F821
     else:
-        target[offset : offset + size] = unmask(octets, start, size, masking_key, offset)  # type: ignore[index]
+        target[offset : offset + size] = unmask(octets, start, size, masking_key, 0, offset)  # type: ignore[index]

@@ -80,10 +80,10 @@ class Assembler:
         self._parts = self._decoder = None
 
     def _complete(self, payload: bytes | bytearray) -> Message:
-        return decode(payload) if self._text else bytes(payload)
+        return decode(bytes(payload)) if self._text else bytes(payload)
 
 
-def decode(payload: bytes | bytearray) -> str:
+def decode(payload: bytes) -> str:
     """The text in the whole `payload` of a message; InvalidPayload (1007) where it is not UTF-8."""
     try:
         return payload.decode()

@@ -83,7 +83,7 @@ class Parser:
         if self._position < len(self.buffered):
             self.buffered = self.buffered[self._position :] + data
         else:
-            self.buffered = bytes(data)
+            self.buffered = data if isinstance(data, bytes) else bytes(data)
         self._position = 0
 
     def take_message(self) -> bytes | None:
@@ -111,7 +111,7 @@ class Parser:
         if size > available - (begin - start) or (self.max_message_size is not None and size > self.max_message_size):
             return None
         self.is_text = opcode == _TEXT
-        payload = unmask(octets, begin, size, octets[begin - _KEY_BYTES : begin], 0)
+        payload = unmask(octets, begin, size, octets, begin - _KEY_BYTES, 0)
         self._drop_parsed(begin + size)
         return payload
 
@@ -131,8 +131,8 @@ class Parser:
                 return None
             if not available:
                 return None
-            return self._take(available, fin=False)
-        frame = self._take(self._remaining, fin=self._fin)
+            return self._take(available, False)
+        frame = self._take(self._remaining, self._fin)
         self._in_frame = False
         return frame
 
@@ -158,12 +158,12 @@ class Parser:
         self._passed += size
         self._drop_parsed(self._position + size)
 
-    def _take(self, size: int, *, fin: bool) -> Frame:
+    def _take(self, size: int, fin: bool) -> Frame:
         if self._gathered is not None:
             self._gather(size)
             payload, self._gathered = bytes(self._gathered), None
         else:
-            payload = unmask(self.buffered, self._position, size, self._key, self._passed)
+            payload = unmask(self.buffered, self._position, size, self._key, 0, self._passed)
             self._pass_on(size)
         frame = Frame(self._opcode, payload, fin, self._rsv1)
         if not self._opcode & CONTROL_BIT:  # what follows of this frame continues what was given of it

@@ -6,7 +6,6 @@ import contextlib
 import os
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -31,6 +30,7 @@ _poll = gevent.monkey.get_original("select", "poll")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
 _monotonic = time.monotonic
 _switch = greenlet.switch
+_getcurrent = getcurrent
 
 _reactors: weakref.WeakSet[GeventReactor] = weakref.WeakSet()
 _of_thread = gevent.monkey.get_original("_thread", "_local")()  # a thread has one hub
@@ -175,16 +175,17 @@ class Turns:
     Each switches to the next, and only the last gives the hub its turn: half as many switches as by way of the hub.
     """
 
-    __slots__ = ("_loop", "_ready", "breathed", "hub")
+    __slots__ = ("_loop", "_ready", "_turn", "breathed", "hub")
 
     def __init__(self, hub: Any, loop: Any) -> None:
         self.hub = hub
         self.breathed = 0.0  # since when the hub has had no turn, as far as we know; 0: it just had one
         self._loop = loop
-        self._ready: deque[Any] = deque()
+        self._ready: list[Any] = []  # to run in the hub's next turn
+        self._turn: list[Any] = []  # to run in this one; the next comes last
 
     def make_ready(self, greenlets: list[Any]) -> None:
-        """Let the `greenlets` run in the hub's next turn, or after those that run in this one."""
+        """Let the `greenlets` run in the hub's next turn."""
         if not self._ready:
             self._loop.run_callback(self._run)
         self._ready.extend(greenlets)
@@ -192,19 +193,22 @@ class Turns:
     def rest(self) -> None:
         """Let others run, until somebody makes this greenlet ready."""
         self.breathed = 0.0
-        _switch(self._ready.popleft() if self._ready else self.hub)
+        _switch(self._turn.pop() if self._turn else self.hub)
 
     def forget(self, sleeper: Any) -> None:
         """Take back that `sleeper` is ready: it was stopped, and does not wait for that any more."""
-        with contextlib.suppress(ValueError):
-            self._ready.remove(sleeper)
+        for greenlets in (self._ready, self._turn):
+            if sleeper in greenlets:
+                greenlets.remove(sleeper)
 
     def _run(self) -> None:
+        self._turn = [*reversed(self._ready), *self._turn]
+        self._ready.clear()
         try:
-            while self._ready:
-                _switch(self._ready.popleft())
+            while self._turn:
+                _switch(self._turn.pop())
         finally:
-            if self._ready:  # the hub reports what came out of a greenlet, and goes on
+            if self._turn:  # the hub reports what came out of a greenlet, and goes on
                 self._loop.run_callback(self._run)
 
 
@@ -254,7 +258,7 @@ class GeventLink(Link):
         return watcher
 
     def park(self, timeout_seconds: float | None) -> None:
-        current = getcurrent()
+        current = _getcurrent()
         if current is self._turns.hub:
             raise BlockingSwitchOutError("impossible to call a blocking function in the event loop callback")
         self._waiters.append(current)
@@ -275,8 +279,9 @@ class GeventLink(Link):
 
     def wake(self) -> None:
         if self._waiters:
-            self._turns.make_ready(self._waiters)
-            self._waiters.clear()
+            waiters = self._waiters
+            self._waiters = []
+            self._turns.make_ready(waiters)
 
     def _wake_one(self, sleeper: Any) -> None:
         if sleeper in self._waiters:

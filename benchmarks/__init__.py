@@ -1,0 +1,1 @@
+"""``python -m benchmarks``: dwebsocket and its peers, measured side by side."""

@@ -1,0 +1,125 @@
+"""``python -m benchmarks``: measures dwebsocket and its peers side by side, and says which goals are met.
+
+Each measurement has a fresh server on one core and the load client on another. In each round every contender of a row
+has its turn, in the opposite order every second time, and only what was measured in the same round is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from . import chart, report
+from .load import LoadFailed
+from .measure import Bench
+from .processes import choose_cores, pinned
+from .report import Measurement, Measurements
+from .rows import ROWS, Contender, Row
+
+
+def main() -> int:
+    """The exit status: 0 when everything could be measured, goals met or not."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # by way of every finally
+    options = arguments()
+    rows = with_what_they_need(options.rows)
+    cores = choose_cores()
+    say(f"The server runs on core {cores.server}, the load client on core {cores.client}: {cores.remark}.")
+    with tempfile.TemporaryDirectory(prefix="dwebsocket-benchmarks-") as folder:
+        say("Building dwebsocket and the load client ...")
+        bench = Bench(Path(folder), cores, {each.server for name in rows for each in ROWS[name].contenders})
+        with pinned(cores.client):
+            measurements = measure_all(bench, rows, options.rounds, options.seconds)
+    write(measurements, rows, report.environment(cores), options)
+    for each in measurements.failed():
+        say(f"FAILED: {each.row}, round {each.round}, {each.contender}: {each.failed}")
+    return 1 if measurements.failed() else 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--rounds", type=int, default=5, help="of each row (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one round of one second")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart there, a PNG")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 1, 1
+    return options
+
+
+def with_what_they_need(chosen: list[str]) -> list[str]:
+    """The rows in the order of their table; the load of some follows from another."""
+    needed = {*chosen, *(ROWS[name].half_of for name in chosen)}
+    return [name for name in ROWS if name in needed]
+
+
+def measure_all(bench: Bench, rows: list[str], rounds: int, seconds: float) -> Measurements:
+    measurements = Measurements()
+    count = rounds * sum(len(ROWS[name].contenders) for name in rows)
+    for name in rows:
+        load = (f"--seconds={seconds}", *rate(ROWS[name], measurements))
+        for round_ in range(1, rounds + 1):
+            for contender in ROWS[name].contenders[:: 1 if round_ % 2 else -1]:
+                measurement = measure(bench, name, round_, contender, load)
+                measurements.append(measurement)
+                say(f"[{len(measurements)}/{count}] {progress(measurement)}")
+    return measurements
+
+
+def rate(row: Row, measurements: Measurements) -> tuple[str, ...]:
+    """Half of what the slowest contender reached in the row that this one follows."""
+    if row.half_of is None:
+        return ()
+    key = ROWS[row.half_of].value.key
+    reached = [measurements.median(row.half_of, each.name, key) for each in ROWS[row.half_of].contenders]
+    return (f"--rate={min(filter(None, reached), default=0) / 2:.0f}",)
+
+
+def measure(bench: Bench, name: str, round_: int, contender: Contender, load: tuple[str, ...]) -> Measurement:
+    values, failed = {}, ""
+    try:
+        values = bench.measure(contender, *load)
+    except LoadFailed as error:
+        failed = str(error)
+    all_of_load = (*contender.load, *load) if contender.load else ()
+    return Measurement(name, round_, contender.name, contender.server, all_of_load, contender.idle, values, failed)
+
+
+def progress(measurement: Measurement) -> str:
+    row, values = ROWS[measurement.row], measurement.values
+    start = f"{measurement.row}, round {measurement.round}, {report.label(row, measurement.contender)}"
+    if measurement.failed:
+        return f"{start}: FAILED: {measurement.failed.splitlines()[0]}"
+    words = [row.value.words(values[row.value.key])]
+    if "client_busy" in values:
+        words.append(f"cores busy: server {values['server_busy']:.0%}, client {values['client_busy']:.0%}")
+    return f"{start}: {', '.join(words)}{''.join(f' (!) {remark}' for remark in measurement.remarks)}"
+
+
+def write(
+    measurements: Measurements, rows: list[str], environment: dict[str, str], options: argparse.Namespace
+) -> None:
+    tables = report.markdown(measurements, rows, environment)
+    say(f"\n{tables}")
+    if options.markdown:
+        options.markdown.write_text(tables)
+    if options.json:
+        found = report.as_json(measurements, rows, environment)
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.chart and not chart.draw(measurements, options.chart):
+        say("There is nothing to draw: the chart shows the rows echo and memory.")
+
+
+def say(words: str) -> None:
+    print(words, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+cimport cython
+
+from .frames cimport serialize, serialize_text
+from .messages cimport decode
+from .parser cimport Parser
+
+cdef object _OPEN, _ENDING, _CLOSING
+cdef int _FIN_BINARY
+
+
+@cython.final
+cdef class Endpoint:
+    cdef readonly object state, close_code
+    cdef readonly str close_reason
+    cdef readonly bint close_received
+    cdef readonly bytes output
+    cdef bint _takes_whole
+    cdef object _extensions
+    cdef readonly object _assembler
+    cdef readonly Parser _parser
+    cdef bytes _answer
+
+    cpdef feed(self, data)
+
+    @cython.locals(payload=bytes)
+    cpdef advance(self)
+
+    cdef _advance_frame(self)
+    cpdef bytes data_to_send(self)
+    cpdef bytes send_message(self, message)
+    cdef _refuse_if_late(self)
+    cdef bint _listens(self)

@@ -1,0 +1,34 @@
+cimport cython
+
+from .base cimport Link
+
+cdef object _monotonic, _switch, _getcurrent
+cdef double _LONGEST_TURN_SECONDS
+
+
+@cython.final
+cdef class Turns:
+    cdef readonly object hub
+    cdef double breathed
+    cdef object _loop
+    cdef list _ready, _turn
+
+    cdef make_ready(self, list greenlets)
+    cdef rest(self)
+    cdef forget(self, sleeper)
+
+
+cdef class GeventLink(Link):
+    cdef object _reactor, _readable, _writable, _resuming
+    cdef int _descriptor
+    cdef readonly object _served
+    cdef Turns _turns
+    cdef list _waiters
+
+    cpdef watch(self, bint read, bint write)
+    cpdef park(self, timeout_seconds)
+    cpdef wake(self)
+    cpdef resume(self)
+    cpdef call_soon(self)
+    cpdef breathe(self, double now)
+    cpdef look(self, bint pause)
