@@ -17,6 +17,7 @@ MODULES = [
     "protocol.parser",
     "protocol.messages",
     "protocol.endpoint",
+    "clock",
     "sockets",
     "reactors.base",
     "reactors.gevent",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from .connection import Limits
@@ -124,12 +125,30 @@ class Options:
     limits: Limits
 
 
+# Django looks a setting up in three places, and slowly where it is not set; a connection needs twenty of them.
+_values: dict[str, Any] = {}
+_options: dict[int, tuple[Mapping[str, Any], Options]] = {}  # by the identity of what the view was given
+
+
+def forget(*, setting: str, **about: Any) -> None:
+    """Read the settings anew: `override_settings` has changed one."""
+    if setting.startswith(PREFIX):
+        _values.clear()
+        _options.clear()
+
+
+setting_changed.connect(forget)
+
+
 def get(name: str) -> Any:
     """The value of WEBSOCKET_`name`. ImproperlyConfigured, which says what is expected, when it is nothing such."""
+    if name in _values:
+        return _values[name]
     setting = SETTINGS[name]
     value = getattr(settings, PREFIX + name, setting.default)
     if not setting.kind.accepts(value):
         raise ImproperlyConfigured(f"{PREFIX}{name} is {value!r}; it must be {setting.kind.words}")
+    _values[name] = value
     return value
 
 
@@ -168,6 +187,13 @@ def check_view_options(given: Mapping[str, Any]) -> None:
 
 def options(given: Mapping[str, Any]) -> Options:
     """The options of one connection: what its view was `given`, else the settings."""
+    known = _options.get(id(given))
+    if known is None:
+        known = _options[id(given)] = (given, _choose(given))  # held, or its identity could become another's
+    return known[1]
+
+
+def _choose(given: Mapping[str, Any]) -> Options:
     chosen = {name.lower(): given[option] if option in given else get(name) for option, name in VIEW_OPTIONS.items()}
     compression, min_size = chosen.pop("compression"), chosen.pop("compression_min_size")
     if compression is not False:

@@ -1,11 +1,12 @@
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from .clock cimport monotonic
 from .protocol.endpoint cimport Endpoint
 from .reactors.base cimport Link, Served
 from .sockets cimport receive, send, send_both
 
-cdef object _OPEN, _ENDING, _CLOSED, _monotonic, _NOTHING
+cdef object _OPEN, _ENDING, _CLOSED
 cdef int _FRAMES_PER_TURN
 cdef Py_ssize_t _LARGE_BYTES, _HELD_BYTES
 cdef double _HELD_SECONDS
@@ -21,8 +22,8 @@ cdef class Connection(Served):
     cdef readonly Link _link
     cdef readonly list _inbox, _outbox
     cdef list _held
-    cdef object _inbox_max_bytes, _idle_timeout
-    cdef Py_ssize_t _inbox_bytes, _receive_queue, _held_bytes
+    cdef object _idle_timeout
+    cdef Py_ssize_t _inbox_bytes, _inbox_max_bytes, _receive_queue, _held_bytes
     cdef readonly Py_ssize_t _outbox_bytes
     cdef readonly bytes _late_pongs
     cdef long long _written
@@ -41,13 +42,11 @@ cdef class Connection(Served):
     cpdef on_deadline(self, double now)
     cdef _break_off(self)
     cdef _receive_next(self, timeout_seconds)
-    cdef bint _wait_for_message(self, timeout_seconds) except -1
+    cdef _wait_for_message(self, timeout_seconds)
     cdef bint _park(self, deadline) except -1
-    cdef _receive(self, bytes data)
     @cython.locals(endpoint=Endpoint, frames_left=int)
     cdef _parse(self)
     cdef _answer_pings(self, bytes pongs)
-    cdef _receive_message(self, message)
     cdef _receive_pong(self, pong)
     cdef _take(self)
     cdef bint _wants_to_read(self) except -1
@@ -61,9 +60,5 @@ cdef class Connection(Served):
     cdef _send(self, bytes data, bytes payload, double now)
     @cython.locals(size=Py_ssize_t, sent=Py_ssize_t, mark="long long")
     cdef long long _write(self, bytes data, bytes payload=*) except -1
+    @cython.locals(is_open=bint, reads=bint, writes=bint)
     cdef _settle(self)
-    @cython.locals(reads=bint, writes=bint)
-    cdef _watch(self)
-
-
-cdef Py_ssize_t _size(message) except -1

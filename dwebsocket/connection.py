@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import socket
-import time
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,8 +17,9 @@ try:
 except ImportError:
     from .protocol import uncompiled as cython  # type: ignore[no-redef]
 
+from .clock import monotonic
 from .protocol.codes import CloseCode
-from .protocol.endpoint import NOTHING, Endpoint, Pong, State
+from .protocol.endpoint import Endpoint, Pong, State
 from .protocol.exceptions import SendTimeout, WebSocketClosed
 from .protocol.messages import Message, Part
 from .reactors.base import Link, Reactor, Served
@@ -37,7 +38,6 @@ _LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not han
 _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
-_monotonic = time.monotonic
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -157,7 +157,7 @@ class Connection(Served):
         self._receive_queue = limits.receive_queue
         self._idle_timeout = limits.idle_timeout
         self.streaming = limits.streaming
-        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size
+        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size or sys.maxsize
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
@@ -175,7 +175,7 @@ class Connection(Served):
         self._released = False  # nor does any thread still poll it: it has been disposed of
         self._timed_out = False
         self._in_a_hurry = False
-        now = _monotonic()
+        now = monotonic()
         self._heard = self._active = self._moved = now  # last byte in; last message; last byte out
         self._pinged = now
         self._ping: bytes | None = None  # the payload of the ping that has not been answered
@@ -191,7 +191,8 @@ class Connection(Served):
         self.endpoint.accepted()
         self._write(response)
         if early:
-            self._receive(early)
+            self.endpoint.feed(early)
+            self._parse()
         self._settle()
         self._schedule()
 
@@ -238,7 +239,7 @@ class Connection(Served):
     @at_home
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
         """Send one fragment of the message that was begun. Errors as for `send()`."""
-        self._send(self.endpoint.send_fragment(data, first=first, fin=fin), b"", _monotonic())
+        self._send(self.endpoint.send_fragment(data, first=first, fin=fin), b"", monotonic())
 
     @at_home
     def end_message(self) -> None:
@@ -293,7 +294,7 @@ class Connection(Served):
         """Notice what has already happened to the socket."""
         self._let_go()
         self._link.look(pause=False)
-        self._look_behind_the_inbox(_monotonic())
+        self._look_behind_the_inbox(monotonic())
 
     # What the reactor calls
 
@@ -313,7 +314,9 @@ class Connection(Served):
                 if data is None:
                     return
                 if data:
-                    self._receive(data)
+                    self._heard = monotonic()
+                    self.endpoint.feed(data)
+                    self._parse()
                 else:
                     self._read_ended = True
                     self.endpoint.receive_eof()
@@ -364,27 +367,26 @@ class Connection(Served):
         if self.endpoint.state is _ENDING:  # whoever took the last message wants more: the end may have its turn
             self._settle()
         if not self._inbox:
-            self._let_go()
-            if not self._wait_for_message(timeout_seconds):
+            if self._held:
+                self._let_go()
+            if timeout_seconds is not None:
+                self._wait_for_message(timeout_seconds)
+            else:
+                while not self._inbox and self.endpoint.state is _OPEN:
+                    self._link.park(None)
+            if not self._inbox:
                 return None
         message = self._take()
         if self._unparsed:
-            self._link.breathe(_monotonic())
+            self._link.breathe(monotonic())
         return message
 
-    def _wait_for_message(self, timeout_seconds: float | None) -> bool:
-        deadline = None if timeout_seconds is None else _monotonic() + timeout_seconds
-        if timeout_seconds is not None and timeout_seconds <= 0:
+    def _wait_for_message(self, timeout_seconds: float) -> None:
+        deadline = monotonic() + timeout_seconds
+        if timeout_seconds <= 0:
             self._link.look(pause=True)
-        while not self._inbox:
-            if self.endpoint.state is not _OPEN or not self._park(deadline):
-                return False
-        return True
-
-    def _receive(self, data: bytes) -> None:
-        self._heard = _monotonic()
-        self.endpoint.feed(data)
-        self._parse()
+        while not self._inbox and self.endpoint.state is _OPEN and self._park(deadline):
+            pass
 
     def _parse(self) -> None:
         """Look at what was read, until the inbox is full or others should have their turn."""
@@ -392,18 +394,23 @@ class Connection(Served):
         endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
         while self._wants_to_read():
+            if not endpoint.parser.buffered:
+                self._unparsed = False
+                break
             if not frames_left:
                 self._link.resume()
                 break
+            frames_left -= 1
             event = endpoint.advance()
-            if event is None:
+            if isinstance(event, (str, bytes, Part)):
+                self._active = self._heard
+                self._inbox.append(event)
+                self._inbox_bytes += len(event) if isinstance(event, (str, bytes)) else len(event.data)
+            elif isinstance(event, Pong):
+                self._receive_pong(event)
+            elif event is None:
                 self._unparsed = False
                 break
-            frames_left -= 1
-            if isinstance(event, (str, bytes, Part)):
-                self._receive_message(event)
-            elif event is not NOTHING:
-                self._receive_pong(event)
         if endpoint.output:
             self._answer_pings(endpoint.data_to_send())
 
@@ -413,11 +420,6 @@ class Connection(Served):
         else:
             self._write(pongs)
 
-    def _receive_message(self, message: Message | Part) -> None:
-        self._active = self._heard
-        self._inbox.append(message)
-        self._inbox_bytes += _size(message)
-
     def _receive_pong(self, pong: Pong) -> None:
         if pong.payload == self._ping:
             self.latency = self._heard - self._pinged
@@ -426,10 +428,10 @@ class Connection(Served):
 
     def _take(self) -> Message | Part:
         message = self._inbox.pop(0)
-        self._inbox_bytes -= _size(message)
+        self._inbox_bytes -= len(message) if isinstance(message, (str, bytes)) else len(message.data)
         self._taken = True
         if self._inbox and not self._held:
-            self._began = _monotonic()
+            self._began = monotonic()
         if not self._reads and not self._read_ended:  # the inbox was full
             if self._unparsed:
                 self._parse()
@@ -441,8 +443,7 @@ class Connection(Served):
             return False
         if self.endpoint.state is not _OPEN or not self._inbox:
             return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
-        max_bytes = self._inbox_max_bytes
-        return len(self._inbox) < self._receive_queue and (max_bytes is None or self._inbox_bytes < max_bytes)
+        return len(self._inbox) < self._receive_queue and self._inbox_bytes < self._inbox_max_bytes
 
     def _look_behind_the_inbox(self, now: float) -> None:
         """A peer that has left is noticed even while nothing is read: else its connection would never end."""
@@ -465,10 +466,10 @@ class Connection(Served):
             self._wait_for_turn()
         if len(message) >= _LARGE_BYTES:
             header, payload = self.endpoint.send_large(message)
-            self._send(header, payload, _monotonic())
+            self._send(header, payload, monotonic())
             return
         data = self.endpoint.send_message(message)
-        now = _monotonic()
+        now = monotonic()
         if self._inbox and self._may_be_held(now):
             self._hold(data)
         else:
@@ -528,7 +529,7 @@ class Connection(Served):
             return mark
         self._written += sent
         if sent < size or self.endpoint.state is not _OPEN:
-            self._moved = _monotonic()
+            self._moved = monotonic()
         if sent < size:
             self._queue(data, payload, sent)
             self._settle()
@@ -552,7 +553,7 @@ class Connection(Served):
                 return
             if not sent:
                 return
-            self._moved = _monotonic()
+            self._moved = monotonic()
             self._written += sent
             self._outbox_bytes -= sent
             if sent < len(piece):
@@ -567,7 +568,7 @@ class Connection(Served):
 
     def _wait_until_written(self, mark: int) -> None:
         timeout = self.limits.send_timeout
-        deadline = None if timeout is None else _monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         while self._written < mark and not self._write_ended:
             if not self._park(deadline):
                 self._give_up_sending()
@@ -582,7 +583,7 @@ class Connection(Served):
 
     def _park(self, deadline: float | None) -> bool:
         """Sleep until something may have happened; False, at once, when the deadline has passed."""
-        remaining = None if deadline is None else deadline - _monotonic()
+        remaining = None if deadline is None else deadline - monotonic()
         if remaining is not None and remaining <= 0:
             return False
         self._link.park(None if remaining is None else min(remaining, _LONGEST_SLEEP_SECONDS))
@@ -621,17 +622,14 @@ class Connection(Served):
         is_open = self.endpoint.state is _OPEN
         if not is_open and self._move_to_the_end():
             return
-        self._watch()
-        if not is_open or self._outbox:  # the other deadlines move away, and are judged anew when they are due
-            self._schedule()
-        if not is_open or self._inbox:
-            self._link.wake()
-
-    def _watch(self) -> None:
         reads, writes = self._wants_to_read(), bool(self._outbox)
         if reads != self._reads or writes != self._writes:
             self._reads, self._writes = reads, writes
             self._link.watch(read=reads, write=writes)
+        if not is_open or writes:  # the other deadlines move away, and are judged anew when they are due
+            self._schedule()
+        if not is_open or self._inbox:
+            self._link.wake()
 
     def _move_to_the_end(self) -> bool:
         """Take the steps of the end that can be taken now; whether it has come."""
@@ -643,7 +641,7 @@ class Connection(Served):
             self._dispose_of_socket()
             return True
         if self._ending is None:
-            self._ending = _monotonic()
+            self._ending = monotonic()
         return False
 
     def _has_said_all(self) -> bool:
@@ -651,7 +649,7 @@ class Connection(Served):
 
     def _end_writing(self) -> None:
         self._write_ended = True
-        self._ending = _monotonic()
+        self._ending = monotonic()
         if not self._read_ended:
             # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we are
             # done, and read until the peer says the same.
@@ -749,7 +747,3 @@ class Connection(Served):
             self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
         else:
             self._heard = now
-
-
-def _size(message: Message | Part) -> int:
-    return len(message) if isinstance(message, (str, bytes)) else len(message.data)

@@ -82,7 +82,7 @@ _TRUTHS = {value: Truth(value) for value in (False, True)}
 def prepare(request: HttpRequest) -> bool:
     """Give the request `is_websocket` and `websocket`, once; whether it asks to become a WebSocket."""
     if not hasattr(request, "is_websocket"):
-        asked = handshake.is_websocket(handshake_request(request.META))
+        asked = "HTTP_UPGRADE" in request.META and handshake.is_websocket(handshake_request(request.META))
         request.is_websocket = _TRUTHS[asked]  # type: ignore[attr-defined]
         request.websocket = None  # type: ignore[attr-defined]
     return bool(request.is_websocket)  # type: ignore[attr-defined]
@@ -96,8 +96,11 @@ def upgrade(
     `given` are the options of the view's decorator.
     """
     options = conf.options(given)
-    run: Callable[[], HttpResponseBase | None] = functools.partial(view, request, *args, **kwargs)
     session = None
+
+    def run() -> HttpResponseBase | None:  # not a partial: a call from C would cost every view a kilobyte of stack
+        return view(request, *args, **kwargs)
+
     try:
         server = find_server(request.META, first=conf.server_classes())
         session = Session(request, server, options)
@@ -107,7 +110,7 @@ def upgrade(
     except HandshakeError as error:
         if session is None or not server.has_answered:
             return refuse(request, error)
-        run = functools.partial(refuse, request, error)
+        return session.run(functools.partial(refuse, request, error))
     return session.run(run)
 
 
@@ -150,6 +153,8 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
         raise OriginForbidden(f"no Origin for host {host!r}, and WEBSOCKET_REQUIRE_ORIGIN is set")
     trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
     own = f"{request.scheme}://{host}"
+    if origin == own:
+        return
     if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
         advice = (
             "add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS,"
@@ -199,6 +204,20 @@ class SwitchingProtocols(HttpResponse):
 class Session:
     """One WebSocket request: its view, and how it ends."""
 
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_detach",
+        "_error",
+        "_options",
+        "_request",
+        "_response",
+        "_server",
+        "_server_has_answered",
+        "_websocket",
+        "opening",
+        "reactor",
+    )
     opening: Handshake
 
     def __init__(self, request: HttpRequest, server: Server, options: conf.Options) -> None:
@@ -348,7 +367,7 @@ class Session:
     def _forget_server(self) -> None:
         """Let go of what only the request needed: it would live as long as the view."""
         self._request._stream = io.BytesIO()
-        del self._server
+        del self._server, self._options, self.opening
 
 
 def _check_is_no_coroutine(response: object) -> None:

@@ -13,3 +13,4 @@ cdef class WebSocket:
 
     cdef Connection _open(self)
     cdef Connection _open_to_send(self)
+    cdef _next(self, timeout)

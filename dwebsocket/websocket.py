@@ -56,8 +56,12 @@ class WebSocket:
 
     def __iter__(self) -> Iterator[Message]:
         """Every message until the connection closes; then it simply ends."""
-        while (message := self.wait()) is not None:
-            yield message
+        if type(self).wait is WebSocket.wait:
+            while (message := self._next(None)) is not None:
+                yield message
+        else:
+            while (message := self.wait()) is not None:
+                yield message
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.name}>"
@@ -79,6 +83,9 @@ class WebSocket:
         None once the connection is closed, or when `timeout` seconds have passed (`closed` tells which). Without a
         timeout it blocks for ever.
         """
+        return self._next(timeout)
+
+    def _next(self, timeout: float | None) -> Message | None:
         connection = self._connection
         if connection is None:
             connection = self._open()

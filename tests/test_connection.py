@@ -1153,7 +1153,7 @@ def test_memory_of_a_connection_is_freed_at_its_end_without_the_garbage_collecto
     a.peer.reset()
     a.until_disposed()
     assert not a.connection.endpoint._assembler._parts
-    assert not a.connection.endpoint._parser.buffered
+    assert not a.connection.endpoint.parser.buffered
     assert a.connection._link._served is None  # which would hold the connection, as that holds it
 
 

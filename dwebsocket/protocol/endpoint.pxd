@@ -17,7 +17,7 @@ cdef class Endpoint:
     cdef bint _takes_whole
     cdef object _extensions
     cdef readonly object _assembler
-    cdef readonly Parser _parser
+    cdef readonly Parser parser
     cdef bytes _answer
 
     cpdef feed(self, data)

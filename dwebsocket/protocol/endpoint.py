@@ -88,12 +88,12 @@ class Endpoint:
         "_answer",
         "_assembler",
         "_extensions",
-        "_parser",
         "_takes_whole",
         "close_code",
         "close_reason",
         "close_received",
         "output",
+        "parser",
         "state",
     )
 
@@ -114,7 +114,7 @@ class Endpoint:
         on_wire = max_message_size
         for extension in extensions:
             on_wire = None if on_wire is None else extension.wire_size(on_wire)
-        self._parser = Parser(
+        self.parser = Parser(
             max_message_size=max_message_size,
             rsv1_allowed=any(extension.uses_rsv1 for extension in extensions),
             max_extended_size=on_wire,
@@ -144,20 +144,18 @@ class Endpoint:
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes that have arrived, to be looked at by `advance()`."""
         if self._listens():
-            self._parser.feed(data)
+            self.parser.feed(data)
 
     def advance(self) -> Message | Part | Pong | Nothing | None:
         """Look at one frame: the message or pong that is complete with it, else NOTHING; None: more bytes are needed.
 
         That is how whoever drives the endpoint can pause between two frames. Look at `state` after None.
         """
-        if not self._parser.buffered:
-            return None
         try:
             if self._takes_whole and self.state is _OPEN:
-                payload = self._parser.take_message()
+                payload = self.parser.take_message()
                 if payload is not None:
-                    return decode(payload) if self._parser.is_text else payload
+                    return decode(payload) if self.parser.is_text else payload
             return self._advance_frame()
         except ProtocolError as error:
             reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
@@ -179,7 +177,8 @@ class Endpoint:
         """The bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
         if self._extensions:
             return self.send_fragment(message)
-        self._refuse_if_late()
+        if self.state is not _OPEN:
+            self._refuse_if_late()
         if isinstance(message, str):
             return serialize_text(message)
         return serialize(_FIN_BINARY, message)
@@ -260,7 +259,7 @@ class Endpoint:
     def _advance_frame(self) -> Message | Part | Pong | Nothing | None:
         if not self._listens():
             return None
-        frame = self._parser.next_frame()
+        frame = self.parser.next_frame()
         if frame is None:
             return None
         event = self._receive_control(frame) if frame.opcode & CONTROL_BIT else self._receive_data_frame(frame)
@@ -295,5 +294,5 @@ class Endpoint:
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
         if not self._listens():
-            self._parser.discard()
+            self.parser.discard()
             self._assembler.discard()

@@ -34,7 +34,8 @@ def serialize_text(text: str) -> bytes:
     """The unmasked frame that carries `text` as a whole message."""
     if cython.compiled:
         return framed_text(_FIN_TEXT, text)  # type: ignore # noqa: F821
-    return serialize(_FIN_TEXT, text.encode())
+    payload = text.encode()
+    return _header(_FIN_TEXT, 0, len(payload)) + payload
 
 
 class Frame(NamedTuple):

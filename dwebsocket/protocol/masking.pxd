@@ -23,7 +23,7 @@ cdef inline void xor(
         target[index] = source[index] ^ octets[index & 7]
 
 
-cdef inline bytes masked(
+cdef inline bytes with_mask(
     const unsigned char *source, Py_ssize_t size, const unsigned char *key, Py_ssize_t offset
 ):
     result = PyBytes_FromStringAndSize(NULL, size)

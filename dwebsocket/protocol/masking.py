@@ -11,6 +11,7 @@ except ImportError:
 COMPILED: bool = cython.compiled
 
 _KEY_BYTES = 4
+_from_bytes = int.from_bytes
 #: Times a key as an integer, that key again and again: the masks of short payloads, by their number of keys.
 _REPEATS = [sum(1 << (8 * _KEY_BYTES * index) for index in range(count)) for count in range(65)]
 
@@ -26,18 +27,18 @@ def apply_mask(payload: bytes | bytearray | memoryview, masking_key: bytes, offs
 def unmask(octets: bytes, start: int, size: int, key_octets: bytes, key_start: int, offset: int) -> bytes:
     """`size` bytes of `octets`, from `start` on, masked with the key at `key_start` as `apply_mask()` does it."""
     if cython.compiled:
-        return masked(octets + start, size, key_octets + key_start, offset)  # type: ignore # noqa: F821
-    payload = octets[start : start + size]
-    masking_key = key_octets[key_start : key_start + _KEY_BYTES]
-    phase = offset & 3
-    key = masking_key[phase:] + masking_key[:phase] if phase else masking_key
+        return with_mask(octets + start, size, key_octets + key_start, offset)  # type: ignore # noqa: F821
+    key = key_octets[key_start : key_start + _KEY_BYTES]
+    if offset & 3:
+        key = key[offset & 3 :] + key[: offset & 3]
     # One XOR of two large integers is the fastest that Python offers for any size.
-    keys = (size + _KEY_BYTES - 1) // _KEY_BYTES
+    keys = (size + 3) // _KEY_BYTES
     if keys < len(_REPEATS):
-        mask = int.from_bytes(key, "little") * _REPEATS[keys]
+        mask = _from_bytes(key, "little") * _REPEATS[keys]
     else:
-        mask = int.from_bytes(key * keys, "little")
-    return (int.from_bytes(payload, "little") ^ mask).to_bytes(keys * _KEY_BYTES, "little")[:size]
+        mask = _from_bytes(key * keys, "little")
+    masked = _from_bytes(octets[start : start + size], "little") ^ mask
+    return masked.to_bytes(keys * _KEY_BYTES, "little")[:size]
 
 
 def blank(size: int) -> bytes | bytearray:

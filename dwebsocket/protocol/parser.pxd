@@ -7,7 +7,8 @@ cdef int _KEY_BYTES, _LENGTH_16, _LONGEST_SHORT, _LEAST_BYTES, _TEXT, _BINARY, _
 
 @cython.final
 cdef class Parser:
-    cdef public object max_message_size, max_extended_size
+    cdef public Py_ssize_t max_message_size
+    cdef public object max_extended_size
     cdef public bint rsv1_allowed
     cdef readonly bint gather_binary, is_text
     cdef readonly bytes buffered
@@ -20,8 +21,8 @@ cdef class Parser:
     cpdef feed(self, data)
 
     @cython.locals(
-        octets="const unsigned char *", start=Py_ssize_t, available=Py_ssize_t, opcode=int, size=Py_ssize_t,
-        begin=Py_ssize_t,
+        octets="const unsigned char *", start=Py_ssize_t, stop=Py_ssize_t, opcode=int, size=Py_ssize_t,
+        begin=Py_ssize_t, end=Py_ssize_t, payload=bytes,
     )
     cpdef bytes take_message(self)
 

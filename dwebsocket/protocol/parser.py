@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from .codes import CONTROL_BIT, OPCODES, Opcode
 from .exceptions import MessageTooBig, ProtocolError
 from .frames import FIN, MASK, MAX_CONTROL_PAYLOAD_BYTES, RSV1, RSV2, RSV3, Frame
@@ -60,7 +62,7 @@ class Parser:
         max_extended_size: int | None = None,
         gather_binary: bool = False,
     ) -> None:
-        self.max_message_size = max_message_size
+        self.max_message_size = sys.maxsize if max_message_size is None else max_message_size
         self.rsv1_allowed = rsv1_allowed
         self.max_extended_size = max_extended_size
         self.gather_binary = gather_binary
@@ -69,7 +71,7 @@ class Parser:
         self._position = 0  # what is before it has been parsed
         self._message_open = False  # the last data frame had no fin: a continuation must follow (5.4)
         self._message_bytes = 0
-        self._limit = max_message_size
+        self._limit: int | None = self.max_message_size
         self._in_frame = False  # the header of the next frame is parsed already; it is in the fields below
         self._opcode = Opcode.CONTINUATION
         self._fin = self._rsv1 = False
@@ -93,26 +95,31 @@ class Parser:
         """
         octets = self.buffered
         start = self._position
-        available = len(self.buffered) - start
-        if available < _LEAST_BYTES or self._in_frame or self._message_open:
+        stop = len(self.buffered)
+        begin = start + _LEAST_BYTES
+        if begin > stop or self._in_frame or self._message_open:
             return None
         opcode = octets[start] ^ _FIN
         if opcode != _TEXT and opcode != _BINARY:
             return None
         size = octets[start + 1] ^ _MASK
-        begin = start + _LEAST_BYTES
         if size > _LONGEST_SHORT:
-            if size != _LENGTH_16 or available < _LEAST_BYTES + 2:
+            begin += 2
+            if size != _LENGTH_16 or begin > stop:
                 return None
             size = octets[start + 2] << 8 | octets[start + 3]
-            begin += 2
             if size <= _LONGEST_SHORT:
                 return None
-        if size > available - (begin - start) or (self.max_message_size is not None and size > self.max_message_size):
+        end = begin + size
+        if end > stop or size > self.max_message_size:
             return None
         self.is_text = opcode == _TEXT
         payload = unmask(octets, begin, size, octets, begin - _KEY_BYTES, 0)
-        self._drop_parsed(begin + size)
+        if end < stop:
+            self._position = end
+        else:  # an idle connection keeps nothing
+            self.buffered = b""  # and with it what `octets` points to
+            self._position = 0
         return payload
 
     def next_frame(self) -> Frame | None:

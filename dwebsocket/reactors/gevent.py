@@ -108,10 +108,18 @@ class GeventReactor:
 
     def exclusively(self) -> Exclusively:
         # What never waits is never interrupted in the hub's thread. A lock could be held by a thread that waits for it.
-        return lambda function: function() if _get_ident() == self.home else self.run_home(function)
+        return self._run_exclusively
+
+    def _run_exclusively(self, function: Callable[[], None]) -> None:
+        if _get_ident() == self.home:
+            function()
+        else:
+            self.run_home(function)
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
-        gevent.spawn(function).name = name
+        greenlet = ViewGreenlet(function)
+        greenlet.name = name
+        greenlet.start()
 
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         return lambda: gevent.spawn(function)
@@ -139,6 +147,12 @@ class GeventReactor:
         for link in self._deadlines.pop_due(now):
             link.on_deadline(now)
         self._arm()
+
+
+class ViewGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent ships no types
+    """The greenlet of a view."""
+
+    spawning_stack_limit = 0  # frames of the server that nobody looks up: they would live as long as the view
 
 
 class _ThreadSleep:
@@ -259,7 +273,8 @@ class GeventLink(Link):
 
     def park(self, timeout_seconds: float | None) -> None:
         current = _getcurrent()
-        if current is self._turns.hub:
+        turns = self._turns
+        if current is turns.hub:
             raise BlockingSwitchOutError("impossible to call a blocking function in the event loop callback")
         self._waiters.append(current)
         timer = None
@@ -267,14 +282,14 @@ class GeventLink(Link):
             timer = self._reactor.loop.timer(timeout_seconds)
             timer.start(self._wake_one, current, update=True)
         try:
-            self._turns.rest()
+            turns.rest()
         except BaseException:
-            self._turns.forget(current)
+            turns.forget(current)
             raise
         finally:
             if timer is not None:
                 timer.close()
-            if current in self._waiters:
+            if self._waiters and current in self._waiters:
                 self._waiters.remove(current)
 
     def wake(self) -> None:

@@ -8,6 +8,7 @@ answered, their closing handshakes noticed, and their deadlines kept, while the 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
@@ -15,11 +16,17 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+try:
+    import cython
+except ImportError:
+    from ..protocol import uncompiled as cython  # type: ignore[no-redef]
+
 from .base import Deadlines, Exclusively, Latch, Link, Locked, Served, arrived, hung_up
 
 T = TypeVar("T")
 
 SWEEP_SECONDS = 0.2
+_LONGEST_POLL_SECONDS = 24 * 60 * 60  # its milliseconds are an int of C
 
 _READ = select.POLLIN
 _WRITE = select.POLLOUT
@@ -256,24 +263,44 @@ class ThreadLink(Link):
                 self._wakeup = Wakeup()
             except OSError:
                 return False
-            self._poll.register(self._wakeup.descriptor, _READ)
         return True
 
     def _wait_for_socket(self, timeout_seconds: float | None) -> int:
         """What is ready on the socket; 0 when the time is over or `wake()` was called. The lock is free meanwhile."""
-        if self.mask:
-            self._poll.register(self.descriptor, self.mask)
-        else:
-            with contextlib.suppress(KeyError):
-                self._poll.unregister(self.descriptor)
+        descriptor, mask, wakeup = self.descriptor, self.mask, self._wakeup.descriptor  # type: ignore[union-attr]
+        milliseconds = -1 if timeout_seconds is None else math.ceil(min(timeout_seconds, _LONGEST_POLL_SECONDS) * 1000)
         self._lock.release()
         try:
-            ready = dict(self._poll.poll(None if timeout_seconds is None else timeout_seconds * 1000))
+            if cython.compiled:
+                woken = False
+                with cython.nogil:  # type: ignore[attr-defined]
+                    events = wait_for_two(  # type: ignore # noqa: F821
+                        descriptor,
+                        mask,
+                        wakeup,
+                        milliseconds,
+                        cython.address(woken),  # type: ignore[attr-defined]
+                    )
+            else:
+                woken, events = self._wait_for_two(descriptor, mask, wakeup, milliseconds)
         finally:
             self._lock.acquire()
-        if self._wakeup is not None and self._wakeup.descriptor in ready:
+        if cython.compiled:
+            PyErr_CheckSignals()  # type: ignore # noqa: F821  # poll() was ended by one, perhaps
+        if woken and self._wakeup is not None:
             self._wakeup.clear()
-        return ready.get(self.descriptor, 0)
+        return events
+
+    def _wait_for_two(self, descriptor: int, mask: int, wakeup: int, milliseconds: int) -> tuple[bool, int]:
+        poll = self._poll
+        if mask:
+            poll.register(descriptor, mask)
+        else:
+            with contextlib.suppress(KeyError):
+                poll.unregister(descriptor)
+        poll.register(wakeup, _READ)
+        ready = dict(poll.poll(milliseconds))
+        return wakeup in ready, ready.get(descriptor, 0)
 
     def _call_back(self, events: int) -> None:
         resuming, self.resuming = self.resuming, False

@@ -98,7 +98,7 @@ class Server(ABC):
         inner = self._inner()
         family, kind, protocol = inner.family, inner.type, inner.proto
         timeout = inner.gettimeout()
-        dead, other_side = socket.socketpair()  # first: where no descriptor is left, nothing has happened yet
+        dead, other_side = _socket.socketpair()  # first: where no descriptor is left, nothing has happened yet
         other_side.close()
         live = _socket.socket(family, kind, protocol, fileno=_socket.socket.detach(inner))
         _socket.socket.__init__(inner, family, kind, protocol, fileno=dead.detach())

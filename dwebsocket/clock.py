@@ -1,0 +1,19 @@
+"""The clock of all deadlines; without a call of Python where this is compiled."""
+
+from __future__ import annotations
+
+import time
+
+try:
+    import cython
+except ImportError:
+    from .protocol import uncompiled as cython  # type: ignore[no-redef]
+
+if not cython.compiled:
+    monotonic = time.monotonic
+else:
+
+    def monotonic() -> float:
+        """The same seconds as those of time.monotonic()."""
+        now: float = read_clock()  # type: ignore # noqa: F821
+        return now if now >= 0 else time.monotonic()

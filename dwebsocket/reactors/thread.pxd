@@ -1,0 +1,50 @@
+# What the compiler has to know of thread.py, and how it waits without an object of Python.
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+
+from .base cimport Link, Served
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int c_poll "poll"(pollfd *descriptors, unsigned long count, int timeout_milliseconds)
+
+cdef int _READ, _WRITE, _READ_OR_GONE
+
+
+# What is ready on `descriptor`; 0 when the time is over, or `wakeup` can be read: then *woken is set.
+cdef inline int wait_for_two(int descriptor, int mask, int wakeup, int milliseconds, bint *woken) noexcept nogil:
+    cdef pollfd both[2]
+    both[0].fd = wakeup
+    both[0].events = 1
+    both[0].revents = both[1].revents = 0
+    both[1].fd = descriptor
+    both[1].events = mask
+    c_poll(both, 2 if mask else 1, milliseconds)
+    woken[0] = both[0].revents != 0
+    return both[1].revents
+
+
+cdef class ThreadLink(Link):
+    cdef readonly int descriptor, mask
+    cdef readonly bint polling, resuming
+    cdef object _lock, _reactor, _changed, _poll, _dispose
+    cdef readonly object _served, _wakeup
+    cdef int _waiting
+    cdef bint _closed
+
+    cpdef watch(self, bint read, bint write)
+    cpdef park(self, timeout_seconds)
+    cpdef wake(self)
+    cpdef resume(self)
+    cpdef breathe(self, double now)
+    cpdef look(self, bint pause)
+    cdef _interrupt(self)
+    cdef _call_back(self, int events)
+    @cython.locals(descriptor=int, mask=int, wakeup=int, milliseconds=int, events=int, woken=bint)
+    cdef int _wait_for_socket(self, timeout_seconds) except -1
+    cdef bint _can_be_woken(self) except -1
+    cdef _finish_close(self)
