@@ -4,7 +4,7 @@ from .connection cimport Connection
 cdef class WebSocket:
     cdef public object subprotocol
     cdef object _accept, _exclusively, _json_encoder, _refusal
-    cdef Connection _connection
+    cdef readonly Connection _connection
     cdef bint _in_message
     cdef list _gathered
     cdef object _gathered_size

@@ -135,6 +135,7 @@ class Link:
     peer: Peer
     sock: socket.socket
     disposals: list[int] = field(default_factory=list)
+    disposers: list[int] = field(default_factory=list)  # the threads that did it
 
     def do(self, verb: str, *arguments: Any) -> Any:
         """What the connection's ``verb`` returns, called where a view would call it."""
@@ -186,9 +187,11 @@ def connect(
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
     server.setblocking(False)
     disposals: list[int] = []
+    disposers: list[int] = []
 
     def dispose() -> None:
         disposals.append(server.fileno())
+        disposers.append(threading.get_ident())
         server.close()
 
     def open_connection() -> Connection:
@@ -200,7 +203,7 @@ def connect(
         connection.open(response, early)
         return connection
 
-    return Link(home, home.do(open_connection), Peer.over(client), server, disposals)
+    return Link(home, home.do(open_connection), Peer.over(client), server, disposals, disposers)
 
 
 def descriptors() -> int:

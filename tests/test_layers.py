@@ -19,6 +19,7 @@ HOUSE = [
     ["websocket", "legacy"],
     ["connection"],
     ["sockets"],
+    ["clock"],
     ["reactors"],
     ["protocol"],  # its own docstring says so little that nobody needs to import it
     ["protocol.endpoint"],
@@ -37,7 +38,7 @@ FLOORS = {name: floor for floor, names in enumerate(HOUSE) for name in names}
 
 #: What is no part of Python's standard library, and who may import it.
 GUESTS = {
-    "cython": ["protocol", "sockets"],
+    "cython": ["protocol", "reactors.thread", "clock", "sockets", "connection"],
     "django": HOUSE[0],
     "gevent": ["reactors.gevent", "servers"],
     "greenlet": ["reactors.gevent"],

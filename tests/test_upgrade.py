@@ -647,7 +647,7 @@ def test_no_descriptors_left_is_an_ordinary_http_error(detached_site: Site, capl
 
     detached_site(view)
     none_left = OSError(errno.EMFILE, "too many open files")
-    with mock.patch("dwebsocket.servers.base.socket.socketpair", side_effect=none_left):
+    with mock.patch("dwebsocket.servers.base._socket.socketpair", side_effect=none_left):
         assert detached_site.handshake().status == 500
     assert levels(caplog) == [("django.request", "ERROR")]
 

@@ -23,7 +23,7 @@ cdef class GeventLink(Link):
     cdef int _descriptor
     cdef readonly object _served
     cdef Turns _turns
-    cdef list _waiters
+    cdef readonly list _waiters
 
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,7 +111,7 @@ def test_sweep_that_comes_late_leaves_a_connection_alone_that_somebody_waits_on(
     a = link()
     waiting = a.start("receive")
     until(lambda: a.connection._link.polling)
-    a.connection._link.serve(thread._READ)  # as if poll() had returned just before
+    a.connection._link.serve(select.POLLIN)  # as if poll() had returned just before
     assert not waiting.done()
     a.peer.send_message("there")
     assert waiting.result(PATIENCE_SECONDS) == "there"
@@ -119,38 +120,22 @@ def test_sweep_that_comes_late_leaves_a_connection_alone_that_somebody_waits_on(
 def test_sweep_that_comes_late_leaves_a_connection_alone_that_is_closed(link: Callable[..., Link]) -> None:
     a = link()
     a.do("abort", "over")
-    a.connection._link.serve(thread._READ | thread._WRITE)
+    a.connection._link.serve(select.POLLIN | select.POLLOUT)
     a.connection._link.on_deadline(time.monotonic() + 1e6)
     a.connection._link.schedule(time.monotonic())
     assert a.connection.endpoint.close_reason == "over"
 
 
-def test_descriptor_is_not_closed_while_a_thread_polls_it(link: Callable[..., Link]) -> None:
+def test_descriptor_that_a_thread_polls_is_closed_by_that_thread_once_it_has_come_back(
+    link: Callable[..., Link],
+) -> None:
     a = link()
-    polling = threading.Event()
-    done = threading.Event()
-    real_poll = a.connection._link._poll
-
-    class SlowPoll:
-        """Comes back from poll() only when the test says so."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real_poll, name)
-
-        def poll(self, timeout: float | None) -> Any:
-            polling.set()
-            ready = real_poll.poll(timeout)
-            assert done.wait(PATIENCE_SECONDS)
-            return ready
-
-    a.connection._link._poll = SlowPoll()
-    waiting = a.start("receive")
-    assert polling.wait(PATIENCE_SECONDS)
+    waiting = HOME.start(lambda: (a.connection.receive(), threading.get_ident()))
+    until(lambda: a.connection._link.polling)
     a.do("abort", "over")
-    assert a.disposals == []
-    done.set()
-    assert waiting.result(PATIENCE_SECONDS) is None
-    assert len(a.disposals) == 1
+    received, poller = waiting.result(PATIENCE_SECONDS)
+    assert received is None
+    assert a.disposers == [poller]
 
 
 def test_parking_on_a_closed_link_returns_at_once(link: Callable[..., Link]) -> None:
@@ -167,7 +152,7 @@ def test_thread_that_stops_reading_while_another_polls_makes_it_poll_anew(link: 
     until(lambda: a.connection._link.polling)
     a.peer.send_raw(text("one"))
     until(lambda: a.connection._inbox)
-    until(lambda: not a.connection._link.mask & thread._READ)
+    until(lambda: not a.connection._link.mask & select.POLLIN)
     a.peer.send_raw(text("two"))
     assert a.do("receive", 5) == "one"
     assert a.do("receive", 5) == "two"

@@ -127,7 +127,7 @@ def test_detached_request_holds_no_buffer_of_the_server(taken_by: Callable[..., 
 def test_nothing_is_taken_when_there_is_no_descriptor_for_the_dead_end(taken_by: Callable[..., Pair]) -> None:
     server, sock, client = taken_by(early=b"early")
     before = descriptors()
-    none_left = mock.patch("dwebsocket.servers.base.socket.socketpair", side_effect=OSError(errno.EMFILE, "too many"))
+    none_left = mock.patch("dwebsocket.servers.base._socket.socketpair", side_effect=OSError(errno.EMFILE, "too many"))
     with none_left, pytest.raises(OSError, match="too many"):
         server.detach()
     sock.sendall(b"HTTP/1.1 500 Internal Server Error\r\n")
