@@ -30,6 +30,11 @@ def gunicorn(worker_class: str, *options: str) -> tuple[str, ...]:
 UVICORN = ("--fd", FD, "--no-access-log", "--log-level=warning", "--lifespan=off", "--backlog=4096")
 NO_COMPRESSION = ("--ws-per-message-deflate=false", f"--ws-max-size={2 << 20}")
 
+
+def uvicorn(application: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "uvicorn", *UVICORN, *NO_COMPRESSION, f"mysite.asgi:{application}")
+
+
 SERVERS: dict[str, Server] = {
     "floor": Server("no codec (uvloop)", script("floor_uvloop")),
     "picows": Server("picows (uvloop)", script("picows_uvloop")),
@@ -37,11 +42,10 @@ SERVERS: dict[str, Server] = {
     "websockets-sync": Server("websockets (threads)", script("websockets_sync")),
     "gevent-websocket": Server("gevent-websocket", script("gevent_websocket_pywsgi")),
     "simple-websocket": Server("simple-websocket (gevent)", script("simple_websocket_pywsgi")),
-    "channels-uvicorn": Server(
-        "Channels (uvicorn)", (sys.executable, "-m", "uvicorn", *UVICORN, *NO_COMPRESSION, "mysite.asgi:application")
-    ),
+    "channels-uvicorn": Server("Channels (uvicorn)", uvicorn("bare")),
+    "channels-documented": Server("Channels (uvicorn), with session and user", uvicorn("documented")),
     "channels-daphne": Server(
-        "Channels (daphne)", (sys.executable, "-m", "daphne", "--fd", FD, "--verbosity=0", "mysite.asgi:application")
+        "Channels (daphne)", (sys.executable, "-m", "daphne", "--fd", FD, "--verbosity=0", "mysite.asgi:bare")
     ),
     "pywsgi": Server("dwebsocket (gevent)", script("dwebsocket_pywsgi"), "/echo/", "compiled"),
     "pywsgi-pure": Server("dwebsocket (gevent), pure Python", script("dwebsocket_pywsgi"), "/echo/", "pure"),
@@ -176,11 +180,12 @@ ROWS: dict[str, Row] = {
         "connect, opening handshake, one echo, closing handshake",
         CYCLES,
         (
-            *everyone(*CHURN, servers=("channels-uvicorn", "pywsgi")),
+            *everyone(*CHURN, servers=("channels-uvicorn", "channels-documented", "pywsgi")),
             Contender("GET", "pywsgi", GET),
         ),
         (
             Goal("pywsgi", "channels-uvicorn", 1.5),
+            Goal("pywsgi", "channels-documented", 1.5),
             Goal("pywsgi", "GET", 1.5, at_least=False, value=SERVER_CPU),
         ),
     ),

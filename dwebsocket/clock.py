@@ -7,7 +7,7 @@ import time
 try:
     import cython
 except ImportError:
-    from .protocol import uncompiled as cython  # type: ignore[no-redef]
+    from .protocol import uncompiled as cython
 
 if not cython.compiled:
     monotonic = time.monotonic

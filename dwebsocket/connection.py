@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 try:
     import cython
 except ImportError:
-    from .protocol import uncompiled as cython  # type: ignore[no-redef]
+    from .protocol import uncompiled as cython
 
 from .clock import monotonic
 from .protocol.codes import CloseCode

@@ -12,7 +12,7 @@ from typing import Any
 try:
     import cython
 except ImportError:
-    from .protocol import uncompiled as cython  # type: ignore[no-redef]
+    from .protocol import uncompiled as cython
 
 READ_BYTES = 64 * 1024  # at most, that are read at once, where nothing is compiled
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dwebsocket.protocol import COMPILED
 from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -43,6 +44,8 @@ def fuzz(target: str, home: Path, seconds: int) -> bool:
 
 
 def main() -> int:
+    if COMPILED:
+        sys.exit("the fuzzer is led by the lines of Python: install with DWEBSOCKET_COMPILE=0")
     seconds = int(os.environ.get("FUZZ_SECONDS", "30"))
     home = Path(os.environ.get("FUZZ_HOME") or tempfile.mkdtemp(prefix="fuzz-"))
     results = [fuzz(target, home, seconds) for target in sys.argv[1:] or TARGETS]

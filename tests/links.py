@@ -178,6 +178,7 @@ def connect(
     early: bytes = b"",
     tcp: bool = False,
     reactor: Reactor | None = None,
+    kind: type[socket.socket] = socket.socket,
     extensions: Sequence[Extension] = (),
     **limits: Any,
 ) -> Link:
@@ -185,6 +186,7 @@ def connect(
     server, client = tcp_pair() if tcp else socket.socketpair()
     for end in (server, client):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+    server = kind(fileno=server.detach())
     server.setblocking(False)
     disposals: list[int] = []
     disposers: list[int] = []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import wait as wait_for_all
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +22,7 @@ from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, ag
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
 from dwebsocket.protocol.handshake import Offer
-from tests.links import PATIENCE_SECONDS, Home, Link, assert_ends, descriptors, until
+from tests.links import PATIENCE_SECONDS, Home, Hub, Link, assert_ends, descriptors, until
 from tests.peer import (
     BINARY,
     CLOSE,
@@ -1155,6 +1157,120 @@ def test_memory_of_a_connection_is_freed_at_its_end_without_the_garbage_collecto
     assert not a.connection.endpoint._assembler._parts
     assert not a.connection.endpoint.parser.buffered
     assert a.connection._link._served is None  # which would hold the connection, as that holds it
+
+
+# Answers to what arrived together
+
+
+class Sends(socket.socket):
+    """A socket that tells how much each call of `send` was given."""
+
+    sizes: list[int]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.sizes = []
+
+    def send(self, data: Any, *flags: int) -> int:
+        self.sizes.append(len(data))
+        return super().send(data, *flags)
+
+
+FIVE = [f"message {number}" for number in range(5)]
+
+
+def echo(a: Link, count: int) -> None:
+    for _ in range(count):
+        a.connection.send(a.connection.receive())
+
+
+def test_answers_to_messages_that_came_together_leave_together_where_the_reactor_can_see_to_it(link: Connect) -> None:
+    a = link(kind=Sends)
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    sizes = cast(Sends, a.sock).sizes
+    sizes.clear()
+    a.home.do(echo, a, len(FIVE))
+    assert [a.peer.recv_message() for _ in FIVE] == FIVE
+    size = sum(len(message) + 2 for message in FIVE)
+    assert sum(sizes) == size
+    assert len(sizes) == 1 if isinstance(a.home, Hub) else len(FIVE)
+
+
+def test_answer_does_not_wait_for_a_message_that_the_view_does_not_come_for(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("one") + text("two"))
+    until(lambda: a.do("waiting") == 2)
+    got_it = threading.Event()
+
+    def view() -> None:
+        echo(a, 1)
+        while not got_it.is_set():
+            a.home.pause(0.01)
+
+    viewing = a.home.start(view)
+    assert a.peer.recv_message() == "one"
+    got_it.set()
+    viewing.result(PATIENCE_SECONDS)
+
+
+def test_answer_does_not_wait_longer_than_the_view_takes_for_one_message(link: Connect) -> None:
+    """It stops the whole hub here: nobody but itself can let the answers go."""
+    a = link()
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    gates = {message: threading.Event() for message in FIVE}
+    gates[FIVE[0]].set()
+
+    def view() -> None:
+        for _ in FIVE:
+            message = a.connection.receive()
+            assert gates[message].wait(PATIENCE_SECONDS)
+            a.connection.send(message)
+
+    viewing = a.home.start(view)
+    for earlier, later in itertools.pairwise(FIVE):
+        time.sleep(0.002)  # longer than answers are held back while the view is quick
+        gates[later].set()  # the view is stuck in the one after that, or has sent them all
+        assert a.peer.recv_message() == earlier
+    assert a.peer.recv_message() == FIVE[-1]
+    viewing.result(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("end", ["close", "finish", "closed by the peer"])
+def test_answers_leave_before_the_close_frame(link: Connect, end: str) -> None:
+    a = link()
+    a.peer.send_raw(
+        b"".join(map(text, FIVE)) + (frame(CLOSE, close_payload(1000)) if end == "closed by the peer" else b"")
+    )
+    until(lambda: a.do("waiting") == len(FIVE))
+
+    def view() -> None:
+        echo(a, 3)
+        if end == "close":
+            a.connection.close()
+        a.connection.finish()
+
+    viewing = a.home.start(view)
+    assert [a.peer.recv_message() for _ in range(3)] == FIVE[:3]
+    assert_ends(a.peer, 1000) if end != "closed by the peer" else a.peer.abandon()
+    viewing.result(PATIENCE_SECONDS)
+
+
+def test_answers_leave_in_the_order_of_sending_though_a_large_one_comes_between(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    answers = ["small", "x" * 100_000, "small again", bytes(50_000), ""]
+
+    def view() -> None:
+        for answer in answers:
+            a.connection.receive()
+            a.connection.send(answer)
+
+    viewing = a.home.start(view)
+    assert [a.peer.recv_message() for _ in answers] == answers
+    viewing.result(PATIENCE_SECONDS)
 
 
 # More in one read than there is room or time for

@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     import cython
 except ImportError:
-    from . import uncompiled as cython  # type: ignore[no-redef]
+    from . import uncompiled as cython
 
 #: Whether this build runs the modules that a C compiler has made of the hot ones.
 COMPILED: bool = cython.compiled
@@ -33,10 +33,7 @@ def unmask(octets: bytes, start: int, size: int, key_octets: bytes, key_start: i
         key = key[offset & 3 :] + key[: offset & 3]
     # One XOR of two large integers is the fastest that Python offers for any size.
     keys = (size + 3) // _KEY_BYTES
-    if keys < len(_REPEATS):
-        mask = _from_bytes(key, "little") * _REPEATS[keys]
-    else:
-        mask = _from_bytes(key * keys, "little")
+    mask = _from_bytes(key, "little") * _REPEATS[keys] if keys < len(_REPEATS) else _from_bytes(key * keys, "little")
     masked = _from_bytes(octets[start : start + size], "little") ^ mask
     return masked.to_bytes(keys * _KEY_BYTES, "little")[:size]
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 try:
     import cython
 except ImportError:
-    from ..protocol import uncompiled as cython  # type: ignore[no-redef]
+    from ..protocol import uncompiled as cython
 
 from .base import Deadlines, Exclusively, Latch, Link, Locked, Served, arrived, hung_up
 
@@ -273,14 +273,8 @@ class ThreadLink(Link):
         try:
             if cython.compiled:
                 woken = False
-                with cython.nogil:  # type: ignore[attr-defined]
-                    events = wait_for_two(  # type: ignore # noqa: F821
-                        descriptor,
-                        mask,
-                        wakeup,
-                        milliseconds,
-                        cython.address(woken),  # type: ignore[attr-defined]
-                    )
+                with cython.nogil:
+                    events: int = wait_for_two(descriptor, mask, wakeup, milliseconds, cython.address(woken))  # type: ignore # noqa: F821
             else:
                 woken, events = self._wait_for_two(descriptor, mask, wakeup, milliseconds)
         finally:

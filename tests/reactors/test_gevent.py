@@ -294,7 +294,12 @@ def accept(subprotocol, headers):
     return connection
 
 home = reactor.current()
-websocket = WebSocket(lambda *given: accept(*given) if home.thread_ident() == home.home else home.run_home(lambda: accept(*given)))
+
+def accept_at_home(*given):
+    at_home = home.thread_ident() == home.home
+    return accept(*given) if at_home else home.run_home(lambda: accept(*given))
+
+websocket = WebSocket(accept_at_home)
 
 def from_thread():
     websocket.accept()

@@ -1,11 +1,17 @@
-"""The echo on Channels. The consumer is the whole application: no router, no middleware, no session, no user."""
+"""The echo on Channels: `bare`, the consumer as the whole application, and `documented`, behind what its tutorial puts
+in front of it: the check of the origin, the session, the user, and a router. dwebsocket has all of that, always.
+"""
 
 from __future__ import annotations
 
 import os
 
 import django
+from channels.auth import AuthMiddlewareStack
 from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from django.urls import path
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "mysite.settings"
 django.setup()
@@ -16,4 +22,6 @@ class Echo(AsyncWebsocketConsumer):
         await self.send(text_data, bytes_data)
 
 
-application = Echo.as_asgi()
+bare = Echo.as_asgi()
+routes = URLRouter([path("", Echo.as_asgi())])
+documented = ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(routes))})
