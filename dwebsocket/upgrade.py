@@ -76,6 +76,7 @@ class Truth:
         return repr(self._value)
 
 
+_NO_OPENING = Handshake(key="")
 _TRUTHS = {value: Truth(value) for value in (False, True)}
 
 
@@ -218,7 +219,6 @@ class Session:
         "opening",
         "reactor",
     )
-    opening: Handshake
 
     def __init__(self, request: HttpRequest, server: Server, options: conf.Options) -> None:
         self._request = request
@@ -228,6 +228,7 @@ class Session:
         self._detach = options.detach and server.can_detach
         self.reactor: Reactor = server.reactor
         self._answered = self.reactor.latch()  # the view has accepted, or has answered with HTTP
+        self.opening = _NO_OPENING
         self._connection: Connection | None = None
         self._response: HttpResponseBase | None = None
         self._error: BaseException | None = None
@@ -367,7 +368,8 @@ class Session:
     def _forget_server(self) -> None:
         """Let go of what only the request needed: it would live as long as the view."""
         self._request._stream = io.BytesIO()
-        del self._server, self._options, self.opening
+        self.opening = _NO_OPENING
+        del self._server, self._options
 
 
 def _check_is_no_coroutine(response: object) -> None:
