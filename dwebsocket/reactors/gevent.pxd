@@ -9,12 +9,13 @@ cdef double _LONGEST_TURN_SECONDS
 @cython.final
 cdef class Turns:
     cdef readonly object hub
-    cdef double breathed
-    cdef object _loop
+    cdef double _began
+    cdef object _iteration, _loop
     cdef list _ready, _turn
 
     cdef make_ready(self, list greenlets)
     cdef rest(self)
+    cdef breathe(self, double now)
     cdef forget(self, sleeper)
 
 

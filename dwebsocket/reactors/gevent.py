@@ -188,11 +188,12 @@ class Turns:
     Each switches to the next, and only the last gives the hub its turn: half as many switches as by way of the hub.
     """
 
-    __slots__ = ("_loop", "_ready", "_turn", "breathed", "hub")
+    __slots__ = ("_began", "_iteration", "_loop", "_ready", "_turn", "hub")
 
     def __init__(self, hub: Any, loop: Any) -> None:
         self.hub = hub
-        self.breathed = 0.0  # since when the hub has had no turn, as far as we know; 0: it just had one
+        self._began = 0.0  # since when the hub has had no turn, as far as we know; 0: it just had one
+        self._iteration: int | None = None  # that of its loop when it was last waited for
         self._loop = loop
         self._ready: list[Any] = []  # to run in the hub's next turn
         self._turn: list[Any] = []  # to run in this one; the next comes last
@@ -205,8 +206,22 @@ class Turns:
 
     def rest(self) -> None:
         """Let others run, until somebody makes this greenlet ready."""
-        self.breathed = 0.0
-        _switch(self._turn.pop() if self._turn else self.hub)
+        if self._turn:
+            _switch(self._turn.pop())
+        else:
+            self._began = 0.0
+            _switch(self.hub)
+
+    def breathe(self, now: float) -> None:
+        """Let the hub have a turn if it has had none for a while; all that run in one turn share its time."""
+        if not self._began:
+            self._began = now
+        elif now - self._began > _LONGEST_TURN_SECONDS:
+            gevent.sleep(_ONE_TURN_SECONDS)
+            iteration = getattr(self._loop, "iteration", None)  # libuv does not count them
+            if iteration is None or iteration != self._iteration:
+                self._iteration = iteration
+                self._began = 0.0
 
     def forget(self, sleeper: Any) -> None:
         """Take back that `sleeper` is ready: it was stopped, and does not wait for that any more."""
@@ -315,12 +330,7 @@ class GeventLink(Link):
             self._reactor.loop.run_callback(self._served.on_turn)
 
     def breathe(self, now: float) -> None:
-        turns = self._turns
-        if not turns.breathed:
-            turns.breathed = now
-        elif now - turns.breathed > _LONGEST_TURN_SECONDS:
-            turns.breathed = 0.0
-            gevent.sleep(_ONE_TURN_SECONDS)
+        self._turns.breathe(now)
 
     def look(self, *, pause: bool) -> None:
         if self._served is not None and self._readable is not None and self._readable.active:

@@ -430,3 +430,26 @@ def test_greenlet_that_only_sends_lets_others_run(hub: Hub, link: Callable[..., 
         sending.result(PATIENCE_SECONDS)  # while somebody reads: the last message may wait for that
         drained.set()
         reader.join(PATIENCE_SECONDS)
+
+
+def test_greenlets_that_never_wait_share_the_time_between_two_turns_of_the_hub(
+    hub: Hub, link: Callable[..., Link]
+) -> None:
+    """With twenty of them it has about as many turns as with one, not a twentieth."""
+    links = [link() for _ in range(20)]
+    turns: list[float] = []
+
+    def never_wait(link: Link, stop: float) -> None:
+        while (now := time.monotonic()) < stop:
+            link.connection._link.breathe(now)
+
+    def all_at_once(count: int) -> int:
+        turns.clear()
+        timer = gevent.get_hub().loop.timer(0, 0.0001)
+        timer.start(lambda: turns.append(time.monotonic()))
+        stop = time.monotonic() + 0.3
+        gevent.joinall([gevent.spawn(never_wait, link, stop) for link in links[:count]])
+        timer.close()
+        return len(turns)
+
+    assert hub.do(all_at_once, len(links)) > hub.do(all_at_once, 1) / 4

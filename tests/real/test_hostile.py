@@ -64,7 +64,7 @@ NOT_UTF8 = {
     "cut short by a start": b"\xf0\x9f\x8e\xc3",
 }.values()
 
-LESS_THAN_A_READ = 30_000
+FLOOD_BYTES = 480_000
 CONNECTS = 5000
 
 SERVERS = [("pywsgi", "detached"), ("gunicorn-gthread", "detached"), ("gunicorn-gevent", "detached")]
@@ -345,7 +345,7 @@ FLOODS = {
 @on_each_reactor
 def test_flood_is_answered_to_its_end_and_others_have_their_turns_between(server: Server, flood: str) -> None:
     begin, again, answer = FLOODS[flood]
-    count = LESS_THAN_A_READ // len(again)
+    count = FLOOD_BYTES // len(again)
     data = begin + again * count + frame(CLOSE, close_payload(1000))
     answers = answer * count + frame(CLOSE, close_payload(1000), mask=None)
     with undisturbed(server) as watched, connected(server, 8, "/echo/") as peers:
