@@ -9,11 +9,12 @@ try:
 except ImportError:
     from .protocol import uncompiled as cython
 
-if not cython.compiled:
-    monotonic = time.monotonic
-else:
+if cython.compiled:
 
     def monotonic() -> float:
         """The same seconds as those of time.monotonic()."""
         now: float = read_clock()  # type: ignore # noqa: F821
         return now if now >= 0 else time.monotonic()
+
+else:
+    monotonic = time.monotonic
