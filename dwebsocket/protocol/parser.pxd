@@ -29,6 +29,7 @@ cdef class Parser:
     @cython.locals(available=Py_ssize_t)
     cpdef next_frame(self)
 
+    cdef _keep_rest(self)
     cdef _drop_parsed(self, Py_ssize_t position)
     cdef _gather(self, Py_ssize_t size)
     cdef _pass_on(self, Py_ssize_t size)

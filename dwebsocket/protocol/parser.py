@@ -128,10 +128,12 @@ class Parser:
         ProtocolError (1002) or MessageTooBig (1009) for a header that is not acceptable; there is no way on then.
         """
         if not self._in_frame and not self._parse_header():
+            self._keep_rest()
             return None
         available = len(self.buffered) - self._position
         if available < self._remaining:
             if self._opcode & CONTROL_BIT:
+                self._keep_rest()
                 return None
             if self._gathered is not None:
                 self._gather(available)
@@ -148,6 +150,12 @@ class Parser:
         self.buffered = b""
         self._position = 0
         self._gathered = None
+
+    def _keep_rest(self) -> None:
+        """A few bytes wait for more: they shall not hold all that was read together with them."""
+        if self._position:
+            self.buffered = self.buffered[self._position :]
+            self._position = 0
 
     def _drop_parsed(self, position: int) -> None:
         """What is before `position` in the buffer has been parsed; an idle connection keeps nothing of it."""
@@ -209,7 +217,7 @@ class Parser:
         if len(buffer) < header_end + _KEY_BYTES:
             return False
         self._key = bytes(buffer[header_end : header_end + _KEY_BYTES])
-        self._position = header_end + _KEY_BYTES
+        self._drop_parsed(header_end + _KEY_BYTES)
         self._begin(opcode, size, fin=bool(first & FIN), rsv1=bool(first & RSV1))
         return True
 

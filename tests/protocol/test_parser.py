@@ -411,6 +411,17 @@ def test_payload_that_is_given_is_not_changed_by_what_follows() -> None:
     assert first == Frame(Opcode.TEXT, b"first")
 
 
+@pytest.mark.parametrize("rest", [0, 1, 6, 7, 20])
+def test_a_few_bytes_that_wait_for_more_do_not_hold_what_was_read_with_them(rest: int) -> None:
+    parser = Parser(gather_binary=True)
+    parser.feed(frame(BINARY, bytes(100_000)) + frame(PING, bytes(100))[:rest])
+
+    frames = list(iter(parser.next_frame, None))
+
+    assert len(frames) == 1
+    assert len(parser.buffered) <= rest
+
+
 def test_limit_may_change_between_messages() -> None:
     parser = Parser(max_message_size=None)
     parser.feed(frame(BINARY, bytes(11)))
