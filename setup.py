@@ -23,7 +23,7 @@ MODULES = [
     "reactors.gevent",
     "reactors.thread",
     "connection",
-    "websocket",
+    "verbs",
 ]
 WANTED = os.environ.get("DWEBSOCKET_COMPILE", "")
 

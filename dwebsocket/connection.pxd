@@ -9,7 +9,7 @@ from .sockets cimport receive, send, send_both
 cdef object _OPEN, _ENDING, _CLOSED
 cdef int _FRAMES_PER_TURN
 cdef Py_ssize_t _LARGE_BYTES, _HELD_BYTES
-cdef double _HELD_SECONDS
+cdef double _QUICK_SECONDS
 
 
 cdef class Connection(Served):
@@ -31,7 +31,8 @@ cdef class Connection(Served):
     cdef bint _sending_parts, _unparsed, _taken, _reads, _writes
     cdef readonly bint _read_ended
     cdef bint _write_ended, _disposed, _released, _timed_out, _in_a_hurry
-    cdef double _began, _heard, _active, _moved, _pinged
+    cdef bint _quick
+    cdef double _held_since, _took, _heard, _active, _moved, _pinged
 
     cpdef receive(self, timeout_seconds=*)
     cpdef send(self, message)
@@ -39,6 +40,7 @@ cdef class Connection(Served):
     cpdef on_readable(self)
     cpdef on_writable(self)
     cpdef on_turn(self)
+    cpdef on_fork(self)
     cpdef on_deadline(self, double now)
     cdef _break_off(self)
     cdef _receive_next(self, timeout_seconds)
@@ -48,16 +50,17 @@ cdef class Connection(Served):
     cdef _parse(self)
     cdef _answer_pings(self, bytes pongs)
     cdef _receive_pong(self, pong)
+    @cython.locals(now=double)
     cdef _take(self)
     cdef bint _wants_to_read(self) except -1
     @cython.locals(data=bytes, now=double)
     cdef _send_message(self, message)
     cdef _wait_for_turn(self)
     cdef bint _may_be_held(self, double now) except -1
-    cdef _hold(self, bytes data)
+    cdef _hold(self, bytes data, double now)
     cdef _let_go(self)
     @cython.locals(mark="long long")
-    cdef _send(self, bytes data, bytes payload, double now)
+    cdef _send(self, bytes data, bytes payload=*)
     @cython.locals(size=Py_ssize_t, sent=Py_ssize_t, mark="long long")
     cdef long long _write(self, bytes data, bytes payload=*) except -1
     @cython.locals(is_open=bint, reads=bint, writes=bint)

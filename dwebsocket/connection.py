@@ -31,7 +31,7 @@ _FRAMES_PER_TURN = 256  # that are looked at before other connections have their
 _PING_BYTES = 4
 _LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
 _HELD_BYTES = 16 * 1024  # of answers that leave together
-_HELD_SECONDS = 0.00025  # that they may take together
+_QUICK_SECONDS = 0.00025  # for one of them, and for all together
 _STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
 _SILENCE_SECONDS = 0.25  # of a peer that may still have been sending: a proxy cuts it off when we end our stream
 _LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not hang up
@@ -54,6 +54,10 @@ class Limits:
     ping_timeout: float | None = 20
     close_timeout: float = 10
     idle_timeout: float | None = None
+
+
+def _at_most(size: int | None) -> int:
+    return sys.maxsize if size is None else min(size, sys.maxsize)
 
 
 def at_home(method: Method) -> Method:
@@ -80,7 +84,7 @@ class Connection(Served):
     more; a taker that does not is waited for `close_timeout` seconds.
 
     Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
-    before anybody waits: at once when the one who sends them comes to the last message, or takes his time.
+    before anybody waits: when the one who sends them comes to the last message, or takes his time for one.
 
     `sock` is used non-blocking. `descriptor` is its number if nobody else can close it, else -1. `dispose` is called
     once, when the socket is not needed any more.
@@ -88,7 +92,6 @@ class Connection(Served):
 
     __slots__ = (
         "_active",
-        "_began",
         "_descriptor",
         "_dispose",
         "_disposed",
@@ -96,6 +99,7 @@ class Connection(Served):
         "_heard",
         "_held",
         "_held_bytes",
+        "_held_since",
         "_home",
         "_hung_up",
         "_idle_timeout",
@@ -110,6 +114,7 @@ class Connection(Served):
         "_outbox_bytes",
         "_ping",
         "_pinged",
+        "_quick",
         "_read_ended",
         "_reads",
         "_receive_queue",
@@ -119,6 +124,7 @@ class Connection(Served):
         "_taken",
         "_thread_ident",
         "_timed_out",
+        "_took",
         "_unparsed",
         "_write_ended",
         "_writes",
@@ -154,17 +160,19 @@ class Connection(Served):
         self._dispose = dispose
         self._inbox: list[Message | Part] = []
         self._inbox_bytes = 0
-        self._receive_queue = limits.receive_queue
+        self._receive_queue = min(limits.receive_queue, sys.maxsize)
         self._idle_timeout = limits.idle_timeout
         self.streaming = limits.streaming
-        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else limits.max_message_size or sys.maxsize
+        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else _at_most(limits.max_message_size)
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
         self._reads = self._writes = False  # what the link watches for
         self._held: list[bytes] = []  # answers that leave together
         self._held_bytes = 0
-        self._began = 0.0  # when the message was taken that the first of them answers
+        self._held_since = 0.0
+        self._took = 0.0  # when a message was taken last that had others behind it
+        self._quick = False  # it was taken soon after the one before it
         self._outbox: list[memoryview] = []  # what the kernel has not taken
         self._outbox_bytes = 0
         self._late_pongs = b""  # the latest answers to pings that came while the outbox was not empty
@@ -239,7 +247,9 @@ class Connection(Served):
     @at_home
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
         """Send one fragment of the message that was begun. Errors as for `send()`."""
-        self._send(self.endpoint.send_fragment(data, first=first, fin=fin), b"", monotonic())
+        self._active = now = monotonic()
+        self._link.breathe(now)
+        self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
 
     @at_home
     def end_message(self) -> None:
@@ -297,6 +307,11 @@ class Connection(Served):
         self._look_behind_the_inbox(monotonic())
 
     # What the reactor calls
+
+    def on_fork(self) -> None:
+        """This is the child of a fork: what is held back leaves from its parent."""
+        self._held.clear()
+        self._held_bytes = 0
 
     def is_elsewhere(self) -> bool:
         """Whether the calling thread must not touch the connection, but ask the reactor to."""
@@ -363,6 +378,8 @@ class Connection(Served):
     # Reading
 
     def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
+        if self._unparsed:  # before a message is taken: whoever is stopped while others run has lost none
+            self._link.breathe(monotonic())
         self._taken = False
         if self.endpoint.state is _ENDING:  # whoever took the last message wants more: the end may have its turn
             self._settle()
@@ -376,10 +393,7 @@ class Connection(Served):
                     self._link.park(None)
             if not self._inbox:
                 return None
-        message = self._take()
-        if self._unparsed:
-            self._link.breathe(monotonic())
-        return message
+        return self._take()
 
     def _wait_for_message(self, timeout_seconds: float) -> None:
         deadline = monotonic() + timeout_seconds
@@ -430,8 +444,10 @@ class Connection(Served):
         message = self._inbox.pop(0)
         self._inbox_bytes -= len(message) if isinstance(message, (str, bytes)) else len(message.data)
         self._taken = True
-        if self._inbox and not self._held:
-            self._began = monotonic()
+        if self._inbox:
+            now = monotonic()
+            self._quick = now - self._took < _QUICK_SECONDS
+            self._took = now
         if not self._reads and not self._read_ended:  # the inbox was full
             if self._unparsed:
                 self._parse()
@@ -462,35 +478,45 @@ class Connection(Served):
     # Writing
 
     def _send_message(self, message: Message) -> None:
+        now = monotonic()
+        self._link.breathe(now)  # before anything leaves: whoever is stopped while others run has sent nothing
         if self._sending_parts:
             self._wait_for_turn()
+        if self._idle_timeout is not None:
+            self._active = now
         if len(message) >= _LARGE_BYTES:
             header, payload = self.endpoint.send_large(message)
-            self._send(header, payload, monotonic())
+            self._send(header, payload)
             return
         data = self.endpoint.send_message(message)
-        now = monotonic()
         if self._inbox and self._may_be_held(now):
-            self._hold(data)
+            self._hold(data, now)
         else:
-            self._send(data, b"", now)
+            self._send(data)
 
     def _wait_for_turn(self) -> None:
         while self._sending_parts and (self.endpoint.state is _OPEN or self.endpoint.state is _ENDING):
             self._park(None)
 
     def _may_be_held(self, now: float) -> bool:
-        """Whether an answer may wait for the one to the next message, which is here and will be taken at once."""
+        """Whether an answer may wait for the one to the next message, which is here and will be taken at once.
+
+        That is what a view does which has just done it: the first answer of those that could leave together leaves
+        alone, and one that took its time does.
+        """
         return (
-            self._taken
+            self._quick
+            and self._taken
             and self._link.holds
-            and now - self._began < _HELD_SECONDS
+            and now - (self._held_since if self._held else self._took) < _QUICK_SECONDS
             and self._held_bytes < _HELD_BYTES
             and not self._outbox
+            and not self._write_ended
         )
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, data: bytes, now: float) -> None:
         if not self._held:
+            self._held_since = now
             self._link.call_soon()
         self._held.append(data)
         self._held_bytes += len(data)
@@ -499,13 +525,10 @@ class Connection(Served):
         if self._held:
             self._write(b"")
 
-    def _send(self, data: bytes, payload: bytes, now: float) -> None:
+    def _send(self, data: bytes, payload: bytes = b"") -> None:
         mark = self._write(data, payload)
         if self._written < mark:
             self._wait_until_written(mark)
-        if self._idle_timeout is not None:
-            self._active = now
-        self._link.breathe(now)
 
     def _write(self, data: bytes, payload: bytes = b"") -> int:
         """Send what the kernel takes and queue the rest; the mark that `_written` reaches when all of it has left."""

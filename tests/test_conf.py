@@ -186,7 +186,7 @@ def test_class_is_the_default_or_the_one_that_is_named() -> None:
         ("nowhere.WebSocket", "No module named 'nowhere'"),
         ("dwebsocket.websocket.Nothing", 'does not define a "Nothing"'),
         (f"{__name__}.NoWebSocket", "no subclass of dwebsocket.websocket.WebSocket"),
-        ("dwebsocket.websocket.json", "no subclass of dwebsocket.websocket.WebSocket"),
+        ("dwebsocket.verbs.json", "no subclass of dwebsocket.websocket.WebSocket"),
     ],
 )
 def test_class_that_cannot_be_is_an_error_that_says_why(path: str, words: str) -> None:

@@ -17,6 +17,7 @@ HOUSE = [
     ["dwebsocket", "decorators", "middleware", "upgrade", "checks", "apps", "conf", "live", "test"],
     ["servers"],
     ["websocket", "legacy"],
+    ["verbs"],
     ["connection"],
     ["sockets"],
     ["clock"],

@@ -9,6 +9,7 @@ import json
 import threading
 import uuid
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.http import HttpResponse
@@ -16,6 +17,7 @@ from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
 from dwebsocket import CloseCode, State, WebSocketClosed, accept_websocket, require_websocket
+from dwebsocket.websocket import WebSocket
 from tests.links import assert_ends
 from tests.peer import (
     BINARY,
@@ -180,6 +182,8 @@ def test_iteration_gives_every_message_and_simply_ends(site: Site) -> None:
         pytest.param(memoryview(b"view"), Frame(BINARY, b"view"), id="memoryview"),
         pytest.param(memoryview(b"every other")[::2], Frame(BINARY, b"eeyohr"), id="memoryview with steps"),
         (array.array("B", b"array"), Frame(BINARY, b"array")),
+        pytest.param(type("Bytes", (bytes,), {})(b"mine"), Frame(BINARY, b"mine"), id="subclass of bytes"),
+        pytest.param(type("Text", (str,), {})("x" * 20_000), Frame(TEXT, b"x" * 20_000), id="large subclass of str"),
     ],
     ids=repr,
 )
@@ -191,6 +195,32 @@ def test_send_sends_str_as_text_and_bytes_like_as_binary(site: Site, message: An
     with site(view).connect() as peer:
         assert peer.recv_frame() == sent
         assert_ends(peer, 1000)
+
+
+def test_methods_can_be_replaced_for_a_test(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        request.websocket.room = "any attribute"
+        request.websocket.send(request.websocket.room)
+
+    with (
+        mock.patch.object(WebSocket, "send", lambda self, message: self.send_json([message])),
+        mock.patch.object(WebSocket, "send_json", lambda self, obj: self.close(4000, repr(obj))),
+        site(view).connect() as peer,
+    ):
+        assert_ends(peer, 4000, "['any attribute']")
+
+
+def test_close_takes_a_reason_that_is_marked_safe(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        request.websocket.close(4001, mark_safe("bye"))
+        assert request.websocket.close_reason == "bye"
+
+    with site(view).connect() as peer:
+        assert_ends(peer, 4001, "bye")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ cdef int _FIN_BINARY
 
 @cython.final
 cdef class Endpoint:
-    cdef readonly object state, close_code
-    cdef readonly str close_reason
+    cdef readonly object state, close_code, close_reason
     cdef readonly bint close_received
     cdef readonly bytes output
     cdef bint _takes_whole

@@ -49,7 +49,7 @@ class Frame(NamedTuple):
     def serialize(self, masking_key: bytes | None = None) -> bytes:
         """The frame as bytes, its length in the fewest that hold it; masked when `masking_key` (4 bytes) is given."""
         if masking_key is None:
-            return serialize(self._first(), self.payload)
+            return serialize(self._first(), bytes(self.payload))
         return _header(self._first(), MASK, len(self.payload)) + masking_key + apply_mask(self.payload, masking_key)
 
     def header(self) -> bytes:

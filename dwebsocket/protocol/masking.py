@@ -21,6 +21,8 @@ def apply_mask(payload: bytes | bytearray | memoryview, masking_key: bytes, offs
 
     `offset` is how many bytes of the same frame came before `payload`.
     """
+    if len(masking_key) != _KEY_BYTES:
+        raise ValueError(f"a masking key has {_KEY_BYTES} bytes, not {len(masking_key)}")
     return unmask(bytes(payload), 0, len(payload), masking_key, 0, offset)
 
 
@@ -41,15 +43,15 @@ def unmask(octets: bytes, start: int, size: int, key_octets: bytes, key_start: i
 def blank(size: int) -> bytes | bytearray:
     """What `unmask_into()` can fill: bytes that nobody has seen yet; a bytearray where nothing is compiled."""
     if cython.compiled:
-        return unwritten(size)  # type: ignore # noqa: F821
-    return bytearray(size)
+        return unwritten(size)  # type: ignore # noqa: F821  # takes no memory before it is filled
+    return bytearray()
 
 
 def unmask_into(
     target: bytes | bytearray, offset: int, octets: bytes, start: int, size: int, masking_key: bytes
 ) -> None:
-    """Put `size` bytes of `octets`, from `start` on, where they belong in `target`, the payload of their frame."""
+    """Put `size` bytes of `octets`, from `start` on, behind the first `offset` of `target`, the payload of a frame."""
     if cython.compiled:
         write_masked(target, offset, octets + start, size, masking_key)  # type: ignore # noqa: F821
     else:
-        target[offset : offset + size] = unmask(octets, start, size, masking_key, 0, offset)  # type: ignore[index]
+        target += unmask(octets, start, size, masking_key, 0, offset)

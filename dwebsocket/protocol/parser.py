@@ -62,7 +62,7 @@ class Parser:
         max_extended_size: int | None = None,
         gather_binary: bool = False,
     ) -> None:
-        self.max_message_size = sys.maxsize if max_message_size is None else max_message_size
+        self.max_message_size = sys.maxsize if max_message_size is None else min(max_message_size, sys.maxsize)
         self.rsv1_allowed = rsv1_allowed
         self.max_extended_size = max_extended_size
         self.gather_binary = gather_binary
@@ -85,7 +85,7 @@ class Parser:
         if self._position < len(self.buffered):
             self.buffered = self.buffered[self._position :] + data
         else:
-            self.buffered = data if isinstance(data, bytes) else bytes(data)
+            self.buffered = data if type(data) is bytes else bytes(data)
         self._position = 0
 
     def take_message(self) -> bytes | None:

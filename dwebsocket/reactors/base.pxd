@@ -2,6 +2,7 @@ cdef class Served:
     cpdef on_readable(self)
     cpdef on_writable(self)
     cpdef on_turn(self)
+    cpdef on_fork(self)
     cpdef on_deadline(self, double now)
 
 

@@ -33,6 +33,10 @@ class Served:
         """What `call_soon()` asked for."""
         raise NotImplementedError
 
+    def on_fork(self) -> None:
+        """This process is the child of a fork; the connection is its parent's."""
+        raise NotImplementedError
+
     def on_deadline(self, now: float) -> float | None:
         """The time asked for has passed; the answer is the next one (time.monotonic()), or None."""
         raise NotImplementedError

@@ -80,8 +80,9 @@ class GeventReactor:
         self._deadlines.discard(link)
 
     def abandon(self) -> None:
-        """Watch nothing any more, and leave everything as it is."""
+        """Watch nothing and wake nobody any more, and leave everything as it is."""
         self._timer.stop()
+        self.turns.abandon()
         for link in self._links:
             link.abandon()
 
@@ -215,13 +216,26 @@ class Turns:
     def breathe(self, now: float) -> None:
         """Let the hub have a turn if it has had none for a while; all that run in one turn share its time."""
         if not self._began:
-            self._began = now
+            self._begin(now)
         elif now - self._began > _LONGEST_TURN_SECONDS:
-            gevent.sleep(_ONE_TURN_SECONDS)
-            iteration = getattr(self._loop, "iteration", None)  # libuv does not count them
-            if iteration is None or iteration != self._iteration:
-                self._iteration = iteration
-                self._began = 0.0
+            if self._hub_has_turned():  # somebody has waited for something else
+                self._begin(now)
+            elif _getcurrent() is not self.hub:
+                gevent.sleep(_ONE_TURN_SECONDS)
+                if self._iteration is None or self._hub_has_turned():
+                    self._begin(_monotonic())
+
+    def _begin(self, now: float) -> None:
+        self._began = now
+        self._iteration = getattr(self._loop, "iteration", None)  # libuv does not count them
+
+    def _hub_has_turned(self) -> bool:
+        return getattr(self._loop, "iteration", None) != self._iteration
+
+    def abandon(self) -> None:
+        """Forget who is ready: in the child of a fork it is nobody of this process."""
+        self._ready.clear()
+        self._turn.clear()
 
     def forget(self, sleeper: Any) -> None:
         """Take back that `sleeper` is ready: it was stopped, and does not wait for that any more."""
@@ -361,6 +375,8 @@ class GeventLink(Link):
         """Watch nothing any more."""
         for watcher in self._watchers():
             watcher.stop()
+        if self._served is not None:
+            self._served.on_fork()
 
     def close(self, dispose: Callable[[], None]) -> None:
         self._served = None  # which holds us: no cycle keeps its memory from being freed at once

@@ -29,6 +29,12 @@ def test_masking_of_any_size_is_the_loop_of_the_rfc(size: int) -> None:
     assert apply_mask(payload, b"\xff\0\x80\1") == mask(payload, b"\xff\0\x80\1")
 
 
+@pytest.mark.parametrize("key", [b"", b"\1\2\3", b"\1\2\3\4\5"])
+def test_key_of_another_length_is_refused(key: bytes) -> None:
+    with pytest.raises(ValueError, match=f"4 bytes, not {len(key)}"):
+        apply_mask(b"Hello", key)
+
+
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_masking_of_anything_bytes_like_gives_bytes(kind: type) -> None:
     masked = apply_mask(kind(b"Hello"), bytes.fromhex("37fa213d"))

@@ -411,6 +411,13 @@ def test_payload_that_is_given_is_not_changed_by_what_follows() -> None:
     assert first == Frame(Opcode.TEXT, b"first")
 
 
+@pytest.mark.parametrize("limit", [1 << 63, 1 << 70])
+def test_limit_may_be_larger_than_any_message(limit: int) -> None:
+    parser = Parser(max_message_size=limit)
+    parser.feed(frame(BINARY, bytes(11)))
+    assert parser.next_frame() == Frame(Opcode.BINARY, bytes(11))
+
+
 @pytest.mark.parametrize("rest", [0, 1, 6, 7, 20])
 def test_a_few_bytes_that_wait_for_more_do_not_hold_what_was_read_with_them(rest: int) -> None:
     parser = Parser(gather_binary=True)

@@ -453,3 +453,84 @@ def test_greenlets_that_never_wait_share_the_time_between_two_turns_of_the_hub(
         return len(turns)
 
     assert hub.do(all_at_once, len(links)) > hub.do(all_at_once, 1) / 4
+
+
+def test_message_is_not_lost_when_its_taker_is_timed_out_while_others_have_their_turn(
+    link: Callable[..., Link],
+) -> None:
+    a = link(receive_queue=1)
+    messages = [f"message {number}" for number in range(300)]
+    a.peer.send_raw(b"".join(map(text, messages)))
+    taken: list[Any] = []
+
+    def view() -> int:
+        timeouts = 0
+        while len(taken) < len(messages):
+            with gevent.Timeout(0.01) as timeout:
+                try:
+                    while len(taken) < len(messages):
+                        taken.append(a.connection.receive())
+                        time.sleep(0.003)  # works, and does not wait
+                except gevent.Timeout as error:
+                    assert error is timeout
+                    timeouts += 1
+        return timeouts
+
+    assert a.home.do(view) > 10
+    assert taken == messages
+
+
+def test_hub_itself_may_send(hub: Hub, link: Callable[..., Link]) -> None:
+    a = link()
+    errors: list[BaseException] = []
+
+    def send_twice() -> None:
+        try:
+            a.connection.send("one")
+            time.sleep(0.02)  # longer than greenlets may go on without a turn of the hub
+            a.connection.send("two")
+        except BaseException as error:
+            errors.append(error)
+
+    hub._loop.run_callback_threadsafe(send_twice)
+    assert [a.peer.recv_message(), a.peer.recv_message()] == ["one", "two"]
+    assert errors == []
+
+
+def test_child_of_a_fork_neither_sends_what_its_parent_holds_back_nor_runs_its_greenlets() -> None:
+    run_program(
+        PATCHED
+        + """
+connection, peer = connect()
+other, other_peer = connect()
+
+def answer_other():
+    other.send(f"{other.receive()} from {os.getpid()}")
+
+def view():
+    for _ in range(2):  # the second shows that the view is quick
+        connection.send(connection.receive())
+    connection.send(connection.receive())  # and this one is held back
+    other_peer.send_raw(text("hello"))
+    other.on_readable()  # so that its greenlet is ready, and has not run
+    global child
+    child = os.fork()
+    if child == 0:
+        gevent.sleep(0.2)
+        os._exit(0)
+    connection.send(connection.receive())
+
+gevent.spawn(answer_other)
+gevent.sleep(0)
+viewing = gevent.spawn(view)
+peer.send_raw(b"".join(text(f"{number}") for number in range(5)))
+viewing.get(timeout=10)
+os.waitpid(child, 0)
+assert [peer.recv_message() for _ in range(4)] == ["0", "1", "2", "3"]
+assert other_peer.recv_message() == f"hello from {os.getpid()}"
+for each in (connection, other):
+    each.abort("the test is over")
+for each in (peer, other_peer):
+    each.abandon()
+"""
+    )

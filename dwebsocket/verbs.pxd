@@ -1,15 +1,13 @@
 from .connection cimport Connection
 
 
-cdef class WebSocket:
+cdef class Verbs:
     cdef public object subprotocol
     cdef object _accept, _exclusively, _json_encoder, _refusal
     cdef readonly Connection _connection
     cdef bint _in_message
     cdef list _gathered
     cdef object _gathered_size
-    cdef dict __dict__
-    cdef object __weakref__
 
     cdef Connection _open(self)
     cdef Connection _open_to_send(self)
