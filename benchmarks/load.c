@@ -217,7 +217,8 @@ static void make_messages(void) {
 
 static void make_request(void) {
     request_length = (size_t)snprintf(
-        request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n", options.path, options.port,
+        request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: http://127.0.0.1:%d\r\n%s\r\n",
+        options.path, options.port, options.port,
         !mode->http          ? "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " KEY
                                "\r\nSec-WebSocket-Version: 13\r\n"
         : options.keep_alive ? "Connection: keep-alive\r\n"

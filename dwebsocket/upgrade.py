@@ -83,10 +83,15 @@ _TRUTHS = {value: Truth(value) for value in (False, True)}
 def prepare(request: HttpRequest) -> bool:
     """Give the request `is_websocket` and `websocket`, once; whether it asks to become a WebSocket."""
     if not hasattr(request, "is_websocket"):
-        asked = "HTTP_UPGRADE" in request.META and handshake.is_websocket(handshake_request(request.META))
+        asked = "HTTP_UPGRADE" in request.META and _asks_for_websocket(request)
         request.is_websocket = _TRUTHS[asked]  # type: ignore[attr-defined]
         request.websocket = None  # type: ignore[attr-defined]
     return bool(request.is_websocket)  # type: ignore[attr-defined]
+
+
+def _asks_for_websocket(request: HttpRequest) -> bool:
+    request._handshake = handshake_request(request.META)  # type: ignore[attr-defined]  # for `upgrade()`
+    return handshake.is_websocket(request._handshake)  # type: ignore[attr-defined]
 
 
 def upgrade(
@@ -105,7 +110,7 @@ def upgrade(
     try:
         server = find_server(request.META, first=conf.server_classes())
         session = Session(request, server, options)
-        session.opening = handshake.read(handshake_request(request.META))
+        session.opening = handshake.read(request._handshake)  # type: ignore[attr-defined]
         check_origin(request, options)
         live.enter(session, server.at_exit)
     except HandshakeError as error:
@@ -367,6 +372,7 @@ class Session:
 
     def _forget_server(self) -> None:
         """Let go of what only the request needed: it would live as long as the view."""
+        vars(self._request).pop("_handshake", None)
         self._request._stream = io.BytesIO()
         self.opening = _NO_OPENING
         del self._server, self._options
