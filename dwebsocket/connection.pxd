@@ -28,7 +28,7 @@ cdef class Connection(Served):
     cdef readonly bytes _late_pongs
     cdef long long _written
     cdef object _ping, _ending, _hung_up
-    cdef bint _sending_parts, _unparsed, _taken, _reads, _writes
+    cdef bint _sends_both, _sending_parts, _unparsed, _taken, _reads, _writes
     cdef readonly bint _read_ended
     cdef bint _write_ended, _disposed, _released, _timed_out, _in_a_hurry
     cdef bint _quick

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import functools
 import logging
@@ -120,6 +121,7 @@ class Connection(Served):
         "_receive_queue",
         "_released",
         "_sending_parts",
+        "_sends_both",
         "_socket",
         "_taken",
         "_thread_ident",
@@ -153,6 +155,8 @@ class Connection(Served):
         self.reactor = reactor
         self._socket = sock
         self._descriptor = descriptor
+        # TLS wants what it has not taken to be offered again as it was, not cut in two.
+        self._sends_both = isinstance(sock, _socket.socket)
         self._link: Link = reactor.link(self, sock.fileno())
         self.lock = self._link.lock
         self._home = reactor.home or 0  # 0: everywhere
@@ -484,7 +488,7 @@ class Connection(Served):
             self._wait_for_turn()
         if self._idle_timeout is not None:
             self._active = now
-        if len(message) >= _LARGE_BYTES:
+        if self._sends_both and len(message) >= _LARGE_BYTES:
             header, payload = self.endpoint.send_large(message)
             self._send(header, payload)
             return

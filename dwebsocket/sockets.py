@@ -6,7 +6,6 @@ another connection by now.
 
 from __future__ import annotations
 
-import _socket
 from typing import Any
 
 try:
@@ -45,10 +44,8 @@ def send_both(sock: Any, descriptor: int, header: bytes, payload: bytes) -> int:
     """As `send()` does it, one after the other, without putting them together first."""
     if cython.compiled and descriptor >= 0:
         return write_both(descriptor, header, payload)  # type: ignore # noqa: F821
-    if not isinstance(sock, _socket.socket):  # TLS
-        return send(sock, descriptor, header + payload)
     try:
-        return sock.sendmsg((header, payload))
+        return sock.sendmsg((header, payload))  # type: ignore[no-any-return]
     except BlockingIOError:
         return 0
     except OSError:

@@ -1271,6 +1271,33 @@ def test_send_to_a_peer_that_is_known_to_be_gone_is_not_held_back(link: Connect)
     assert len(errors) == len(FIVE)  # the first answer leaves alone, and finds out
 
 
+class Tls:
+    """A socket that is none, as TLS is; its first `send` is refused, and has to be made again as it was (SSL_write)."""
+
+    def __init__(self, fileno: int) -> None:
+        self._sock = socket.socket(fileno=fileno)
+        self.offered: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: Any) -> int:
+        self.offered.append(len(data))
+        if len(self.offered) == 1:
+            raise BlockingIOError
+        assert len(data) >= self.offered[0] or len(self.offered) > 2
+        return self._sock.send(data)
+
+
+def test_large_message_is_offered_to_tls_again_as_it_was(link: Connect) -> None:
+    a = link(kind=Tls)
+    sending = a.start("send", b"x" * 100_000)
+    assert a.peer.recv_message() == b"x" * 100_000
+    sending.result(PATIENCE_SECONDS)
+    offered = cast(Tls, a.sock).offered
+    assert offered[0] == offered[1] == 100_000 + 10
+
+
 @pytest.mark.parametrize("end", ["close", "finish", "closed by the peer"])
 def test_answers_leave_before_the_close_frame(link: Connect, end: str) -> None:
     a = link()

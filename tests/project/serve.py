@@ -4,12 +4,12 @@ kernel's choice. SIGTERM stops it as its documentation says, SIGINT where that s
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -139,7 +139,8 @@ def free_port() -> int:
             except ConnectionRefusedError:
                 time.sleep(0.05)
 
-    threading.Thread(target=say_when_up, daemon=True).start()
+    # Not threading's: where a server patches threads meanwhile, that one would not know itself any more when it ends.
+    _thread.start_new_thread(say_when_up, ())
     return port
 
 
