@@ -127,14 +127,14 @@ class Options:
 
 # Django looks a setting up in three places, and slowly where it is not set; a connection needs twenty of them.
 _values: dict[str, Any] = {}
-_options: dict[int, tuple[Mapping[str, Any], Options]] = {}  # by the identity of what the view was given
+_defaults: list[Options] = []  # the options of views that are given none, once somebody has asked for them
 
 
 def forget(*, setting: str, **about: Any) -> None:
     """Read the settings anew: `override_settings` has changed one."""
     if setting.startswith(PREFIX):
         _values.clear()
-        _options.clear()
+        _defaults.clear()
 
 
 setting_changed.connect(forget)
@@ -187,10 +187,11 @@ def check_view_options(given: Mapping[str, Any]) -> None:
 
 def options(given: Mapping[str, Any]) -> Options:
     """The options of one connection: what its view was `given`, else the settings."""
-    known = _options.get(id(given))
-    if known is None:
-        known = _options[id(given)] = (given, _choose(given))  # held, or its identity could become another's
-    return known[1]
+    if given:
+        return _choose(given)
+    if not _defaults:
+        _defaults.append(_choose(given))
+    return _defaults[0]
 
 
 def _choose(given: Mapping[str, Any]) -> Options:

@@ -22,7 +22,6 @@ cdef class Connection(Served):
     cdef readonly Link _link
     cdef readonly list _inbox, _outbox
     cdef list _held
-    cdef object _idle_timeout
     cdef Py_ssize_t _inbox_bytes, _inbox_max_bytes, _receive_queue, _held_bytes
     cdef readonly Py_ssize_t _outbox_bytes
     cdef readonly bytes _late_pongs

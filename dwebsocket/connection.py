@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import socket
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint, Pong, State
 from .protocol.exceptions import SendTimeout, WebSocketClosed
 from .protocol.messages import Message, Part
+from .protocol.parser import at_most
 from .reactors.base import Link, Reactor, Served
 from .sockets import READ_BYTES, receive, send, send_both
 
@@ -55,10 +55,6 @@ class Limits:
     ping_timeout: float | None = 20
     close_timeout: float = 10
     idle_timeout: float | None = None
-
-
-def _at_most(size: int | None) -> int:
-    return sys.maxsize if size is None else min(size, sys.maxsize)
 
 
 def at_home(method: Method) -> Method:
@@ -103,7 +99,6 @@ class Connection(Served):
         "_held_since",
         "_home",
         "_hung_up",
-        "_idle_timeout",
         "_in_a_hurry",
         "_inbox",
         "_inbox_bytes",
@@ -164,10 +159,9 @@ class Connection(Served):
         self._dispose = dispose
         self._inbox: list[Message | Part] = []
         self._inbox_bytes = 0
-        self._receive_queue = min(limits.receive_queue, sys.maxsize)
-        self._idle_timeout = limits.idle_timeout
+        self._receive_queue = at_most(limits.receive_queue)
         self.streaming = limits.streaming
-        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else _at_most(limits.max_message_size)
+        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
@@ -486,8 +480,7 @@ class Connection(Served):
         self._link.breathe(now)  # before anything leaves: whoever is stopped while others run has sent nothing
         if self._sending_parts:
             self._wait_for_turn()
-        if self._idle_timeout is not None:
-            self._active = now
+        self._active = now
         if self._sends_both and len(message) >= _LARGE_BYTES:
             header, payload = self.endpoint.send_large(message)
             self._send(header, payload)

@@ -15,7 +15,6 @@ from .decorators import MARK
 from .protocol.exceptions import HandshakeError
 from .upgrade import prepare, refuse, upgrade
 
-_NO_OPTIONS: dict[str, Any] = {}
 _NOT_EXPECTED = (
     "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket,"
     " and WEBSOCKET_ACCEPT_ALL is not set"
@@ -48,7 +47,7 @@ class WebSocketMiddleware:
             raise ImproperlyConfigured(
                 f"with WEBSOCKET_ACCEPT_ALL, WebSocketMiddleware must come after {', '.join(passed_over)}"
             )
-        return upgrade(request, view, args, kwargs, _NO_OPTIONS)
+        return upgrade(request, view, args, kwargs, {})
 
 
 def middleware_passed_over() -> list[str]:

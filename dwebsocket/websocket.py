@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .verbs import Accept, Verbs
+from .verbs import Verbs
 
-__all__ = ["Accept", "WebSocket"]
+__all__ = ["WebSocket"]
 
 
 class WebSocket(Verbs):

@@ -207,3 +207,14 @@ from django.conf import settings
 assert not settings.configured
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+
+
+def test_options_of_views_that_are_given_none_are_made_once_for_each_change_of_the_settings() -> None:
+    """method_decorator applies a bare decorator at each request: what it is given is another dict each time."""
+    before = conf.options({})
+    assert conf.options({}) is before
+    with override_settings(WEBSOCKET_MAX_MESSAGE_SIZE=7):
+        assert conf.options({}).limits.max_message_size == 7
+        assert conf.options({"max_message_size": 8}).limits.max_message_size == 8
+        assert conf.options({}).limits.max_message_size == 7
+    assert conf.options({}) == before

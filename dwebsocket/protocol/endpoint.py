@@ -114,13 +114,13 @@ class Endpoint:
         on_wire = max_message_size
         for extension in extensions:
             on_wire = None if on_wire is None else extension.wire_size(on_wire)
+        self._takes_whole = not extensions and not streaming
         self.parser = Parser(
             max_message_size=max_message_size,
             rsv1_allowed=any(extension.uses_rsv1 for extension in extensions),
             max_extended_size=on_wire,
-            gather_binary=not extensions and not streaming,
+            gather_binary=self._takes_whole,
         )
-        self._takes_whole = not extensions and not streaming
         self._assembler: Assembler | Cutter = Cutter() if streaming else Assembler()
         self.output = b""  # what `data_to_send()` will give
         self._answer = b""  # the Close frame that answers the end of the peer's side

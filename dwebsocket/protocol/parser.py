@@ -20,6 +20,11 @@ _TEXT, _BINARY = Opcode.TEXT.value, Opcode.BINARY.value
 _FIN, _MASK = FIN, MASK
 
 
+def at_most(limit: int | None) -> int:
+    """The limit as a number that a C compiler knows, too; the largest of these for None."""
+    return sys.maxsize if limit is None else min(limit, sys.maxsize)
+
+
 class Parser:
     """Gives the frames that are in the bytes fed to it.
 
@@ -62,7 +67,7 @@ class Parser:
         max_extended_size: int | None = None,
         gather_binary: bool = False,
     ) -> None:
-        self.max_message_size = sys.maxsize if max_message_size is None else min(max_message_size, sys.maxsize)
+        self.max_message_size = at_most(max_message_size)
         self.rsv1_allowed = rsv1_allowed
         self.max_extended_size = max_extended_size
         self.gather_binary = gather_binary
@@ -115,11 +120,7 @@ class Parser:
             return None
         self.is_text = opcode == _TEXT
         payload = unmask(octets, begin, size, octets, begin - _KEY_BYTES, 0)
-        if end < stop:
-            self._position = end
-        else:  # an idle connection keeps nothing
-            self.buffered = b""  # and with it what `octets` points to
-            self._position = 0
+        self._drop_parsed(end)  # and with it, perhaps, what `octets` points to
         return payload
 
     def next_frame(self) -> Frame | None:

@@ -2,7 +2,7 @@ cimport cython
 
 from .base cimport Link
 
-cdef object _monotonic, _switch, _getcurrent
+cdef object _switch, _getcurrent
 cdef double _LONGEST_TURN_SECONDS
 
 

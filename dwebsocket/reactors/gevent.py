@@ -27,7 +27,6 @@ _ONE_TURN_SECONDS = 1e-6  # a timer: of callbacks, which sleep(0) is, gevent run
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _poll = gevent.monkey.get_original("select", "poll")
 _get_ident = gevent.monkey.get_original("_thread", "get_ident")
-_monotonic = time.monotonic
 _switch = greenlet.switch
 _getcurrent = getcurrent
 
@@ -140,10 +139,10 @@ class GeventReactor:
 
     @staticmethod
     def _seconds_until(when: float | None) -> float:
-        return min(max(0.0, (when or 0.0) - _monotonic()), _LONGEST_TIMER_SECONDS)
+        return min(max(0.0, (when or 0.0) - time.monotonic()), _LONGEST_TIMER_SECONDS)
 
     def _on_timer(self) -> None:
-        now = _monotonic()
+        now = time.monotonic()
         for link in self._deadlines.pop_due(now):
             link.on_deadline(now)
         self._arm()
@@ -223,7 +222,7 @@ class Turns:
             elif _getcurrent() is not self.hub:
                 gevent.sleep(_ONE_TURN_SECONDS)
                 if self._iteration is None or self._hub_has_turned():
-                    self._begin(_monotonic())
+                    self._begin(time.monotonic())
 
     def _begin(self, now: float) -> None:
         self._began = now
@@ -351,7 +350,7 @@ class GeventLink(Link):
             self._served.on_readable()  # the hub may not have run for long
         if pause:
             gevent.sleep(0)
-            self.breathe(_monotonic())
+            self.breathe(time.monotonic())
 
     def hung_up(self) -> bool:
         return self._served is not None and hung_up(_poll(), self._descriptor)
