@@ -10,22 +10,40 @@ def echo(request):
         request.websocket.send(message)
 """
 
+from .access import ConnectionInfo
 from .decorators import accept_websocket, require_websocket
-from .live import shutdown, shutdown_on_signal
+from .guards import Guard, has_perm, session_alive, user_is_active
+from .live import connections, shutdown, shutdown_on_signal
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
-from .protocol.exceptions import SendTimeout, WebSocketClosed, WebSocketError
+from .protocol.exceptions import Forbidden, SendTimeout, Unauthorized, WebSocketClosed, WebSocketError
+from .signals import websocket_closed, websocket_opened
+from .views import WebSocketRequest, WebSocketView
+from .websocket import WebSocket
 
 __all__ = [
     "CloseCode",
+    "ConnectionInfo",
+    "Forbidden",
+    "Guard",
     "SendTimeout",
     "State",
+    "Unauthorized",
+    "WebSocket",
     "WebSocketClosed",
     "WebSocketError",
+    "WebSocketRequest",
+    "WebSocketView",
     "accept_websocket",
+    "connections",
+    "has_perm",
     "require_websocket",
+    "session_alive",
     "shutdown",
     "shutdown_on_signal",
+    "user_is_active",
+    "websocket_closed",
+    "websocket_opened",
 ]
 
 __version__ = "1.0.0.dev0"

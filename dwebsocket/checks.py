@@ -1,14 +1,24 @@
-"""System checks: each misuse with what to do about it."""
+"""System checks: each misuse with what to do about it.
+
+`manage.py check`, runserver and migrate run them; a server in production runs none. So they know of a server only what
+their own process has loaded, and say only what is true whichever it is.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Any
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.middleware.security import SecurityMiddleware
 from django.utils.module_loading import import_string
 
 from . import conf
@@ -27,8 +37,33 @@ def check_settings(**kwargs: Any) -> Sequence[CheckMessage]:
             if name in _LOADED:
                 _LOADED[name]()
         except ImproperlyConfigured as error:
-            messages.append(Error(str(error), id="dwebsocket.E001"))
+            messages.append(Error(str(error), hint=_what_to_write(name), id="dwebsocket.E001"))
     return messages
+
+
+def _what_to_write(name: str) -> str:
+    setting = conf.SETTINGS[name]
+    if setting.kind is conf.ORIGINS:
+        return f"Write {conf.PREFIX}{name} = {_origins_in(getattr(settings, conf.PREFIX + name))}."
+    return f"Write {setting.kind.words}; or remove {conf.PREFIX}{name}: then it is {setting.default!r}."
+
+
+def _origins_in(value: Any) -> list[str]:
+    """The origins that somebody who wrote `value` may have meant; the example where it holds none."""
+    items = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    meant = [_origin_in(item) for item in items if isinstance(item, str)]
+    return [origin for origin in meant if conf.ORIGINS.accepts([origin])] or ["https://example.com"]
+
+
+def _origin_in(item: str) -> str:
+    if item == "*":
+        return item
+    scheme, _, address = item.partition("://") if "://" in item else ("https", "", item)
+    host = address.partition("/")[0].partition("?")[0].partition("#")[0].rpartition("@")[2]
+    return f"{_OF_THE_PAGE.get(scheme.lower(), scheme)}://{host}"
+
+
+_OF_THE_PAGE = {"ws": "http", "wss": "https"}
 
 
 @register()
@@ -72,7 +107,7 @@ def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
 @register()
 def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]:
     """A Warning where WEBSOCKET_ACCEPT_ALL does nothing."""
-    if not _valid("ACCEPT_ALL") or any(_is_ours(path) for path in settings.MIDDLEWARE):
+    if not _valid("ACCEPT_ALL") or _is_installed(WebSocketMiddleware):
         return []
     return [
         Warning(
@@ -83,9 +118,19 @@ def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]
     ]
 
 
-def _is_ours(path: str) -> bool:
-    found = import_string(path)
-    return isinstance(found, type) and issubclass(found, WebSocketMiddleware)
+@register()
+def check_middleware_classes(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where the middleware stands in the setting that Django 2.0 has removed."""
+    # A tuple of one that lacks its comma is a string. Other middleware that is left over there is not ours to judge.
+    if "dwebsocket.middleware." not in str(getattr(settings, "MIDDLEWARE_CLASSES", "")):
+        return []
+    return [
+        Warning(
+            "MIDDLEWARE_CLASSES does nothing: Django has not read it since version 2.0",
+            hint='Remove it, and add "dwebsocket.middleware.WebSocketMiddleware" to MIDDLEWARE if it is not there.',
+            id="dwebsocket.W008",
+        )
+    ]
 
 
 @register(Tags.security, deploy=False)
@@ -100,6 +145,164 @@ def check_origins(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W001",
         )
     ]
+
+
+@register()
+def check_gevent_has_patched(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where gevent's WSGI server is loaded, gunicorn's gevent worker included, and Python is as it was."""
+    if "gevent.pywsgi" not in sys.modules:
+        return []
+    return [
+        Warning(
+            f"gevent.pywsgi is loaded, but gevent has not patched {name}: under this server {outcome}",
+            hint=_PATCH,
+            id="dwebsocket.W004",
+        )
+        for name, outcome in _UNPATCHED.items()
+        if not _has_patched(name)
+    ]
+
+
+_UNPATCHED = {
+    "socket": "a view that waits for the network stops all others",
+    "threading": "all views share one database connection",
+}
+_PATCH = (
+    'Make "from gevent import monkey; monkey.patch_all()" the first line of the program that starts the server'
+    " (manage.py, or with gunicorn gunicorn.conf.py)."
+)
+
+
+@register()
+def check_gevent_has_patched_first(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where Django was imported before gevent has patched threads."""
+    # Patching replaces the class; what was made of it before stays what it was.
+    of_threads = getattr(getattr(connections, "_connections", None), "_storage", None)
+    if of_threads is None or isinstance(of_threads, threading.local) or not _has_patched("threading"):
+        return []
+    return [
+        Warning(
+            "Django was imported before gevent has patched threading: all greenlets get the same database connection,"
+            " and Django lets only the one that made it use it",
+            hint=_PATCH,
+            id="dwebsocket.W005",
+        )
+    ]
+
+
+def _has_patched(name: str) -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched(name))
+
+
+class _Kept(NamedTuple):
+    """What a middleware keeps, and the setting, if there is one, that has it kept in the context, which a view gets."""
+
+    what: str
+    unless: str = ""
+
+
+#: Middleware whose state is the request's alone, by the beginning of its name. Those that keep theirs in the context
+#: (django-simple-history, django-easy-audit, django-structlog) are not here, nor is django-reversion's, whose revision
+#: no GET opens.
+_KEEPERS: Mapping[str, _Kept] = {
+    "django_tenants.middleware.": _Kept("the tenant on the database connection of the request"),
+    "tenant_schemas.middleware.": _Kept("the tenant on the database connection of the request"),
+    "db_multitenant.middleware.": _Kept("the tenant in a thread-local"),
+    "django_multitenant.middlewares.": _Kept("the tenant in a thread-local", unless="TENANT_USE_ASGIREF"),
+    "django_currentuser.middleware.": _Kept("the user in a thread-local"),
+    "crum.CurrentRequestUserMiddleware": _Kept("the request and its user in a thread-local"),
+    "threadlocals.middleware.": _Kept("the request in a thread-local"),
+    "auditlog.middleware.": _Kept("the actor of the log entries until the request has ended"),
+}
+
+
+@register()
+def check_middleware_that_keeps_state(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning for each middleware that is known to keep what a detached view does not get to see."""
+    if not _valid("DETACH"):
+        return []
+    return [
+        Warning(
+            f"{path} keeps {kept.what}: a WebSocket view, detached, has its own thread and outlives the request",
+            hint="Write WEBSOCKET_DETACH = False; or decorate the views that need it with"
+            ' @accept_websocket(detach=False), and write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W006"].',
+            id="dwebsocket.W006",
+        )
+        for path, found in _middleware()
+        for beginning, kept in _KEEPERS.items()
+        if any(name.startswith(beginning) for name in _names(found))
+        and not (kept.unless and getattr(settings, kept.unless, False))
+    ]
+
+
+def _names(found: Any) -> Iterator[str]:
+    """The name of a middleware, and of those that it inherits from."""
+    for kind in found.__mro__ if isinstance(found, type) else [found]:
+        yield f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
+
+
+@register()
+def check_async_only_middleware(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning for each middleware without a synchronous side that a WebSocket keeps at work, or that gevent meets."""
+    if _valid("DETACH") and not _has_patched("threading"):
+        return []
+    return [
+        Warning(
+            f"{path} is asynchronous only: an attached WebSocket holds an event loop and its threads until it ends,"
+            " and under gevent every other request fails as long as one such loop runs",
+            hint="Decorate it with django.utils.decorators.sync_and_async_middleware (a class: write sync_capable ="
+            " True) and give it a synchronous side; or remove it from MIDDLEWARE.",
+            id="dwebsocket.W007",
+        )
+        for path, found in _middleware()
+        if getattr(found, "async_capable", False) and not getattr(found, "sync_capable", True)
+    ]
+
+
+@register(Tags.security, deploy=True)  # it is about the proxy, which a developer's machine does not have
+def check_ssl_redirect(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where every opening handshake may be redirected, which no browser follows."""
+    redirects = settings.SECURE_SSL_REDIRECT and _is_installed(SecurityMiddleware)
+    if not redirects or settings.SECURE_PROXY_SSL_HEADER or settings.SECURE_REDIRECT_EXEMPT:
+        return []
+    return [
+        Warning(
+            "SECURE_SSL_REDIRECT is True and SECURE_PROXY_SSL_HEADER is not set: behind a proxy that ends TLS every"
+            " WebSocket may be redirected, and browsers do not follow",
+            hint='Let the proxy set X-Forwarded-Proto, and write SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO",'
+            ' "https"); where the server itself ends TLS, write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W009"].',
+            id="dwebsocket.W009",
+        )
+    ]
+
+
+@register()
+def check_asgi(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where the project looks like one that an ASGI server serves."""
+    installed = " and ".join(app for app in ("daphne", "channels") if apps.is_installed(app))
+    if not getattr(settings, "ASGI_APPLICATION", None) or not installed:
+        return []
+    return [
+        Warning(
+            f"ASGI_APPLICATION is set and {installed} installed: dwebsocket works on WSGI servers only",
+            hint=f"Remove ASGI_APPLICATION, and {installed} from INSTALLED_APPS, and serve with gunicorn (workers sync,"
+            " gthread or gevent), gevent's pywsgi or uWSGI; or, if ASGI is what you want, use Channels instead."
+            ' Where servers of both kinds run, write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W010"].',
+            id="dwebsocket.W010",
+        )
+    ]
+
+
+def _middleware() -> Iterator[tuple[str, Any]]:
+    """The path of each middleware, and what it names; without those that are not there: Django starts with none."""
+    for path in settings.MIDDLEWARE:
+        with suppress(ImportError):
+            yield path, import_string(path)
+
+
+def _is_installed(kind: type) -> bool:
+    return any(isinstance(found, type) and issubclass(found, kind) for _path, found in _middleware())
 
 
 def _valid(name: str) -> Any:

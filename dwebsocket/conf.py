@@ -6,6 +6,7 @@ They are read when they are needed, so `override_settings` works and importing t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +26,9 @@ from .websocket import WebSocket
 PREFIX = "WEBSOCKET_"
 
 T = TypeVar("T")
+
+#: Judges a request: see `guards`.
+AnyGuard = Callable[[Any], object]
 
 
 class Kind(NamedTuple):
@@ -56,6 +60,10 @@ def _is_compression(value: Any) -> bool:
     return True
 
 
+def _guards(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
 COUNT = Kind(lambda value: _is_positive(value, int), "a whole number above 0")
 SIZE = Kind(lambda value: value == 0 or COUNT.accepts(value), "a whole number, 0 or above")
@@ -67,9 +75,15 @@ CLOSE_CODE = Kind(
     lambda value: isinstance(value, int) and may_be_sent(value), "a close code that may be sent, like 1001 or 4000"
 )
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
+# RFC 6454, 6.2, with "*." for every subdomain. The scheme is that of the page, and never ws or wss.
+_ORIGIN = re.compile(r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
 ORIGINS = Kind(
-    lambda value: _is_list_of(value, lambda origin: origin == "*" or "://" in origin),
-    'a list of origins like "https://example.com"',
+    lambda value: _is_list_of(value, lambda origin: origin == "*" or _ORIGIN.fullmatch(origin) is not None),
+    'a list of origins like "https://example.com", without a path',
+)
+GUARD = Kind(
+    lambda value: all(callable(guard) or DOTTED_PATH.accepts(guard) for guard in _guards(value)),
+    "a guard (a callable, or a dotted path to one), or a list of them",
 )
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
@@ -96,6 +110,9 @@ SETTINGS: Mapping[str, Setting] = {
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
     "SUBPROTOCOLS": Setting([], TOKENS),
     "DETACH": Setting(True, BOOLEAN),
+    "RELEASE_DB": Setting(True, BOOLEAN),
+    "GUARD": Setting([], GUARD),
+    "GUARD_INTERVAL": Setting(60, SECONDS),
     "COMPRESSION": Setting(False, COMPRESSION),
     "COMPRESSION_MIN_SIZE": Setting(64, SIZE),
     "MAX_MESSAGE_SIZE": Setting(_LIMITS["MAX_MESSAGE_SIZE"], COUNT.or_none()),
@@ -121,6 +138,9 @@ class Options:
     require_origin: bool
     subprotocols: list[str]
     detach: bool
+    release_db: bool
+    guard: tuple[AnyGuard, ...]
+    guard_interval: float
     compression: Compression | None
     limits: Limits
 
@@ -175,6 +195,23 @@ def _class(name: str, path: str, base: type[T]) -> type[T]:
     return found
 
 
+def guards() -> tuple[AnyGuard, ...]:
+    """The guards of every view that has none of its own."""
+    return tuple(map(_guard, _guards(get("GUARD"))))
+
+
+def _guard(guard: Any) -> AnyGuard:
+    if not isinstance(guard, str):
+        return guard  # type: ignore[no-any-return]
+    try:
+        found = import_string(guard)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"{PREFIX}GUARD: {error}") from error
+    if not callable(found):
+        raise ImproperlyConfigured(f"{PREFIX}GUARD is {guard!r}, which is not callable")
+    return found  # type: ignore[no-any-return]
+
+
 def check_view_options(given: Mapping[str, Any]) -> None:
     """TypeError for an option that no view has, ValueError for a value that it cannot have. Reads no settings."""
     for option, value in given.items():
@@ -202,5 +239,6 @@ def _choose(given: Mapping[str, Any]) -> Options:
         chosen["compression"] = Compression(**{"min_size": min_size, **parameters})
     else:
         chosen["compression"] = None
+    chosen["guard"] = tuple(map(_guard, _guards(chosen["guard"])))
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

@@ -16,6 +16,8 @@ cdef class Connection(Served):
     cdef readonly Endpoint endpoint
     cdef readonly object limits, latency, reactor, lock
     cdef readonly bint streaming
+    cdef public object keeper
+    cdef readonly long long messages_received, messages_sent, bytes_received
     cdef object _socket, _dispose, _thread_ident
     cdef unsigned long _home
     cdef int _descriptor
@@ -45,6 +47,7 @@ cdef class Connection(Served):
     cdef _receive_next(self, timeout_seconds)
     cdef _wait_for_message(self, timeout_seconds)
     cdef bint _park(self, deadline) except -1
+    cdef _let_others_in(self, function)
     @cython.locals(endpoint=Endpoint, frames_left=int)
     cdef _parse(self)
     cdef _answer_pings(self, bytes pongs)

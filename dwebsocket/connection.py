@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 try:
     import cython
@@ -57,6 +57,22 @@ class Limits:
     idle_timeout: float | None = None
 
 
+class Keeper(Protocol):
+    """Who keeps something for whoever waits, and lets go of it when the wait becomes long."""
+
+    def keeps_for(self, now: float) -> float:
+        """For how many seconds from `now` (time.monotonic()) nothing is to be let go of. Must not wait."""
+        ...  # pragma: no cover
+
+    def let_go(self) -> None:
+        """Let go of it; called where somebody begins to wait, and may wait itself."""
+        ...  # pragma: no cover
+
+    def woken(self) -> None:
+        """Called after a wait in which nothing was let go of. Must not wait."""
+        ...  # pragma: no cover
+
+
 def at_home(method: Method) -> Method:
     """The method, run where the connection lives, with its lock held, from whatever thread it is called."""
 
@@ -82,6 +98,8 @@ class Connection(Served):
 
     Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
     before anybody waits: when the one who sends them comes to the last message, or takes his time for one.
+
+    A `keeper` is asked by whoever waits here, before and after.
 
     `sock` is used non-blocking. `descriptor` is its number if nobody else can close it, else -1. `dispose` is called
     once, when the socket is not needed any more.
@@ -126,10 +144,14 @@ class Connection(Served):
         "_write_ended",
         "_writes",
         "_written",
+        "bytes_received",
         "endpoint",
+        "keeper",
         "latency",
         "limits",
         "lock",
+        "messages_received",
+        "messages_sent",
         "reactor",
         "streaming",
     )
@@ -147,6 +169,9 @@ class Connection(Served):
         self.endpoint = endpoint
         self.limits = limits
         self.latency: float | None = None
+        self.keeper: Keeper | None = None
+        self.messages_received = self.messages_sent = 0
+        self.bytes_received = 0
         self.reactor = reactor
         self._socket = sock
         self._descriptor = descriptor
@@ -195,8 +220,10 @@ class Connection(Served):
     def open(self, response: bytes, early: bytes) -> None:
         """Send `response` (the 101), then read: first `early`, the bytes that the server had read already."""
         self.endpoint.accepted()
+        self._written -= len(response)  # from here on it counts frames
         self._write(response)
         if early:
+            self.bytes_received += len(early)
             self.endpoint.feed(early)
             self._parse()
         self._settle()
@@ -247,6 +274,7 @@ class Connection(Served):
         """Send one fragment of the message that was begun. Errors as for `send()`."""
         self._active = now = monotonic()
         self._link.breathe(now)
+        self.messages_sent += fin
         self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
 
     @at_home
@@ -291,6 +319,11 @@ class Connection(Served):
             self._abort("the server did not wait for the closing handshake")
 
     @property
+    def bytes_sent(self) -> int:
+        """How many bytes of frames have left."""
+        return max(0, self._written)
+
+    @property
     def closed(self) -> bool:
         """Whether the end has come: ours, or the peer's with nothing before it left to be taken."""
         self.look()
@@ -328,6 +361,7 @@ class Connection(Served):
                     return
                 if data:
                     self._heard = monotonic()
+                    self.bytes_received += len(data)
                     self.endpoint.feed(data)
                     self._parse()
                 else:
@@ -388,7 +422,10 @@ class Connection(Served):
                 self._wait_for_message(timeout_seconds)
             else:
                 while not self._inbox and self.endpoint.state is _OPEN:
-                    self._link.park(None)
+                    if self.keeper is None:
+                        self._link.park(None)
+                    else:
+                        self._park(None)
             if not self._inbox:
                 return None
         return self._take()
@@ -417,7 +454,12 @@ class Connection(Served):
             if isinstance(event, (str, bytes, Part)):
                 self._active = self._heard
                 self._inbox.append(event)
-                self._inbox_bytes += len(event) if isinstance(event, (str, bytes)) else len(event.data)
+                if isinstance(event, (str, bytes)):
+                    self._inbox_bytes += len(event)
+                    self.messages_received += 1
+                else:
+                    self._inbox_bytes += len(event.data)
+                    self.messages_received += event.fin
             elif isinstance(event, Pong):
                 self._receive_pong(event)
             elif event is None:
@@ -481,6 +523,7 @@ class Connection(Served):
         if self._sending_parts:
             self._wait_for_turn()
         self._active = now
+        self.messages_sent += 1
         if self._sends_both and len(message) >= _LARGE_BYTES:
             header, payload = self.endpoint.send_large(message)
             self._send(header, payload)
@@ -603,11 +646,32 @@ class Connection(Served):
 
     def _park(self, deadline: float | None) -> bool:
         """Sleep until something may have happened; False, at once, when the deadline has passed."""
-        remaining = None if deadline is None else deadline - monotonic()
-        if remaining is not None and remaining <= 0:
+        now = monotonic()
+        remaining = _LONGEST_SLEEP_SECONDS if deadline is None else deadline - now
+        if remaining <= 0:
             return False
-        self._link.park(None if remaining is None else min(remaining, _LONGEST_SLEEP_SECONDS))
+        keeper = self.keeper
+        if keeper is None:
+            self._link.park(None if deadline is None else min(remaining, _LONGEST_SLEEP_SECONDS))
+            return True
+        keeps = keeper.keeps_for(now)
+        if keeps <= 0:  # others may run meanwhile: whoever waits looks again
+            self._let_others_in(keeper.let_go)
+        else:
+            self._link.park(min(remaining, keeps, _LONGEST_SLEEP_SECONDS))
+            keeper.woken()
         return True
+
+    def _let_others_in(self, function: Callable[[], None]) -> None:
+        """Call `function`, which may wait, without the lock."""
+        if self.lock is None:
+            function()
+            return
+        self.lock.release()
+        try:
+            function()
+        finally:
+            self.lock.acquire()
 
     # The end
 

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, overload
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from . import conf
+from .database import atomic_request, exempt
+from .rest_framework import may_return_none
 from .upgrade import View, prepare, refuse_stripped, upgrade
 
 ViewType = TypeVar("ViewType", bound=View)
@@ -35,7 +37,10 @@ def accept_websocket(view: Any = None, **options: Any) -> Any:
     Options, each the setting of that name for this view alone: `subprotocols`, `origins` (instead of
     WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `streaming`, `compression`,
     `compression_min_size` (bytes), `receive_queue` (messages), `send_timeout`, `ping_interval`, `ping_timeout`,
-    `close_timeout`, `idle_timeout` (seconds), `detach`.
+    `close_timeout`, `idle_timeout` (seconds), `detach`, `release_db`, `guard` (see `dwebsocket.guards`),
+    `guard_interval` (seconds).
+
+    With ATOMIC_REQUESTS, plain HTTP is served in a transaction, and a WebSocket is not.
     """
     return _decorator(view, options, serve_http=lambda view, request, *args, **kwargs: view(request, *args, **kwargs))
 
@@ -68,14 +73,19 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
     if inspect.iscoroutinefunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError(f"{view!r} is asynchronous; a WebSocket view here is an ordinary function")
 
+    may_return_none(view)
+    exempt_on = exempt(view)
+
     @functools.wraps(view)
     def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
         if not prepare(request):
-            response: HttpResponseBase = refuse_stripped(request) or serve_http(view, request, *args, **kwargs)
+            http_view = atomic_request(view, exempt_on)
+            response: HttpResponseBase = refuse_stripped(request) or serve_http(http_view, request, *args, **kwargs)
             return response
         if request.websocket is not None:  # type: ignore[attr-defined]  # decorated twice, or accepted for all views
             return view(request, *args, **kwargs)
         return upgrade(request, view, args, kwargs, options)
 
+    decorated._non_atomic_requests = exempt_on  # type: ignore[attr-defined]  # Django's name: it has no other
     setattr(decorated, MARK, True)
     return decorated

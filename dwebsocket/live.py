@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Protocol
 
 from . import conf
+from .access import ConnectionInfo
 from .protocol.exceptions import ShuttingDown, TooManyConnections
 from .reactors import reactor_for
 from .reactors.base import Latch, Reactor
@@ -29,6 +30,10 @@ class Member(Protocol):
 
     def go_away(self, code: int) -> None:
         """End with `code`; returns at once."""
+        ...  # pragma: no cover
+
+    def info(self) -> ConnectionInfo | None:
+        """What is known of its connection; None before there is one."""
         ...  # pragma: no cover
 
 
@@ -48,6 +53,11 @@ class Live:
         self._members = set()
         self._gone = None
         self._lock = threading.Lock()
+
+    def members(self) -> list[Member]:
+        """All members."""
+        with self._lock:
+            return list(self._members)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -96,6 +106,11 @@ class Live:
 
 live = Live()
 os.register_at_fork(after_in_child=live.forget)
+
+
+def connections() -> list[ConnectionInfo]:
+    """What is open in this process: a ConnectionInfo for each WebSocket (path, user, address, seconds, traffic)."""
+    return [info for member in live.members() if (info := member.info()) is not None]
 
 
 def shutdown(code: int | None = None, seconds: float | None = None) -> None:

@@ -12,20 +12,22 @@ import inspect
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core import signals
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import DatabaseError, connections
+from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
 from django.utils.http import is_same_domain
 from django.utils.log import log_response
 
-from . import conf
+from . import access, conf, failures, guards, sessions
+from .access import ConnectionInfo
+from .clock import monotonic
 from .connection import Connection
+from .database import Lease, close_own_connections
 from .live import live
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
@@ -43,6 +45,7 @@ from .protocol.extensions import Extension
 from .protocol.handshake import Handshake, Headers
 from .reactors.base import Reactor
 from .servers import Server, find_server, handshake_request
+from .signals import websocket_closed, websocket_opened
 from .websocket import WebSocket
 
 logger = logging.getLogger("dwebsocket")
@@ -55,7 +58,6 @@ _STRIPPED = (
     " (behind nginx: proxy_http_version 1.1 and proxy_set_header Upgrade $http_upgrade)"
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
 
 
 class Truth:
@@ -112,6 +114,7 @@ def upgrade(
         session = Session(request, server, options)
         session.opening = handshake.read(request._handshake)  # type: ignore[attr-defined]
         check_origin(request, options)
+        guards.check(request, options.guard)
         live.enter(session, server.at_exit)
     except HandshakeError as error:
         if session is None or not server.has_answered:
@@ -213,20 +216,23 @@ class Session:
     __slots__ = (
         "_answered",
         "_connection",
+        "_cookies",
         "_detach",
         "_error",
+        "_lease",
+        "_opened_at",
         "_options",
-        "_request",
         "_response",
         "_server",
         "_server_has_answered",
         "_websocket",
         "opening",
         "reactor",
+        "request",
     )
 
     def __init__(self, request: HttpRequest, server: Server, options: conf.Options) -> None:
-        self._request = request
+        self.request = request
         self._server = server
         self._server_has_answered = server.has_answered
         self._options = options
@@ -237,8 +243,15 @@ class Session:
         self._connection: Connection | None = None
         self._response: HttpResponseBase | None = None
         self._error: BaseException | None = None
+        self._cookies: list[tuple[str, str]] = []  # of the session, as headers of the 101
+        self._opened_at = 0.0
+        self._lease = Lease(request, self.reactor) if options.release_db else None
         self._websocket: WebSocket = conf.websocket_class()(
-            self._accept, exclusively=self.reactor.exclusively(), json_encoder=DjangoJSONEncoder
+            self._accept,
+            before_accept=self._save_session,
+            after_accept=self._opened,
+            exclusively=self.reactor.exclusively(),
+            json_encoder=DjangoJSONEncoder,
         )
         request.websocket = self._websocket  # type: ignore[attr-defined]
 
@@ -248,7 +261,7 @@ class Session:
             context = contextvars.copy_context()
             run = functools.partial(context.run, self._run_detached, view)
             try:
-                self.reactor.spawn(run, f"websocket {self._request.path}")
+                self._server.spawn(run, f"websocket {self.request.path}")
             except BaseException:  # no thread can be started
                 live.leave(self)
                 raise
@@ -260,7 +273,10 @@ class Session:
                 raise self._error
             finally:
                 del self._error  # the traceback would hold us, and we it
-        return self._response if self._response is not None else SwitchingProtocols()
+        if self._response is not None:
+            return self._response
+        sessions.unwind(self.request)
+        return SwitchingProtocols()
 
     def _wait_for_answer(self) -> None:
         try:
@@ -280,6 +296,8 @@ class Session:
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
+        lease = self._lease
+        token = None if lease is None else lease.begin()
         try:
             if self._server_has_answered:
                 self._websocket.accept()
@@ -289,9 +307,42 @@ class Session:
         finally:
             try:
                 if self._connection is not None:
-                    self._connection.finish()
+                    self._finish(self._connection)
             finally:
                 live.leave(self)
+                if lease is not None and token is not None:
+                    lease.end(token)
+
+    def _finish(self, connection: Connection) -> None:
+        guards.watch_no_longer(self)
+        try:
+            connection.finish()
+        finally:
+            self._closed()
+
+    # What others ask of it
+
+    def info(self) -> ConnectionInfo | None:
+        """What is known of the connection; None before there is one."""
+        connection, request = self._connection, self.request
+        if connection is None:
+            return None
+        return ConnectionInfo(
+            websocket=self._websocket,
+            request=request,
+            path=request.path,
+            user=access.user_name(request),
+            address=request.META.get("REMOTE_ADDR", ""),
+            seconds=monotonic() - self._opened_at,
+            messages_received=connection.messages_received,
+            messages_sent=connection.messages_sent,
+            bytes_received=connection.bytes_received,
+            bytes_sent=connection.bytes_sent,
+        )
+
+    def revoke(self, error: HandshakeError) -> None:
+        """Close the connection: a guard has something against it."""
+        self._websocket.close(*failures.close_for_status(error.status_code, str(error)))
 
     def go_away(self, code: int) -> None:
         """Close the connection, or as soon as there is one: the process is about to end."""
@@ -304,8 +355,9 @@ class Session:
             self._websocket.accept()
         elif self._refused():
             self._response = response if response is not None else HttpResponseForbidden()
-        elif response is not None and self._server_has_answered:  # too late for HTTP: a Close frame says it
-            self._websocket.close(_OWN_CODES + response.status_code, response.reason_phrase)
+        elif response is not None and (self._server_has_answered or response.status_code >= 400):
+            # Too late for HTTP: a Close frame says it.
+            self._websocket.close(*failures.close_for_status(response.status_code, response.reason_phrase))
 
     def _end_by(self, error: BaseException) -> None:
         own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket
@@ -326,11 +378,16 @@ class Session:
 
     def _report(self, error: BaseException) -> None:
         try:
-            report(self._request, error)
+            failures.report(self.request, error)
         except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
-            logger.exception("an exception of the view at %s could not be reported", self._request.path)
+            logger.exception("an exception of the view at %s could not be reported", self.request.path)
         if self._connection is not None:
-            self._connection.fail(CloseCode.INTERNAL_ERROR)
+            self._connection.fail(*failures.close_for(error))
+
+    # The acceptance: before, at, and after it
+
+    def _save_session(self) -> None:
+        self._cookies = sessions.save(self.request)
 
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
         extensions: list[Extension] = []
@@ -339,9 +396,10 @@ class Session:
             if subprotocol is None:
                 subprotocol = handshake.choose_subprotocol(self.opening.subprotocols, self._options.subprotocols)
             extensions, agreed = self._agree_on_extensions()
-            response = self.opening.response(subprotocol, headers, extensions=agreed)
+            pairs = [*(headers.items() if isinstance(headers, Mapping) else headers or ()), *self._cookies]
+            response = self.opening.response(subprotocol, pairs, extensions=agreed)
         if self._detach and self._server.reuses_environ:
-            self._request.environ = self._request.META = dict(self._request.META)  # type: ignore[attr-defined]
+            self.request.environ = self.request.META = dict(self.request.META)  # type: ignore[attr-defined]
         taken = self._server.detach() if self._detach else self._server.attach()
         limits = self._options.limits
         endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
@@ -351,13 +409,33 @@ class Session:
         )  # fmt: skip
         self._websocket.subprotocol = subprotocol
         self._connection = connection
+        self._opened_at = monotonic()
         connection.open(response, taken.early)
+        if self._options.guard:
+            guards.watch(self, self._options.guard, self._options.guard_interval)
         if self._detach:
             self._forget_server()
         if live.is_ending:  # `go_away()` may have come too early
             connection.go_away(conf.get("SHUTDOWN_CODE"))
         self._answered.set()
         return connection
+
+    def _opened(self) -> None:
+        if self._lease is not None and self._connection is not None:
+            self._lease.accepted(self._connection)
+        self._send(websocket_opened)
+
+    def _closed(self) -> None:
+        info = self.info()
+        if info is not None:
+            code, reason = self._websocket.close_code or CloseCode.ABNORMAL_CLOSURE, self._websocket.close_reason
+            self._send(websocket_closed, code=code, reason=reason, **info.traffic)
+            access.log(info, code, reason)
+
+    def _send(self, signal: Signal, **arguments: Any) -> None:
+        if not signal.receivers:
+            return
+        signal.send_robust(type(self._websocket), request=self.request, websocket=self._websocket, **arguments)
 
     def _agree_on_extensions(self) -> tuple[list[Extension], list[str]]:
         """The extensions of this connection, and how the 101 names them."""
@@ -372,8 +450,8 @@ class Session:
 
     def _forget_server(self) -> None:
         """Let go of what only the request needed: it would live as long as the view."""
-        vars(self._request).pop("_handshake", None)
-        self._request._stream = io.BytesIO()
+        vars(self.request).pop("_handshake", None)
+        self.request._stream = io.BytesIO()
         self.opening = _NO_OPENING
         del self._server, self._options
 
@@ -393,22 +471,3 @@ def adopt_locals() -> None:
         kind = type(value)
         if kind.__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
             variable.set(kind(threading.get_ident(), value.data))
-
-
-def close_own_connections() -> None:
-    """Close the database connections of this thread or greenlet: nobody else will."""
-    for connection in connections.all(initialized_only=True):
-        try:
-            connection.validate_thread_sharing()
-        except DatabaseError:  # all greenlets see the same where Django was imported before gevent has patched threads
-            continue
-        connection.close()
-
-
-def report(request: HttpRequest, error: BaseException) -> None:
-    """Report an exception of a view that has accepted as Django reports any: the signal, then `django.request`."""
-    signals.got_request_exception.send(sender=None, request=request)
-    log_response(
-        "%s: %s", "Internal Server Error", request.path,
-        response=HttpResponse(status=500), request=request, exception=error,
-    )  # fmt: skip

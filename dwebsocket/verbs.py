@@ -35,11 +35,15 @@ class Verbs:
         self,
         accept: Accept,
         *,
+        before_accept: Callable[[], None] | None = None,
+        after_accept: Callable[[], None] | None = None,
         exclusively: Exclusively | None = None,
         json_encoder: type[json.JSONEncoder] = json.JSONEncoder,
     ) -> None:
         self.subprotocol: str | None = None
         self._accept: Accept | None = accept
+        self._before_accept = before_accept  # these two may wait, and others may run meanwhile
+        self._after_accept = after_accept
         self._exclusively = exclusively or Locked()
         self._connection: Connection | None = None
         self._json_encoder = json_encoder
@@ -69,7 +73,12 @@ class Verbs:
         ValueError for a subprotocol that was not offered or a header that cannot be set: nothing has been sent then.
         WebSocketClosed after `close()`.
         """
+        if self._before_accept is not None and self._accept is not None:
+            self._before_accept()
         self._exclusively(lambda: self._accept_once(subprotocol, headers))
+        after, self._before_accept, self._after_accept = self._after_accept, None, None
+        if after is not None:
+            after()
 
     def wait(self, timeout: float | None = None) -> Message | None:
         """The next message: str for text, bytes for binary.

@@ -1,5 +1,6 @@
 """Sets Django up once, shares the fixtures, and lets nothing be skipped in CI."""
 
+import logging
 import os
 
 import pytest
@@ -19,6 +20,7 @@ def pytest_configure(config):
 
     django.setup()
     setup_test_environment()
+    logging.getLogger("dwebsocket.access").setLevel(logging.WARNING)  # tests/test_access.py reads its lines
 
 
 @pytest.hookimpl(wrapper=True)

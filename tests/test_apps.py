@@ -36,13 +36,19 @@ def test_app_is_called_dwebsocket() -> None:
 def test_app_registers_the_checks_once() -> None:
     DwebsocketConfig("dwebsocket", sys.modules["dwebsocket"]).ready()
     registered = [check for check in registry.get_checks() if check.__module__ == "dwebsocket.checks"]
-    assert len(registered) == 5
+    assert len(registered) == 11
     assert {check.__name__ for check in registered} == {
         "check_settings",
         "check_unknown_settings",
         "check_middleware_order",
         "check_origins",
         "check_accept_all_has_its_middleware",
+        "check_middleware_classes",
+        "check_gevent_has_patched",
+        "check_gevent_has_patched_first",
+        "check_middleware_that_keeps_state",
+        "check_async_only_middleware",
+        "check_asgi",
     }
     assert all(hasattr(checks, check.__name__) for check in registered)
 

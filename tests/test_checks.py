@@ -2,20 +2,116 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.checks import ERROR, WARNING, run_checks
 from django.core.management import call_command
 from django.test import override_settings
+from django.utils.decorators import async_only_middleware, sync_and_async_middleware, sync_only_middleware
+
+from dwebsocket import conf
+from dwebsocket.middleware import WebSocketMiddleware
+from tests.project.settings import INSTALLED_APPS
 
 OWN = "dwebsocket.middleware.WebSocketMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
+SECURITY = "django.middleware.security.SecurityMiddleware"
+
+Modules = Callable[..., None]
 
 
-def messages() -> list[Any]:
+class Subclass(WebSocketMiddleware):
+    """A project's own."""
+
+
+@async_only_middleware
+def asynchronous(get_response: Any) -> Any:
+    return get_response
+
+
+@sync_and_async_middleware
+def both(get_response: Any) -> Any:
+    return get_response
+
+
+@sync_only_middleware
+def synchronous(get_response: Any) -> Any:
+    return get_response
+
+
+class Asynchronous:
+    sync_capable = False
+    async_capable = True
+
+
+@pytest.fixture(autouse=True)
+def no_gevent_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process serve with gevent, which patches nothing here: what that is worth is tested below."""
+    monkeypatch.delitem(sys.modules, "gevent.pywsgi", raising=False)
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules]:
+    """Makes modules that can be imported during the test, each from its name and source."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(**sources: str) -> None:
+        for name, source in sources.items():
+            *folders, module = name.split(".")
+            for depth in range(len(folders)):
+                folder = tmp_path.joinpath(*folders[: depth + 1])
+                folder.mkdir(exist_ok=True)
+                (folder / "__init__.py").touch()
+            tmp_path.joinpath(*folders, f"{module}.py").write_text(source)
+
+    yield make
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def messages(**about: Any) -> list[Any]:
     """What our checks say."""
-    return [message for message in run_checks() if str(message.id).startswith("dwebsocket.")]
+    return [message for message in run_checks(**about) if str(message.id).startswith("dwebsocket.")]
+
+
+def ids(**settings: Any) -> list[str]:
+    """What our checks find in a project with these settings, those of a deployment included."""
+    with override_settings(**settings):
+        return [message.id.removeprefix("dwebsocket.") for message in messages(include_deployment_checks=True)]
+
+
+#: For each check of the settings one project that it is for.
+MISUSES: dict[str, dict[str, Any]] = {
+    "E001": {"WEBSOCKET_PING_INTERVAL": 0},
+    "E002": {"WEBSOCKET_ACCEPT_ALL": True, "MIDDLEWARE": [OWN, CSRF]},
+    "W001": {"WEBSOCKET_ALLOWED_ORIGINS": ["*"]},
+    "W002": {"WEBSOCKET_FACTORY_CLASS": "dwebsocket.backends.default.factory.WebSocketFactory"},
+    "W003": {"WEBSOCKET_ACCEPT_ALL": True, "MIDDLEWARE": [CSRF]},
+    "W006": {"MIDDLEWARE": ["crum.CurrentRequestUserMiddleware"]},
+    "W007": {"MIDDLEWARE": [f"{__name__}.asynchronous"], "WEBSOCKET_DETACH": False},
+    "W008": {"MIDDLEWARE_CLASSES": (OWN,)},
+    "W009": {"MIDDLEWARE": [SECURITY], "SECURE_SSL_REDIRECT": True},
+    "W010": {"ASGI_APPLICATION": "project.asgi.application", "INSTALLED_APPS": ["channels", *INSTALLED_APPS]},
+}
+STAND_INS = {"crum": "class CurrentRequestUserMiddleware: ...", "channels": ""}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_misuse_is_found_alone_and_says_what_to_do_and_can_be_silenced(name: str, modules: Modules) -> None:
+    modules(**STAND_INS)
+    with override_settings(**MISUSES[name], SILENCED_SYSTEM_CHECKS=[f"dwebsocket.{name}"]):
+        (found,) = messages(include_deployment_checks=True)
+        assert found.id == f"dwebsocket.{name}"
+        assert found.level == (ERROR if name.startswith("E") else WARNING)
+        assert found.hint
+        assert found.is_silenced()
 
 
 def test_default_settings_pass() -> None:
@@ -35,6 +131,10 @@ def test_default_settings_pass() -> None:
         ({"WEBSOCKET_ALLOWED_ORIGINS": None}, ["WEBSOCKET_ALLOWED_ORIGINS is None", "a list of origins"]),
         ({"WEBSOCKET_ALLOWED_ORIGINS": "*"}, ["WEBSOCKET_ALLOWED_ORIGINS is '*'", "a list of origins"]),
         ({"WEBSOCKET_ALLOWED_ORIGINS": 5}, ["WEBSOCKET_ALLOWED_ORIGINS is 5", "a list of origins"]),
+        ({"WEBSOCKET_SUBPROTOCOLS": ["chat", 5]}, ["WEBSOCKET_SUBPROTOCOLS is ['chat', 5]", "subprotocol names"]),
+        ({"WEBSOCKET_SUBPROTOCOLS": ["two words"]}, ["['two words']", "a list of subprotocol names"]),
+        ({"WEBSOCKET_ALLOWED_ORIGINS": ["https://a.example", None]}, ["None]", "a list of origins"]),
+        ({"WEBSOCKET_COMPRESSION": {"level": "9"}}, ["WEBSOCKET_COMPRESSION is {'level': '9'}", "a dict of"]),
         ({"WEBSOCKET_CLASS": "WebSocket"}, ["WEBSOCKET_CLASS is 'WebSocket'", "a dotted path"]),
         ({"WEBSOCKET_CLASS": "nowhere.WebSocket"}, ["WEBSOCKET_CLASS", "No module named 'nowhere'"]),
     ],
@@ -48,6 +148,79 @@ def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(
     assert [message.id for message in found] == ["dwebsocket.E001"]
     for word in words:
         assert word in found[0].msg
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        (
+            {"WEBSOCKET_PING_INTERVAL": 0},
+            "Write a number of seconds above 0, or None; or remove WEBSOCKET_PING_INTERVAL: then it is 20.",
+        ),
+        (
+            {"WEBSOCKET_CLASS": "nowhere.WebSocket"},
+            "Write a dotted path; or remove WEBSOCKET_CLASS: then it is 'dwebsocket.websocket.WebSocket'.",
+        ),
+    ],
+    ids=str,
+)
+def test_setting_that_cannot_be_has_a_hint_with_its_default(settings: dict[str, Any], hint: str) -> None:
+    with override_settings(**settings):
+        (found,) = messages()
+    assert found.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        (["site.example"], ["https://site.example"]),
+        (["site.example:8443/app"], ["https://site.example:8443"]),
+        (["https://site.example/"], ["https://site.example"]),
+        (["http://site.example/app?next=http://a.example"], ["http://site.example"]),
+        (["https://site.example?a=/b"], ["https://site.example"]),
+        (["https://site.example#part"], ["https://site.example"]),
+        (["https://user:password@site.example"], ["https://site.example"]),
+        (["ws://site.example:8000/chat"], ["http://site.example:8000"]),
+        (["WSS://site.example"], ["https://site.example"]),
+        (["*.site.example"], ["https://*.site.example"]),
+        (["*", "https://a.example", "b.example"], ["*", "https://a.example", "https://b.example"]),
+        ("https://site.example", ["https://site.example"]),
+        ({"https://site.example"}, ["https://site.example"]),
+        ([5, "a.example"], ["https://a.example"]),
+        (["https://*"], ["https://example.com"]),
+        (["https://"], ["https://example.com"]),
+        (["https://a.example:port"], ["https://example.com"]),
+        (["https://a.*.example"], ["https://example.com"]),
+        (["https://b\u00fccher.example"], ["https://example.com"]),
+        (None, ["https://example.com"]),
+    ],
+    ids=str,
+)
+def test_origin_that_is_none_is_an_error_that_shows_how_to_write_it(value: Any, origins: list[str]) -> None:
+    with override_settings(WEBSOCKET_ALLOWED_ORIGINS=value):
+        (found,) = messages()
+    assert found.id == "dwebsocket.E001"
+    assert found.hint == f"Write WEBSOCKET_ALLOWED_ORIGINS = {origins}."
+    assert conf.ORIGINS.accepts(origins)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://example.com",
+        "HTTPS://Example.com",
+        "http://localhost:8000",
+        "http://127.0.0.1:8000",
+        "http://[::1]:8000",
+        "https://*.example.com:8443",
+        "https://.example.com",
+        "https://xn--bcher-kva.example",
+        "chrome-extension://abcdef",
+        "capacitor://localhost",
+    ],
+)
+def test_origin_passes(origin: str) -> None:
+    assert ids(WEBSOCKET_ALLOWED_ORIGINS=[origin]) == []
 
 
 def test_every_wrong_setting_is_named() -> None:
@@ -107,3 +280,207 @@ def test_accept_all_without_the_middleware_is_a_warning() -> None:
         (found,) = messages()
     assert (found.id, found.level) == ("dwebsocket.W003", WARNING)
     assert OWN in found.hint
+
+
+def test_accept_all_with_a_subclass_of_the_middleware_passes() -> None:
+    assert ids(WEBSOCKET_ACCEPT_ALL=True, MIDDLEWARE=[f"{__name__}.Subclass"]) == []
+
+
+def test_middleware_that_is_missing_is_left_to_django() -> None:
+    assert ids(MIDDLEWARE=["nowhere.Middleware"], WEBSOCKET_DETACH=False) == []
+
+
+@pytest.mark.parametrize("value", [(OWN,), [CSRF, OWN], OWN])
+def test_middleware_in_the_setting_that_django_has_removed_is_a_warning(value: Any) -> None:
+    with override_settings(MIDDLEWARE_CLASSES=value):
+        (found,) = messages()
+    assert "MIDDLEWARE_CLASSES does nothing" in found.msg
+    assert f'"{OWN}" to MIDDLEWARE' in found.hint
+
+
+@pytest.mark.parametrize("value", [(), (CSRF,), None])
+def test_setting_that_django_has_removed_passes_without_our_middleware(value: Any) -> None:
+    assert ids(MIDDLEWARE_CLASSES=value) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("django_tenants.middleware.main.TenantMainMiddleware", "the tenant on the database connection"),
+        ("django_tenants.middleware.subfolder.TenantSubfolderMiddleware", "the tenant on the database connection"),
+        ("tenant_schemas.middleware.TenantMiddleware", "the tenant on the database connection"),
+        ("db_multitenant.middleware.MultiTenantMiddleware", "the tenant in a thread-local"),
+        ("django_multitenant.middlewares.MultitenantMiddleware", "the tenant in a thread-local"),
+        ("django_currentuser.middleware.ThreadLocalUserMiddleware", "the user in a thread-local"),
+        ("crum.CurrentRequestUserMiddleware", "the request and its user in a thread-local"),
+        ("threadlocals.middleware.ThreadLocalMiddleware", "the request in a thread-local"),
+        ("auditlog.middleware.AuditlogMiddleware", "the actor of the log entries until"),
+    ],
+)
+@pytest.mark.parametrize("inherited", [False, True], ids=["itself", "subclass"])
+def test_middleware_that_keeps_state_of_its_thread_is_a_warning_unless_views_stay_attached(
+    path: str, kept: str, inherited: bool, modules: Modules
+) -> None:
+    module, name = path.rsplit(".", 1)
+    own = f"from {module} import {name}\nclass Own({name}): ..."
+    modules(**{module: f"class {name}: ...", "own": own})
+    written = "own.Own" if inherited else path
+
+    with override_settings(MIDDLEWARE=[CSRF, written, OWN]):
+        (found,) = messages()
+    assert found.id == "dwebsocket.W006"
+    assert f"{written} keeps {kept}" in found.msg
+    assert "WEBSOCKET_DETACH = False" in found.hint
+    assert "@accept_websocket(detach=False)" in found.hint
+    assert ids(MIDDLEWARE=[CSRF, written, OWN], WEBSOCKET_DETACH=False) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "simple_history.middleware.HistoryRequestMiddleware",
+        "easyaudit.middleware.easyaudit.EasyAuditMiddleware",
+        "django_structlog.middlewares.request.RequestMiddleware",
+        "reversion.middleware.RevisionMiddleware",
+        "crumbs.middleware.Middleware",
+    ],
+)
+def test_middleware_that_keeps_state_where_a_view_finds_it_passes(path: str, modules: Modules) -> None:
+    module, name = path.rsplit(".", 1)
+    modules(**{module: f"class {name}: ..."})
+    assert ids(MIDDLEWARE=[path]) == []
+
+
+def test_tenant_in_the_context_passes(modules: Modules) -> None:
+    modules(**{"django_multitenant.middlewares": "class MultitenantMiddleware: ..."})
+    path = "django_multitenant.middlewares.MultitenantMiddleware"
+    assert ids(MIDDLEWARE=[path], TENANT_USE_ASGIREF=True) == []
+    assert ids(MIDDLEWARE=[path], TENANT_USE_ASGIREF=False) == ["W006"]
+
+
+@pytest.mark.parametrize("name", ["asynchronous", "Asynchronous"])
+def test_asynchronous_middleware_is_a_warning_where_views_stay_attached(name: str) -> None:
+    path = f"{__name__}.{name}"
+    assert ids(MIDDLEWARE=[path], WEBSOCKET_DETACH=True) == []
+    with override_settings(MIDDLEWARE=[path], WEBSOCKET_DETACH=False):
+        (found,) = messages()
+    assert path in found.msg
+    assert "sync_and_async_middleware" in found.hint
+
+
+@pytest.mark.parametrize("path", [f"{__name__}.both", f"{__name__}.synchronous", f"{__name__}.Subclass", CSRF])
+def test_middleware_with_a_synchronous_side_passes_where_views_stay_attached(path: str) -> None:
+    assert ids(MIDDLEWARE=[path], WEBSOCKET_DETACH=False) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"SECURE_SSL_REDIRECT": False},
+        {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")},
+        {"SECURE_REDIRECT_EXEMPT": ["^ws/"]},
+        {"MIDDLEWARE": [OWN]},
+    ],
+    ids=str,
+)
+def test_redirect_passes_where_no_opening_handshake_need_meet_it(settings: dict[str, Any]) -> None:
+    redirects = MISUSES["W009"]
+    assert ids(**redirects) == ["W009"]
+    assert ids(**{**redirects, **settings}) == []
+
+
+def test_redirect_is_checked_for_a_deployment_only() -> None:
+    with override_settings(**MISUSES["W009"]):
+        assert messages() == []
+
+
+@pytest.mark.parametrize("app", ["daphne", "channels"])
+def test_project_for_an_asgi_server_is_a_warning_that_names_the_servers_that_work(app: str, modules: Modules) -> None:
+    modules(**{app: ""})
+    apps = [app, *INSTALLED_APPS]
+    with override_settings(INSTALLED_APPS=apps, ASGI_APPLICATION="project.asgi.application"):
+        (found,) = messages()
+    assert found.id == "dwebsocket.W010"
+    assert f"{app} installed" in found.msg
+    for word in ("gunicorn", "pywsgi", "uWSGI", "Channels", f"{app} from INSTALLED_APPS"):
+        assert word in found.hint
+    assert ids(INSTALLED_APPS=apps) == []
+
+
+def test_asgi_application_alone_passes() -> None:
+    assert ids(ASGI_APPLICATION="project.asgi.application") == []
+
+
+PATCH = "from gevent import monkey; monkey.patch_all({})"
+LOAD = "import gevent.pywsgi"
+SET_UP = """
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["dwebsocket"], MIDDLEWARE={middleware}, USE_TZ=True)
+django.setup()
+from django.core.checks import run_checks
+"""
+RUN = 'print([message.id.removeprefix("dwebsocket.") for message in run_checks()])'
+NETWORK, THREADS = "a view that waits for the network", "all views share one database connection"
+
+
+def run(*lines: str, middleware: tuple[str, ...] = ()) -> str:
+    """What a program of these lines writes, in a project with this middleware."""
+    program = "\n".join(lines).replace("{middleware}", repr(list(middleware)))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[1],
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([SET_UP, RUN], []),
+        (["import gevent", SET_UP, RUN], []),
+        ([PATCH.format(""), SET_UP, RUN], []),
+        ([PATCH.format(""), LOAD, SET_UP, RUN], []),
+        ([PATCH.format(""), "import gunicorn.workers.ggevent", SET_UP, RUN], []),
+        ([SET_UP, LOAD, RUN], ["W004", "W004"]),
+        (["import gunicorn.workers.ggevent", SET_UP, RUN], ["W004", "W004"]),
+        ([PATCH.format("thread=False"), LOAD, SET_UP, RUN], ["W004"]),
+        ([PATCH.format("socket=False"), LOAD, SET_UP, RUN], ["W004"]),
+        ([SET_UP, PATCH.format(""), RUN], ["W005"]),
+        ([SET_UP, PATCH.format(""), LOAD, RUN], ["W005"]),
+        ([SET_UP, PATCH.format("thread=False"), RUN], []),
+        ([SET_UP, "import threading; threading.local = dict  # somebody else has patched", RUN], []),
+    ],
+    ids=lambda value: " ".join(value).replace(SET_UP, "django").replace(RUN, "check"),
+)
+def test_gevent_must_have_patched_before_django_is_imported(lines: list[str], expected: list[str]) -> None:
+    assert run(*lines) == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            [SET_UP, LOAD],
+            [f"patched socket: under this server {NETWORK}", f"patched threading: under this server {THREADS}"],
+        ),
+        ([SET_UP, PATCH.format("")], ["all greenlets get the same database connection"]),
+    ],
+    ids=["never", "late"],
+)
+def test_gevent_that_has_not_patched_in_time_is_a_warning_that_says_the_line(
+    lines: list[str], words: list[str]
+) -> None:
+    said = run(*lines, "print(*run_checks())")
+    for word in words:
+        assert word in said
+    assert said.count('Make "from gevent import monkey; monkey.patch_all()" the first line') == len(words)
+
+
+def test_asynchronous_middleware_is_a_warning_under_gevent_whether_views_stay_attached_or_not() -> None:
+    assert run(PATCH.format(""), SET_UP, RUN, middleware=(f"{__name__}.asynchronous",)) == "['W007']"
+    assert run(PATCH.format(""), SET_UP, RUN, middleware=(f"{__name__}.both",)) == "[]"

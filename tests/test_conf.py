@@ -14,6 +14,7 @@ from django.test import override_settings
 from dwebsocket import conf, legacy
 from dwebsocket.connection import Limits
 from dwebsocket.protocol.deflate import Compression
+from dwebsocket.guards import has_perm, session_alive
 from dwebsocket.servers.gevent import PyWSGI
 from dwebsocket.websocket import WebSocket
 
@@ -31,11 +32,14 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SHUTDOWN_CODE": ([1000, 1001, 1012, 3000, 4999], [1005, 1006, 999, 5000, "1001", None, True]),
     "ALLOWED_ORIGINS": (
         [["https://example.com"], ("https://*.example.com:8443", "*"), [], ["chrome-extension://abcdef"]],
-        ["https://example.com", None, 1, [1], [""], {"https://example.com"}, ["example.com"], ["*.example.com"]],
+        ["https://example.com", None, 1, [1], [""], {"https://example.com"}, ["example.com"], ["*.example.com"], ["https://example.com/"], ["wss://example.com"], ["https://*"]],
     ),
     "REQUIRE_ORIGIN": ([True, False], [None, 1]),
     "SUBPROTOCOLS": ([*LIST, ["chat.v1"]], [*NO_LIST, ["two words"], ["a,b"]]),
     "DETACH": ([True, False], [None, 0]),
+    "RELEASE_DB": ([True, False], [None, 0]),
+    "GUARD": (["dwebsocket.guards.session_alive", session_alive, [], [session_alive, has_perm("a.b")]], [None, 1, "x", [1]]),
+    "GUARD_INTERVAL": (SECONDS, [*NO_SECONDS, None]),
     "MAX_MESSAGE_SIZE": ([1, 1 << 40, None], [0, -1, 1.5, True, "1"]),
     "STREAMING": ([True, False], [None, 1]),
     "COMPRESSION": (
@@ -62,6 +66,9 @@ DEFAULTS = {
     "REQUIRE_ORIGIN": False,
     "SUBPROTOCOLS": [],
     "DETACH": True,
+    "RELEASE_DB": True,
+    "GUARD": [],
+    "GUARD_INTERVAL": 60,
     "MAX_MESSAGE_SIZE": 1024 * 1024,
     "STREAMING": False,
     "COMPRESSION": False,
@@ -119,6 +126,8 @@ def test_view_may_have_every_setting_of_a_connection_for_itself(name: str, value
         options = conf.options({option: value})
         if name.startswith("COMPRESSION"):  # they make one thing together
             return
+        if name == "GUARD":  # whatever it is written as, guards are what comes of it
+            value = {"'": (session_alive,), "s": (session_alive,)}.get(repr(value)[0], tuple(value))
         holder = options.limits if hasattr(Limits, name.lower()) else options
         assert getattr(holder, name.lower()) == value
 

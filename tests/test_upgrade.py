@@ -181,7 +181,7 @@ def test_view_that_returns_closes_with_1000(site: Site) -> None:
     @require_websocket
     def view(request):
         request.websocket.send("once")
-        return HttpResponse("ignored", status=500)
+        return HttpResponse("ignored")
 
     with site(view).connect() as peer:
         assert peer.recv_message() == "once"
@@ -911,7 +911,7 @@ def test_django_test_client_gets_501_and_one_line_that_names_it(caplog: pytest.L
     assert response.status_code == 501
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dwebsocket", "ERROR")
-    assert "Django's test client (use LiveServerTestCase" in record.getMessage()
+    assert "Django's test client (dwebsocket.test.WebSocketClient" in record.getMessage()
     assert "gunicorn" in record.getMessage()
 
 

@@ -4,6 +4,8 @@
     ├── HandshakeError            the opening handshake is refused; knows its HTTP answer
     │   ├── UpgradeRequired       426: not this version of the protocol, or no WebSocket at all
     │   ├── OriginForbidden       403: a page of another site opened it
+    │   ├── Unauthorized          401: nobody is logged in, or not any more
+    │   ├── Forbidden             403: whoever is logged in may not
     │   ├── ServerNotSupported    501: this server does not give away its socket
     │   ├── TooManyConnections    503: this process holds as many as it may
     │   └── ShuttingDown          503: this process is about to end
@@ -43,6 +45,19 @@ class UpgradeRequired(HandshakeError):
 
 class OriginForbidden(HandshakeError):
     """The page that opened the WebSocket belongs to a site that may not (10.2)."""
+
+    status_code = 403
+
+
+class Unauthorized(HandshakeError):
+    """Who opens the WebSocket is not logged in; on one that is open it closes with 4401."""
+
+    status_code = 401
+    headers: Mapping[str, str] = {"WWW-Authenticate": "Session"}  # RFC 9110, 15.5.2: there must be one
+
+
+class Forbidden(HandshakeError):
+    """Who opens the WebSocket may not; on one that is open it closes with 4403."""
 
     status_code = 403
 

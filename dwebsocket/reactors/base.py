@@ -7,7 +7,6 @@ import itertools
 import select
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -47,7 +46,7 @@ class Link:
 
     __slots__ = ("holds", "lock")
 
-    def __init__(self, lock: AbstractContextManager[Any] | None, *, holds: bool) -> None:
+    def __init__(self, lock: threading.Lock | None, *, holds: bool) -> None:
         self.lock = lock  # held around everything that touches the connection; None where nothing can come in between
         self.holds = holds  # whether `call_soon()` is to be had
 
@@ -157,6 +156,10 @@ class Reactor(Protocol):
 
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         """What starts `function` in a greenlet or thread of its own, also from a signal handler."""
+        ...  # pragma: no cover
+
+    def arrived(self, descriptor: int) -> bool:
+        """Whether bytes, or the end of the stream, wait to be read from any `descriptor`; returns at once."""
         ...  # pragma: no cover
 
     def latch(self) -> Latch:

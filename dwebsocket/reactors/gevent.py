@@ -123,6 +123,9 @@ class GeventReactor:
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         return lambda: gevent.spawn(function)
 
+    def arrived(self, descriptor: int) -> bool:
+        return arrived(_poll(), descriptor)
+
     def latch(self) -> Latch:
         return gevent.event.Event()  # type: ignore[no-any-return]
 
@@ -356,7 +359,7 @@ class GeventLink(Link):
         return self._served is not None and hung_up(_poll(), self._descriptor)
 
     def arrived(self) -> bool:
-        return self._served is not None and arrived(_poll(), self._descriptor)
+        return self._served is not None and self._reactor.arrived(self._descriptor)
 
     def schedule(self, when: float) -> None:
         if self._served is not None:

@@ -100,6 +100,9 @@ class ThreadReactor:
         self.spawn(run, "dwebsocket starter")
         return wakeup.set
 
+    def arrived(self, descriptor: int) -> bool:
+        return arrived(select.poll(), descriptor)
+
     def latch(self) -> Latch:
         return threading.Event()
 
@@ -221,7 +224,7 @@ class ThreadLink(Link):
         return not self._closed and hung_up(select.poll(), self.descriptor)
 
     def arrived(self) -> bool:
-        return not self._closed and arrived(select.poll(), self.descriptor)
+        return not self._closed and self._reactor.arrived(self.descriptor)
 
     def schedule(self, when: float) -> None:
         if not self._closed:

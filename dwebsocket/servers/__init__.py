@@ -15,6 +15,7 @@ from .gevent import PyWSGI
 from .gevent_websocket import GeventWebSocket
 from .gunicorn import Gunicorn
 from .runserver import RunServer
+from .testing import Testing
 from .unknown import Unknown
 from .uwsgi import UWSGI
 from .werkzeug import Werkzeug
@@ -30,6 +31,7 @@ SERVERS: tuple[type[Server], ...] = (
     RunServer,
     Werkzeug,
     Cheroot,
+    Testing,
     Unknown,
 )
 
@@ -56,6 +58,6 @@ def server_name(environ: dict[str, Any]) -> str:
     kind = type(environ["wsgi.input"])
     software = environ.get("SERVER_SOFTWARE")
     if software is None and kind.__module__ == "django.test.client":
-        return "Django's test client (use LiveServerTestCase and a WebSocket client)"
+        return "Django's test client (dwebsocket.test.WebSocketClient opens WebSockets)"
     software = software or "this WSGI server"
     return f"{software} (its wsgi.input is a {kind.__module__}.{kind.__qualname__})"

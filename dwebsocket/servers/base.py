@@ -89,6 +89,10 @@ class Server(ABC):
         """What serves the connections of this server."""
         return reactor_for(type(self.socket))
 
+    def spawn(self, function: Callable[[], None], name: str) -> None:
+        """Run `function`, a view that outlives its request, in a greenlet or thread of its own."""
+        self.reactor.spawn(function, name)
+
     def detach(self) -> Taken:
         """Take the live descriptor; the server's own socket object is left holding a dead end.
 

@@ -1,0 +1,87 @@
+"""What is known of a connection: for `connections()`, for the signals, and for its one line in the log."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import LazyObject, empty
+
+from .websocket import WebSocket
+
+logger = logging.getLogger("dwebsocket.access")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionInfo:
+    """One open WebSocket: whose it is, and what has passed so far.
+
+    `user` is the name of the user if the view, or something before it, has asked for one, else "". `address` is what
+    the server calls REMOTE_ADDR. `seconds` since the connection was opened; bytes are those of frames on the wire.
+    """
+
+    websocket: WebSocket
+    request: HttpRequest
+    path: str
+    user: str
+    address: str
+    seconds: float
+    messages_received: int
+    messages_sent: int
+    bytes_received: int
+    bytes_sent: int
+
+    @property
+    def traffic(self) -> dict[str, Any]:
+        """The numbers alone."""
+        return {
+            "seconds": self.seconds,
+            "messages_received": self.messages_received,
+            "messages_sent": self.messages_sent,
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+        }
+
+
+def log(info: ConnectionInfo, code: int, reason: str) -> None:
+    """Write the one line of a connection that has closed. Every part of it is an attribute of the record too."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    logger.info(
+        "%s %s %s %.3f s, received %d messages (%d bytes), sent %d (%d bytes), closed %d%s",
+        _visible(info.path), _visible(info.user or "-"), info.address or "-", info.seconds, info.messages_received,
+        info.bytes_received, info.messages_sent, info.bytes_sent, code, f" {_visible(reason)}" if reason else "",
+        extra={
+            "request": info.request, "path": info.path, "user": info.user, "address": info.address,
+            "close_code": code, "close_reason": reason, **info.traffic,
+        },
+    )  # fmt: skip
+
+
+def _visible(text: str) -> str:
+    """The text in one line: what a peer says does not forge lines of a log."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def user_name(request: HttpRequest) -> str:
+    """The name of the request's user; "" for nobody, and where nobody has asked: that would be a query."""
+    user: Any = vars(request).get("user")
+    if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
+        return ""
+    if not getattr(user, "is_authenticated", False):
+        return ""
+    return str(user.get_username() if hasattr(user, "get_username") else user)
+
+
+def view_name(request: HttpRequest) -> str:
+    """The dotted name of the request's view."""
+    match = request.resolver_match
+    return request.path if match is None else dotted_name(match.func)
+
+
+def dotted_name(view: Any) -> str:
+    """The name of a view: of the class, where `as_view()` has made it."""
+    view = getattr(view, "view_class", None) or getattr(view, "cls", None) or view
+    return f"{view.__module__}.{getattr(view, '__qualname__', type(view).__qualname__)}"

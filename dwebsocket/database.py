@@ -1,0 +1,272 @@
+"""The database connections of a view: given back while it waits for its peer.
+
+A view that waits for hours must not hold a server connection for hours. So before it blocks, the connections of its
+thread or greenlet are closed (with psycopg's pool: returned to it); Django opens another one at the next query. What
+is in use stays: a transaction, and a cursor that somebody still holds.
+
+A view that queries at every message would connect at every message then. One that comes back to the database at once
+keeps its connections for a moment, and no more than a few views of a process do: who has many busy views has a pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.db import DatabaseError, Error, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.http import HttpRequest
+
+from .access import view_name
+from .clock import monotonic
+from .connection import Connection
+from .reactors.base import Reactor
+
+logger = logging.getLogger("dwebsocket")
+
+KEPT_SECONDS = 1.0  # since its last query, by a view that comes back that soon
+MOST_KEEPERS = 4  # of a process
+_SQLITE = "sqlite"
+
+_lease: contextvars.ContextVar[Lease | None] = contextvars.ContextVar("dwebsocket_lease", default=None)
+_keepers: set[Lease] = set()
+_keepers_lock = threading.Lock()
+_warned: set[str] = set()  # the views that were found waiting in a transaction
+
+
+def own_connections() -> Iterator[BaseDatabaseWrapper]:
+    """The database connections of this thread or greenlet that were used, and that no other one shares."""
+    for connection in connections.all(initialized_only=True):
+        if connection.allow_thread_sharing:  # LiveServerTestCase and our test client: it belongs to the test
+            continue
+        try:
+            connection.validate_thread_sharing()
+        except DatabaseError:  # all greenlets see the same where Django was imported before gevent has patched threads
+            continue
+        yield connection
+
+
+def close_own_connections() -> None:
+    """Close the database connections of this thread or greenlet: nobody else will."""
+    for connection in own_connections():
+        _close(connection)
+
+
+class Lease:
+    """The database connections that one view has: let go of when it waits."""
+
+    __slots__ = ("_connection", "_let_go_at", "_opened_at", "_queried_at", "_reactor", "_request")
+
+    def __init__(self, request: HttpRequest, reactor: Reactor) -> None:
+        self._request = request
+        self._reactor = reactor
+        self._connection: Connection | None = None  # the WebSocket's
+        self._let_go_at = -math.inf
+        self._opened_at = 0.0
+        self._queried_at = 0.0
+
+    def begin(self) -> contextvars.Token[Lease | None]:
+        """From now on, what this context opens is the view's."""
+        return _lease.set(self)
+
+    def end(self, token: contextvars.Token[Lease | None]) -> None:
+        """Nothing that this context opens is the view's any more."""
+        _lease.reset(token)
+        self._keep_no_longer()
+        for connection in own_connections():
+            _watch_no_longer(connection)
+
+    def accepted(self, connection: Connection) -> None:
+        """Let go of what the opening handshake needed; from now on the view's waits are those of `connection`."""
+        self._connection = connection
+        connection.keeper = self
+        if _lease.get() is self:
+            self.let_go()
+
+    def noticed(self, database: BaseDatabaseWrapper) -> None:
+        """The view has opened `database`."""
+        self._opened_at = self._queried_at = monotonic()
+        _watch(database)
+        if self._connection is not None:
+            self._connection.keeper = self
+
+    def queried(self) -> None:
+        """The view has asked the database something."""
+        self._queried_at = monotonic()
+
+    # What the WebSocket's connection asks of its keeper
+
+    def keeps_for(self, now: float) -> float:
+        if _lease.get() is not self:  # a thread of the view's that has connections of its own
+            return math.inf
+        if not any(map(_may_be_closed, own_connections())):
+            return self._keep_what_is_in_use()
+        remaining = self._queried_at + KEPT_SECONDS - now
+        return remaining if remaining > 0 and self._comes_back() and self._is_among_the_few() else 0
+
+    def let_go(self) -> None:
+        self._let_go_at = monotonic()
+        self._keep_no_longer()
+        for connection in own_connections():
+            if _may_be_closed(connection):
+                _close(connection)
+        self._keep_what_is_in_use()
+
+    def woken(self) -> None:
+        if self not in _keepers:
+            return
+        for connection in own_connections():
+            if _may_be_closed(connection) and self._has_been_ended(connection):
+                _close(connection)
+
+    def _has_been_ended(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether the database has hung up: to somebody who has asked nothing it has nothing else to say."""
+        descriptor = _descriptor(connection)
+        return descriptor is not None and (descriptor < 0 or self._reactor.arrived(descriptor))
+
+    def _keep_what_is_in_use(self) -> float:
+        """Be asked again as long as there is something left; for how many seconds that is kept."""
+        left = [connection for connection in own_connections() if connection.connection is not None]
+        if any(map(_in_transaction, left)):
+            self._warn()
+        if self._connection is not None:
+            self._connection.keeper = self if left else None
+        return math.inf
+
+    def _comes_back(self) -> bool:
+        return self._opened_at - self._let_go_at < KEPT_SECONDS and all(map(_can_be_kept, own_connections()))
+
+    def _is_among_the_few(self) -> bool:
+        with _keepers_lock:
+            if len(_keepers) < MOST_KEEPERS:
+                _keepers.add(self)
+            return self in _keepers
+
+    def _keep_no_longer(self) -> None:
+        with _keepers_lock:
+            _keepers.discard(self)
+
+    def _warn(self) -> None:
+        view = view_name(self._request)
+        if view not in _warned:
+            _warned.add(view)
+            logger.warning(
+                "the view %s waits for its peer inside atomic(): the transaction, its locks and its database"
+                " connection stay as long as that takes",
+                view,
+            )
+
+
+def _notice(connection: BaseDatabaseWrapper, **about: Any) -> None:
+    lease = _lease.get()
+    if lease is not None and not connection.allow_thread_sharing:
+        lease.noticed(connection)
+
+
+connection_created.connect(_notice)
+
+
+class _Watch:
+    """Sees the queries of one database connection: when the last was, and the cursors as long as somebody has them."""
+
+    def __init__(self) -> None:
+        self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        self._cursors.add(context["cursor"])
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            if (lease := _lease.get()) is not None:
+                lease.queried()
+
+    def sees_cursor(self) -> bool:
+        """Whether somebody holds a cursor that is not closed."""
+        return any(not getattr(cursor, "closed", False) for cursor in self._cursors)
+
+
+def _watch_of(connection: BaseDatabaseWrapper) -> _Watch | None:
+    return next((wrapper for wrapper in connection.execute_wrappers if isinstance(wrapper, _Watch)), None)
+
+
+def _watch(connection: BaseDatabaseWrapper) -> None:
+    if _watch_of(connection) is None:
+        connection.execute_wrappers.append(_Watch())
+
+
+def _watch_no_longer(connection: BaseDatabaseWrapper) -> None:
+    if (watch := _watch_of(connection)) is not None:
+        connection.execute_wrappers.remove(watch)
+
+
+def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    return connection.in_atomic_block or not connection.autocommit
+
+
+def _may_be_closed(connection: BaseDatabaseWrapper) -> bool:
+    if connection.connection is None or _in_transaction(connection) or _is_in_memory(connection):
+        return False
+    watch = _watch_of(connection)
+    return watch is None or not watch.sees_cursor()
+
+
+def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+    """Whether it is SQLite without a file: closing it would lose everything, so Django does not."""
+    return connection.vendor == _SQLITE and connection.is_in_memory_db()  # type: ignore[attr-defined]
+
+
+def _can_be_kept(connection: BaseDatabaseWrapper) -> bool:
+    """Whether it costs something to open another one, and its end can be seen."""
+    if connection.connection is None:
+        return True
+    descriptor = _descriptor(connection)
+    return not getattr(connection, "pool", None) and (descriptor is None or descriptor >= 0)
+
+
+def _descriptor(connection: BaseDatabaseWrapper) -> int | None:
+    """The number of its socket; -1 where the driver does not tell, None where no server can hang up."""
+    if connection.vendor == _SQLITE:
+        return None
+    try:
+        return int(connection.connection.fileno())
+    except Exception:  # of whatever kind a driver raises for a connection that is broken
+        return -1
+
+
+def _close(connection: BaseDatabaseWrapper) -> None:
+    with contextlib.suppress(Error):  # it was broken before: that it is gone is all that is wanted
+        connection.close()
+
+
+# ATOMIC_REQUESTS
+
+
+class Exempt(set[str]):
+    """What Django looks up to see which databases a view is exempt on from ATOMIC_REQUESTS: all.
+
+    Its elements are those for which the project has said so itself.
+    """
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+
+def exempt(view: Any) -> Exempt:
+    """What takes the place of the view's own exemptions."""
+    return Exempt(tuple(getattr(view, "_non_atomic_requests", ())))
+
+
+def atomic_request(view: Callable[..., Any], exempt: Exempt) -> Callable[..., Any]:
+    """The view as Django calls it for plain HTTP: in a transaction where ATOMIC_REQUESTS says so."""
+    own = tuple(exempt)
+    for alias, database in connections.settings.items():
+        if database["ATOMIC_REQUESTS"] and alias not in own:
+            view = transaction.atomic(using=alias)(view)
+    return view

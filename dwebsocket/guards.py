@@ -1,0 +1,335 @@
+"""Who may open a WebSocket, and who may keep it: guards are asked at the opening handshake, and then every interval.
+
+@accept_websocket(guard=[session_alive, has_perm("chat.view_room")], guard_interval=30)
+
+A guard is called with the request. It lets in by returning something true. It refuses by returning something false or
+raising PermissionDenied (HTTP 403, on an open WebSocket the close code 4403), or by raising Unauthorized (401, 4401).
+What it sees as `request.session` and `request.user` is always the state of now. Any other exception is an error at the
+opening handshake; later it is logged, and asked again when the interval has passed: an outage of the database closes
+nothing.
+
+A guard that asks the database once for all its WebSockets is a subclass of Guard; those of this module are.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from django.contrib import auth
+from django.contrib.sessions.backends import cached_db, db
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.utils.functional import LazyObject, SimpleLazyObject
+
+from .clock import monotonic
+from .conf import AnyGuard
+from .database import close_own_connections
+from .protocol.exceptions import Forbidden, HandshakeError, Unauthorized
+from .reactors.base import Latch, Reactor
+
+logger = logging.getLogger("dwebsocket")
+
+_AT_ONCE = 200  # requests in one query; others have their turn after each
+_TURN_SECONDS = 0.001
+_DENIED = "permission denied"
+
+#: What a guard has to say against a request; None: nothing.
+Verdict = HandshakeError | None
+
+T = TypeVar("T")
+
+
+class Guard:
+    """A guard that judges many requests at once."""
+
+    def judge(self, requests: Sequence[HttpRequest]) -> Iterable[Verdict]:
+        """What there is to say against each of the `requests`, in their order."""
+        raise NotImplementedError
+
+    def __call__(self, request: HttpRequest) -> bool:
+        """Raise what there is to say against the request."""
+        for verdict in self.judge([request]):
+            if verdict is not None:
+                raise verdict
+        return True
+
+
+def check(request: HttpRequest, guards: Iterable[AnyGuard]) -> None:
+    """Ask `guards` one after the other; raises what the first says against the request."""
+    for guard in guards:
+        verdict = guard_verdict(guard, request)
+        if verdict is not None:
+            raise verdict
+
+
+def guard_verdict(guard: AnyGuard, request: HttpRequest) -> Verdict:
+    """What one guard has to say against the request."""
+    try:
+        return None if guard(request) else Forbidden(_DENIED)
+    except HandshakeError as error:
+        return error
+    except PermissionDenied as error:
+        return Forbidden(str(error) or _DENIED)
+
+
+# The guards that the package brings
+
+
+class _SessionAlive(Guard):
+    def __repr__(self) -> str:
+        return "session_alive"
+
+    def judge(self, requests: Sequence[HttpRequest]) -> Iterator[Verdict]:
+        sessions = _sessions_now(requests)
+        users = _users_now(data[auth.SESSION_KEY] for data in sessions.values() if auth.SESSION_KEY in data)
+        for request in requests:
+            data = sessions.get(_session_key(request))
+            yield None if data is not None and _belongs(data, users) else Unauthorized("the session has ended")
+
+
+class _UserIsActive(Guard):
+    def __repr__(self) -> str:
+        return "user_is_active"
+
+    def judge(self, requests: Sequence[HttpRequest]) -> Iterator[Verdict]:
+        users = _users_now(pk for request in requests if (pk := _user_pk(request)) is not None)
+        for request in requests:
+            user = users.get(str(_user_pk(request)))
+            if user is None:
+                yield Unauthorized("nobody is logged in")
+            else:
+                yield None if user.is_active else Unauthorized("the account is not active")
+
+
+class _HasPerm(Guard):
+    def __init__(self, permission: str) -> None:
+        self._permission = permission
+
+    def __repr__(self) -> str:
+        return f"has_perm({self._permission!r})"
+
+    def judge(self, requests: Sequence[HttpRequest]) -> Iterator[Verdict]:
+        users = _users_now(pk for request in requests if (pk := _user_pk(request)) is not None)
+        may = {pk: user.has_perm(self._permission) for pk, user in users.items()}
+        for request in requests:
+            pk = str(_user_pk(request))
+            if pk not in may:
+                yield Unauthorized("nobody is logged in")
+            else:
+                yield None if may[pk] else Forbidden(_DENIED)
+
+
+#: Refuses (401) when the session of the request is gone: logged out, flushed, expired, or the password was changed.
+session_alive: Guard = _SessionAlive()
+
+#: Refuses (401) when nobody is logged in, or the user was deleted or deactivated.
+user_is_active: Guard = _UserIsActive()
+
+
+def has_perm(permission: str) -> Guard:
+    """A guard that refuses when nobody is logged in (401), or the user lacks the `permission` "app.codename" (403).
+
+    ValueError for what cannot be a permission.
+    """
+    if "." not in permission:
+        raise ValueError(f'a permission is "app.codename", not {permission!r}')
+    return _HasPerm(permission)
+
+
+def _session_key(request: HttpRequest) -> str | None:
+    session = getattr(request, "session", None)
+    return None if session is None else session.session_key
+
+
+def _sessions_now(requests: Iterable[HttpRequest]) -> dict[str | None, Mapping[str, Any]]:
+    """What the sessions of the requests hold now, those that still exist."""
+    found: dict[str | None, Mapping[str, Any]] = {}
+    in_one_table: dict[str, db.SessionStore] = {}
+    for request in requests:
+        key = _session_key(request)
+        if key is None or key in found:
+            continue
+        store = request.session
+        if isinstance(store, db.SessionStore) and not isinstance(store, cached_db.SessionStore):
+            in_one_table[key] = store
+            continue
+        fresh = type(store)(key)
+        data = fresh.load()
+        if fresh.session_key is not None and data:
+            found[key] = data
+    for store in list(in_one_table.values())[:1]:
+        rows = store.model.objects.filter(session_key__in=list(in_one_table), expire_date__gt=timezone.now())
+        found.update({row.session_key: store.decode(row.session_data) for row in rows})
+    return found
+
+
+def _user_pk(request: HttpRequest) -> object:
+    user = getattr(request, "user", None)
+    return user.pk if user is not None and user.is_authenticated else None
+
+
+def _users_now(pks: Iterable[object]) -> dict[str, Any]:
+    """The users as they are now, by their primary key as a string: a session knows no other."""
+    model = auth.get_user_model()
+    wanted = {str(pk): model._meta.pk.to_python(pk) for pk in pks}
+    users = model._default_manager.in_bulk(set(wanted.values())) if wanted else {}
+    return {key: users[pk] for key, pk in wanted.items() if pk in users}
+
+
+def _belongs(data: Mapping[str, Any], users: Mapping[str, Any]) -> bool:
+    """Whether a session is of nobody, or of a user who has still the password with which it was begun."""
+    if auth.SESSION_KEY not in data:
+        return True
+    user = users.get(str(data[auth.SESSION_KEY]))
+    if user is None or not hasattr(user, "get_session_auth_hash"):
+        return user is not None
+    begun_with = data.get(auth.HASH_SESSION_KEY, "")
+    hashes = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    return any(constant_time_compare(begun_with, known) for known in hashes)
+
+
+# Open WebSockets
+
+
+class Guarded(Protocol):
+    """A WebSocket that is asked about again and again."""
+
+    request: HttpRequest
+    reactor: Reactor
+
+    def revoke(self, error: HandshakeError) -> None:
+        """Close it for the reason that `error` gives; returns at once."""
+        ...  # pragma: no cover
+
+
+_rounds: weakref.WeakKeyDictionary[Reactor, Rounds] = weakref.WeakKeyDictionary()
+
+
+def watch(guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
+    """Ask `guards` about the WebSocket from now on, every interval, until `watch_no_longer()`."""
+    rounds = _rounds.get(guarded.reactor)
+    if rounds is None:
+        rounds = _rounds[guarded.reactor] = Rounds(guarded.reactor)
+    rounds.add(guarded, guards, interval_seconds)
+
+
+def watch_no_longer(guarded: Guarded) -> None:
+    """Ask no more about the WebSocket."""
+    rounds = _rounds.get(guarded.reactor)
+    if rounds is not None:
+        rounds.discard(guarded)
+
+
+class Rounds:
+    """One thread or greenlet asks the guards about all WebSockets of a process: those with one interval together."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._spawn = reactor.spawn
+        self._latch: Callable[[], Latch] = reactor.latch
+        self._guarded: dict[Guarded, tuple[tuple[AnyGuard, ...], float]] = {}
+        self._due: dict[float, float] = {}  # when each interval has passed next
+        self._changed = self._latch()
+        self._runs = False
+        self._lock = threading.Lock()  # never held where something waits
+
+    def add(self, guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
+        with self._lock:
+            self._guarded[guarded] = guards, interval_seconds
+            self._due.setdefault(interval_seconds, monotonic() + interval_seconds)
+            starts, self._runs = not self._runs, True
+        self._changed.set()
+        if starts:
+            self._spawn(self._run, "dwebsocket guards")
+
+    def discard(self, guarded: Guarded) -> None:
+        with self._lock:
+            self._guarded.pop(guarded, None)
+            is_last = not self._guarded
+        if is_last:
+            self._changed.set()
+
+    def _run(self) -> None:
+        while (due := self._seconds_to_next_round()) is not None:
+            self._changed.wait(due)
+            self._changed = self._latch()
+            for interval_seconds, wards in self._due_now():
+                self._ask_all(wards)
+                with self._lock:
+                    self._due[interval_seconds] = monotonic() + interval_seconds
+
+    def _seconds_to_next_round(self) -> float | None:
+        """None, and nothing runs any more, when there is nobody to ask about."""
+        with self._lock:
+            intervals = {seconds for _, seconds in self._guarded.values()}
+            self._due = {seconds: when for seconds, when in self._due.items() if seconds in intervals}
+            self._runs = bool(intervals)
+            return max(0.0, min(self._due.values()) - monotonic()) if intervals else None
+
+    def _due_now(self) -> list[tuple[float, dict[AnyGuard, list[Guarded]]]]:
+        """The intervals that have passed, and about whom each guard is to be asked."""
+        with self._lock:
+            now = monotonic()
+            rounds: dict[float, dict[AnyGuard, list[Guarded]]]
+            rounds = {seconds: defaultdict(list) for seconds, when in self._due.items() if when <= now}
+            for guarded, (guards, seconds) in self._guarded.items():
+                for guard in guards if seconds in rounds else ():
+                    rounds[seconds][guard].append(guarded)
+        return list(rounds.items())
+
+    def _ask_all(self, wards: dict[AnyGuard, list[Guarded]]) -> None:
+        try:
+            for guard, all_of_them in wards.items():
+                for some in _pieces(all_of_them, _AT_ONCE):
+                    self._ask(guard, [guarded for guarded in some if guarded in self._guarded])
+                    self._latch().wait(_TURN_SECONDS)
+        finally:
+            close_own_connections()
+
+    def _ask(self, guard: AnyGuard, wards: list[Guarded]) -> None:
+        try:
+            for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
+                if verdict is not None:
+                    guarded.revoke(verdict)
+        except Exception:
+            logger.exception("the guard %r could not be asked; the WebSockets stay open", guard)
+
+
+def _verdicts(guard: AnyGuard, requests: list[HttpRequest]) -> Iterator[Verdict]:
+    if isinstance(guard, Guard):
+        yield from guard.judge(requests)
+        return
+    failed = None
+    for request in requests:
+        try:
+            verdict = guard_verdict(guard, as_of_now(request))
+        except Exception as error:  # one that cannot be judged is not to protect the others
+            failed, verdict = error, None
+        yield verdict
+    if failed is not None:
+        raise failed
+
+
+def as_of_now(request: HttpRequest) -> HttpRequest:
+    """A copy of the request whose session and user, where it has them, are those of now, loaded when needed."""
+    now = copy.copy(request)
+    session: Any = getattr(request, "session", None)
+    if session is None:
+        return now
+    now.session = type(session)(session.session_key)
+    if isinstance(vars(request).get("user"), LazyObject):  # of Django's middleware, and not what the view has put there
+        vars(now).pop("_cached_user", None)
+        now.user = SimpleLazyObject(lambda: auth.get_user(now))  # type: ignore[assignment]
+    return now
+
+
+def _pieces(things: list[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(things), size):
+        yield things[start : start + size]

@@ -1,0 +1,140 @@
+"""A command that opens a WebSocket: its arguments, and in words what may come of it."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from ..client import Refused, Response, Target
+from ..protocol.codes import CloseCode
+from ..protocol.handshake import is_token
+
+TIMEOUT_SECONDS = 10.0
+_SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+#: Which headers of a refusal say something about it.
+_TELLING = ("location", "www-authenticate", "retry-after", "sec-websocket-version", "allow", "content-type", "server")
+_MAX_BODY_CHARACTERS = 1000
+_LIBRARIES, _APPLICATIONS = range(3000, 4000), range(4000, 5000)  # RFC 6455, 7.4.2
+
+
+class Opening(TypedDict):
+    """What the opening handshake says, as `client.connect()` takes it."""
+
+    headers: Sequence[tuple[str, str]]
+    subprotocols: Sequence[str]
+    origin: str | None
+
+
+class ClientCommand(BaseCommand):
+    """A command whose first argument is the URL of a WebSocket. It needs no database and no settings of its own."""
+
+    requires_system_checks: list[str] = []  # noqa: RUF012  # what is asked about is another process
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Those that all have in common."""
+        parser.add_argument("url", type=websocket_url, metavar="URL", help="ws(s):// or http(s)://")
+        parser.add_argument(
+            "-H", "--header", action="append", default=[], type=header, dest="headers", metavar='"NAME: VALUE"',
+            help='a header of the opening handshake, as "Cookie: sessionid=…"; can be given more than once',
+        )  # fmt: skip
+        parser.add_argument(
+            "--subprotocol", action="append", default=[], dest="subprotocols", metavar="NAME",
+            help="a subprotocol to offer; can be given more than once, the preferred one first",
+        )  # fmt: skip
+        parser.add_argument("--origin", metavar="ORIGIN", help="the site whose page opens it, as https://example.com")
+        parser.add_argument("--insecure", action="store_true", help="take any certificate")
+        parser.add_argument(
+            "--timeout", type=positive, default=TIMEOUT_SECONDS, metavar="SECONDS",
+            help="how long to wait for each answer (default: %(default)s)",
+        )  # fmt: skip
+
+
+def websocket_url(text: str) -> str:
+    """The URL with ws:// or wss://; ArgumentTypeError where it cannot be one."""
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        raise argparse.ArgumentTypeError(f"{text!r} does not begin with ws://, wss://, http:// or https://")
+    url = f"{_SCHEMES[scheme.lower()]}://{rest}"
+    try:
+        Target.parse(url)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return url
+
+
+def header(text: str) -> tuple[str, str]:
+    """Name and value of a header written as "Name: value"."""
+    name, colon, value = text.partition(":")
+    if not colon or not is_token(name.strip()):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a header: write "Name: value"')
+    return name.strip(), value.strip()
+
+
+def positive(text: str) -> float:
+    """A number of seconds that is more than none."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
+    return seconds
+
+
+def not_negative(text: str) -> float:
+    """A number of seconds, or none."""
+    seconds = float(text)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return seconds
+
+
+def opening(options: dict[str, Any]) -> Opening:
+    """What the arguments say of the opening handshake."""
+    return Opening(headers=options["headers"], subprotocols=options["subprotocols"], origin=options["origin"])
+
+
+def trust(options: dict[str, Any]) -> ssl.SSLContext:
+    """How certificates are judged: as Python does, or not at all with --insecure."""
+    context = ssl.create_default_context()
+    if options["insecure"]:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def close_in_words(code: int, reason: str) -> str:
+    """The close code with its name, and the reason: "1009 MESSAGE_TOO_BIG: message of more than 1048576 bytes"."""
+    name = CloseCode(code).name if code in frozenset(CloseCode) else _name_of_range(code)
+    return f"{code} {name}" + (f": {reason}" if reason else "")
+
+
+def _name_of_range(code: int) -> str:
+    if code in _APPLICATIONS:
+        return "of the application"
+    return "of a library" if code in _LIBRARIES else "unregistered"
+
+
+def refusal_in_words(refused: Refused) -> str:
+    """The status, the headers that say something about it, and the beginning of the body."""
+    response = refused.response
+    told = [f"{name.title()}: {value}" for name in _TELLING if (value := response.get(name))]
+    return "\n".join([f"{refused}", *told, *body_in_words(response, refused.body)])
+
+
+def body_in_words(response: Response, body: bytes) -> list[str]:
+    """The lines of the beginning of a body, where it is text."""
+    text = body.decode(errors="replace").strip()
+    if "\0" in text:
+        return [f"({len(body)} bytes of {response.get('content-type') or 'something'})"]
+    cut = f"{text[:_MAX_BODY_CHARACTERS]} …" if len(text) > _MAX_BODY_CHARACTERS else text
+    return cut.splitlines()
+
+
+def size_in_words(size: int) -> str:
+    """A number of bytes, as "1 MiB" where it is a round one."""
+    for unit, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size and size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} bytes"

@@ -1,0 +1,135 @@
+"""`manage.py websocket_connect URL`: try a view by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from django.core.management.base import CommandError, CommandParser
+
+from ...client import ClientConnection, HandshakeFailed, Refused, connect
+from ...protocol.codes import CloseCode
+from ...protocol.exceptions import ProtocolError, WebSocketClosed
+from ...protocol.messages import Message
+from ..client_command import (
+    ClientCommand,
+    close_in_words,
+    not_negative,
+    opening,
+    refusal_in_words,
+    size_in_words,
+    trust,
+)
+
+WAIT_SECONDS = 1.0
+_TICK_SECONDS = 0.1  # how often to look whether the input has ended
+_SHOWN_BYTES = 32
+_NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RCVD})
+
+
+class Command(ClientCommand):
+    """Sends what is typed line by line, prints what arrives."""
+
+    help = (
+        "Opens a WebSocket: each line of the input is sent as a text message, what arrives is printed. Ctrl-D (the end"
+        " of the input) closes it once nothing has arrived for a moment, Ctrl-C at once. Lines that begin with * tell"
+        " what happens; -v 0 leaves them out. Exit code 1 unless it was opened, and closed with 1000 or without a code."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Those of the client, and how things are printed."""
+        super().add_arguments(parser)
+        parser.add_argument("--raw", action="store_true", help="print JSON as it comes")
+        parser.add_argument(
+            "--wait", type=not_negative, default=WAIT_SECONDS, metavar="SECONDS",
+            help="after the end of the input, close when nothing has arrived for so long (default: %(default)s)",
+        )  # fmt: skip
+
+    def handle(self, *args: Any, url: str, **options: Any) -> None:
+        """Open it, speak, and say how it ended."""
+        self._verbose = options["verbosity"] > 0
+        try:
+            websocket = connect(url, timeout=options["timeout"], ssl_context=trust(options), **opening(options))
+        except Refused as refused:
+            raise CommandError(refusal_in_words(refused)) from None
+        except (HandshakeFailed, OSError, ValueError) as error:
+            raise CommandError(f"{url} cannot be opened: {error}") from None
+        subprotocol = websocket.subprotocol
+        self._tell(f"connected to {url}" + (f", subprotocol {subprotocol}" if subprotocol else ""))
+        self._converse(websocket, raw=options["raw"], wait=options["wait"], timeout=options["timeout"])
+        code = websocket.close_code or CloseCode.ABNORMAL_CLOSURE
+        words = close_in_words(code, websocket.close_reason)
+        if code not in _NORMAL:
+            raise CommandError(f"closed with {words}")
+        self._tell(f"closed with {words}")
+
+    def _converse(self, websocket: ClientConnection, *, raw: bool, wait: float, timeout: float) -> None:
+        typing = Typing(websocket)
+        try:
+            for message in typing.answers(wait):
+                self.stdout.write(in_words(message, raw=raw))
+                self.stdout.flush()
+        except KeyboardInterrupt:
+            pass
+        except (WebSocketClosed, ProtocolError):
+            return
+        websocket.close(timeout=timeout)
+
+    def _tell(self, sentence: str) -> None:
+        if self._verbose:
+            self.stdout.write(f"* {sentence}")
+            self.stdout.flush()
+
+
+class Typing:
+    """Sends the lines of the input, in a thread of its own."""
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self._websocket = websocket
+        self._ended_at: float | None = None
+        # A file of our own: a thread that still reads from `sys.stdin` when the process ends would break that end.
+        lines = open(os.dup(sys.stdin.fileno()), encoding=sys.stdin.encoding, errors="replace")  # noqa: SIM115
+        threading.Thread(target=self._send_lines, args=(lines,), daemon=True).start()
+
+    def answers(self, wait: float) -> Iterator[Message]:
+        """What arrives, until the input has ended and `wait` seconds have passed in which nothing came."""
+        heard_at = 0.0
+        while self._ended_at is None or time.monotonic() < max(self._ended_at, heard_at) + wait:
+            try:
+                yield self._websocket.receive(_TICK_SECONDS)
+            except TimeoutError:
+                continue
+            heard_at = time.monotonic()
+
+    def _send_lines(self, lines: TextIO) -> None:
+        try:
+            with lines:
+                for line in lines:
+                    self._websocket.send(line.removesuffix("\n"))
+        except WebSocketClosed:
+            pass  # whoever receives gets to know why
+        finally:
+            self._ended_at = time.monotonic()
+
+
+def in_words(message: Message, *, raw: bool) -> str:
+    """The message as it is printed: JSON indented unless `raw`, and of binary ones the size and the beginning."""
+    if isinstance(message, bytes):
+        more = " …" if len(message) > _SHOWN_BYTES else ""
+        return f"binary, {size_in_words(len(message))}: {message[:_SHOWN_BYTES].hex(' ')}{more}"
+    return message if raw else pretty(message)
+
+
+def pretty(text: str) -> str:
+    """The text, indented where it is an object or a list of JSON."""
+    if not text.lstrip().startswith(("{", "[")):
+        return text
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text

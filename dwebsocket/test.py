@@ -1,0 +1,409 @@
+"""A test client for WebSocket views: Django's own, with one method more.
+
+class ChatTests(TestCase):
+    client_class = WebSocketClient
+
+    def test_echo(self):
+        with self.client.websocket("/echo/") as ws:
+            ws.send("hi")
+            self.assertEqual(ws.receive(), "hi")
+
+There is no server: the project's middleware, URLconf and view run in threads of this process, and speak the real
+protocol over a socket pair. They use the database connections of the test, and so see its transaction.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.core.signals import got_request_exception
+from django.db import connections
+from django.test import Client
+from django.urls import Resolver404, resolve
+
+from .access import dotted_name
+from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response, read_head
+from .clock import monotonic
+from .protocol.codes import CloseCode
+from .protocol.exceptions import WebSocketClosed, WebSocketError
+from .protocol.messages import Message
+from .servers.testing import KEY
+from .upgrade import adopt_locals
+
+__all__ = ["TestWebSocket", "WebSocketClient", "WebSocketClientMixin", "WebSocketRefused"]
+
+#: The origin of the site's own pages, as a browser says it there.
+SAME_ORIGIN = "same origin"
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+class WebSocketRefused(WebSocketError):
+    """The view, or something before it, answered with HTTP: `response`, as the client's `get()` would return it."""
+
+    def __init__(self, response: Any) -> None:
+        super().__init__(response)
+        self.response = response
+
+    def __str__(self) -> str:
+        response = self.response
+        text = "" if response.streaming else response.content[:200].decode(errors="replace").strip()
+        location = f" to {response['Location']}" if "Location" in response else ""
+        return f"{response.status_code} {response.reason_phrase}{location}{f': {text}' if text else ''}"
+
+
+class WebSocketClientMixin:
+    """What makes a test client one for WebSockets. `websocket_timeout` (seconds) is how long it waits for anything."""
+
+    websocket_timeout: float = 5
+
+    def websocket(
+        self,
+        path: str,
+        *,
+        subprotocols: Sequence[str] = (),
+        origin: str | None = SAME_ORIGIN,
+        headers: Mapping[str, str] | None = None,
+        secure: bool = False,
+        timeout: float | None = None,
+        **extra: Any,
+    ) -> TestWebSocket:
+        """A WebSocket to the view at `path` (with its query), which a `with` statement opens and closes.
+
+        `origin`: that of the site itself unless another one is given; None for a client that is no browser. `headers`
+        and `extra` (of the environ) as for `get()`; so are cookies and logins. `timeout` is in seconds.
+
+        Entering raises WebSocketRefused when the answer is not 101, the exception of the view where it raised one, and
+        TimeoutError when nothing comes.
+        """
+        defaults = getattr(self, "defaults", {})
+        host = {**defaults, **extra}.get("HTTP_HOST") or {**defaults, **extra}.get("SERVER_NAME") or "testserver"
+        if origin == SAME_ORIGIN:
+            origin = f"{'https' if secure else 'http'}://{host}"
+        handshake = ClientHandshake(subprotocols=subprotocols, origin=origin)
+        return TestWebSocket(
+            self,
+            path,
+            handshake,
+            {"HTTP_HOST": host, **extra},
+            headers={**handshake.headers(), **(headers or {})},
+            secure=secure,
+            timeout=self.websocket_timeout if timeout is None else timeout,
+        )
+
+    def store_exc_info(self, *, request: Any = None, **kwargs: Any) -> None:
+        """Keep an exception that Django reports, but for those of WebSockets: each has its own to raise."""
+        if _exchange_of(request) is None:
+            super().store_exc_info(**kwargs)  # type: ignore[misc]
+
+
+class WebSocketClient(WebSocketClientMixin, Client):
+    """Django's test client, with `websocket()`."""
+
+
+class TestWebSocket:
+    """The client's end of a WebSocket.
+
+    `response` is the head of the 101: `status`, `get(name)`. `subprotocol` is what was chosen. `close_code` and
+    `close_reason` are known once it is closed.
+    """
+
+    __test__ = False  # pytest takes the name for one of its own
+
+    def __init__(
+        self,
+        client: Any,
+        path: str,
+        handshake: ClientHandshake,
+        extra: dict[str, Any],
+        *,
+        headers: Mapping[str, str],
+        secure: bool,
+        timeout: float,
+    ) -> None:
+        self.path = path
+        self.timeout = timeout
+        self._client = client
+        self._handshake = handshake
+        self._request = {"headers": headers, "secure": secure, **extra}
+        self._exchange: _Exchange | None = None
+        self._connection: ClientConnection | None = None
+        self._response: Response | None = None
+
+    def __enter__(self) -> TestWebSocket:
+        if self._exchange is not None:
+            raise RuntimeError("this WebSocket has been opened before: ask the client for another one")
+        self._exchange = exchange = _Exchange(self._client, self.path)
+        try:
+            exchange.run(lambda: self._client.generic("GET", self.path, **self._request, **{KEY: exchange}))
+            self._open(exchange, monotonic() + self.timeout)
+        except BaseException:
+            exchange.end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        deadline = monotonic() + self.timeout
+        exchange = self._running()
+        try:
+            self._open_connection().close(timeout=self.timeout)
+            ended = exchange.join(deadline)
+            if error is None:
+                self._raise_error_of_view()
+                if not ended:
+                    raise TimeoutError(
+                        f"{exchange.view} has not ended {self.timeout:g} s after the close{exchange.place()}"
+                    )
+        finally:
+            exchange.end()
+
+    def __iter__(self) -> Iterator[Message]:
+        """Every message until the connection closes. TimeoutError where none comes, and it does not close either."""
+        while True:
+            try:
+                message = self.receive()
+            except WebSocketClosed:
+                return
+            yield message
+
+    def send(self, message: Message) -> None:
+        """Send a message: `str` as text, `bytes` as binary. WebSocketClosed when the connection is closed."""
+        try:
+            self._open_connection().send(message, self.timeout)
+        except WebSocketClosed:
+            self._raise_error_of_view()
+            raise
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """The next message. TimeoutError, which says what the view is doing, when none comes in `timeout` seconds.
+
+        When the connection is closed: the exception of the view if it raised one, else WebSocketClosed with
+        `close_code` and `close_reason`.
+        """
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            return self._open_connection().receive(seconds)
+        except TimeoutError:
+            exchange = self._running()
+            raise TimeoutError(f"no message of {exchange.view} within {seconds:g} s{exchange.place()}") from None
+        except WebSocketClosed:
+            self._raise_error_of_view()
+            raise
+
+    def send_json(self, obj: Any) -> None:
+        """Send `obj` as JSON text, encoded as Django does it. Errors as for `send()`."""
+        self.send(json.dumps(obj, cls=DjangoJSONEncoder))
+
+    def receive_json(self, timeout: float | None = None) -> Any:
+        """The next message, decoded from JSON. Errors as for `receive()`; ValueError for what is no JSON."""
+        return json.loads(self.receive(timeout))
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """The closing handshake: returns when the view's side has closed too. Only the first call does something."""
+        self._open_connection().close(code, reason, timeout=self.timeout)
+
+    @property
+    def response(self) -> Response:
+        """The head of the 101 that opened it."""
+        if self._response is None:
+            raise RuntimeError(_NOT_OPEN)
+        return self._response
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was chosen."""
+        return self._open_connection().subprotocol
+
+    @property
+    def closed(self) -> bool:
+        """Whether the end has been received."""
+        return self._open_connection().closed
+
+    @property
+    def close_code(self) -> int | None:
+        """The code of the Close frame that came; 1006 where none came; None while the connection is open."""
+        return self._open_connection().close_code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with `close_code`."""
+        return self._open_connection().close_reason
+
+    def _open(self, exchange: _Exchange, deadline: float) -> None:
+        try:
+            head, early = read_head(exchange.client_end, deadline)
+        except TimeoutError:
+            raise TimeoutError(
+                f"{exchange.view} has neither accepted nor answered within {self.timeout:g} s{exchange.place()}"
+            ) from None
+        except HandshakeFailed:  # the socket was closed, so there is an answer, or an exception
+            exchange.join_request(deadline)
+            self._raise_error_of_view()
+            raise WebSocketRefused(exchange.result()) from None
+        self._response = response = self._handshake.read(head)
+        self._connection = ClientConnection(
+            exchange.client_end, early, subprotocol=response.get("sec-websocket-protocol")
+        )
+        if exchange.is_detached:
+            exchange.join_request(deadline)  # its middleware has unwound when the test goes on
+
+    def _raise_error_of_view(self) -> None:
+        error = self._running().take_error()
+        if error is not None and self._client.raise_request_exception:
+            raise error
+
+    def _running(self) -> _Exchange:
+        if self._exchange is None:
+            raise RuntimeError(_NOT_OPEN)
+        return self._exchange
+
+    def _open_connection(self) -> ClientConnection:
+        if self._connection is None:
+            raise RuntimeError(_NOT_OPEN)
+        return self._connection
+
+
+_NOT_OPEN = "this WebSocket is not open: use it in a with statement"
+
+
+class _Exchange:
+    """The request of one WebSocket, and the threads in which it and its view run."""
+
+    def __init__(self, client: Any, path: str) -> None:
+        self.socket, self.client_end = socket.socketpair()
+        self.is_detached = False
+        self._path = path
+        self._databases = {alias: connections[alias] for alias in connections}
+        self._threads: list[threading.Thread] = []
+        self._request_thread: threading.Thread | None = None
+        self._response: Any = None
+        self._failure: BaseException | None = None  # of what runs the request
+        self._error: BaseException | None = None  # of the view
+        got_request_exception.connect(self._on_exception)
+
+    @property
+    def view(self) -> str:
+        """What is waited for, in words."""
+        try:
+            view = resolve(urlsplit(self._path).path).func
+        except Resolver404:
+            return f"whoever answers {self._path}"
+        return f"the view {dotted_name(view)} at {self._path}"
+
+    def run(self, get_response: Callable[[], Any]) -> None:
+        """Run the request in a thread of its own: where its view is attached, that is as long as the view."""
+
+        def run() -> None:
+            try:
+                adopt_locals()
+                self._response = get_response()
+            except BaseException as error:
+                self._failure = error
+            finally:
+                self.socket.close()  # a dead end by now, or the end of what was refused
+
+        context = contextvars.copy_context()
+        self._request_thread = threading.Thread(target=self._running(lambda: context.run(run)), daemon=True)
+        self._threads.append(self._request_thread)
+        self._request_thread.start()
+
+    def spawn(self, run: Callable[..., None], function: Callable[[], None], name: str) -> None:
+        """Run a view that outlives its request."""
+        self.is_detached = True
+
+        def in_thread() -> None:
+            self._threads.append(threading.current_thread())
+            started.set()
+            function()
+
+        started = threading.Event()
+        run(self._running(in_thread), name)
+        started.wait()
+
+    def join_request(self, deadline: float) -> None:
+        """Wait until the request has come to its end."""
+        self._join([self._request_thread] if self._request_thread is not None else [], deadline)
+
+    def join(self, deadline: float) -> bool:
+        """Wait until the request and the view have come to their ends; whether they have."""
+        return self._join(self._threads, deadline)
+
+    def result(self) -> Any:
+        """What the request was answered with; raises what it raised."""
+        if self._failure is not None:
+            raise self._failure
+        if self._response is None:
+            raise TimeoutError(f"{self.view} has not been answered{self.place()}")
+        return self._response
+
+    def take_error(self) -> BaseException | None:
+        """The exception of the view, once."""
+        error, self._error = self._error, None
+        return error
+
+    def place(self) -> str:
+        """Where the view is just now, as the end of a sentence."""
+        frames = sys._current_frames()
+        for thread in reversed(self._threads):
+            if thread.is_alive() and thread.ident in frames:
+                stack = traceback.extract_stack(frames[thread.ident])
+                own = [frame for frame in stack if not frame.filename.startswith((_PACKAGE, _STANDARD_LIBRARY))]
+                if own:
+                    return f"; it is in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}"
+        return "; it has ended" if not any(thread.is_alive() for thread in self._threads) else ""
+
+    def end(self) -> None:
+        """Listen to nothing any more, and let go of the socket."""
+        got_request_exception.disconnect(self._on_exception)
+        self.client_end.close()
+
+    def _running(self, function: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            with _shared(self._databases):
+                function()
+
+        return run
+
+    def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
+        for thread in threads:
+            thread.join(max(0.0, deadline - monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _on_exception(self, *, request: Any = None, **kwargs: Any) -> None:
+        if _exchange_of(request) is self:
+            self._error = sys.exc_info()[1]
+
+
+_STANDARD_LIBRARY = str(Path(threading.__file__).parent) + "/threading.py"
+
+
+def _exchange_of(request: Any) -> object:
+    return None if request is None else request.META.get(KEY)
+
+
+@contextmanager
+def _shared(databases: dict[str, Any]) -> Iterator[None]:
+    """Use the test's database connections in this thread."""
+    for alias, connection in databases.items():
+        connection.inc_thread_sharing()
+        connections[alias] = connection
+    try:
+        yield
+    finally:
+        for alias, connection in databases.items():
+            del connections[alias]
+            connection.dec_thread_sharing()

@@ -1,0 +1,105 @@
+"""Class-based views, and what annotates a view's request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from django.http import HttpRequest
+from django.views import View
+
+from . import failures
+from .decorators import accept_websocket, require_websocket
+from .protocol.codes import CloseCode
+from .protocol.messages import Message
+from .upgrade import Truth
+from .websocket import WebSocket
+
+
+class WebSocketRequest(HttpRequest):
+    """The request of a view that may be a WebSocket, for annotations: `def chat(request: WebSocketRequest) -> None`.
+
+    No request is an instance of it. `websocket` is None on plain HTTP, where `is_websocket` is false; it is not
+    annotated so because every view that uses it has asked before, or takes nothing else.
+    """
+
+    is_websocket: Truth
+    websocket: WebSocket
+
+
+class WebSocketView(View):
+    """A class-based view that is told what happens on its WebSocket.
+
+    class Chat(LoginRequiredMixin, WebSocketView):
+        def opened(self):
+            self.send(f"hello {self.request.user}")
+
+        def received(self, message):
+            self.send(message)
+
+    Mixins that refuse do so before the connection is open. A plain HTTP request is answered by `get()` and the other
+    methods that Django calls; where the class has none of them, with 426. Exceptions are treated as those of any view:
+    PermissionDenied closes with 4403, Http404 with 4404.
+    """
+
+    request: WebSocketRequest
+
+    #: The options of `accept_websocket` for this view.
+    websocket_options: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        """The view for the URLconf."""
+        serves_http = any(hasattr(cls, name) for name in cls.http_method_names if name != "options")
+        decorate = accept_websocket if serves_http else require_websocket
+        return decorate(**cls.websocket_options)(super().as_view(**initkwargs))
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """The answer to plain HTTP; on a WebSocket, talk until it is over."""
+        if getattr(request, "websocket", None) is None:
+            return super().dispatch(request, *args, **kwargs)
+        self._talk()
+        return None
+
+    @property
+    def websocket(self) -> WebSocket:
+        """The WebSocket of this view; there is none on plain HTTP."""
+        return self.request.websocket
+
+    def opened(self) -> None:
+        """The connection is open."""
+
+    def received(self, message: Message) -> None:
+        """A message has come: str for text, bytes for binary."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is over; called once for each `opened()`, whatever has ended it."""
+
+    def send(self, message: str | bytes | bytearray | memoryview) -> None:
+        """Send a message, as `request.websocket.send()`."""
+        self.websocket.send(message)
+
+    def send_json(self, obj: Any) -> None:
+        """Send a message as JSON, as `request.websocket.send_json()`."""
+        self.websocket.send_json(obj)
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the connection; `closed()` is called when the method that does so has returned."""
+        self.websocket.close(code, reason)
+
+    def _talk(self) -> None:
+        websocket = self.websocket
+        websocket.accept()
+        try:
+            self.opened()
+            for message in websocket:
+                self.received(message)
+            websocket.close()
+        except Exception as error:
+            websocket.close(*failures.close_for(error))  # nothing where it is closed already, as all of these
+            raise
+        except BaseException:  # the server stops the view
+            websocket.close(CloseCode.GOING_AWAY)
+            raise
+        finally:
+            self.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)

@@ -1,0 +1,22 @@
+"""The pytest fixture `websocket_client`.
+
+A module of its own: pytest imports it before a project's conftest, and the package would import Django, too early for
+gevent's monkey-patching and for coverage.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from dwebsocket.test import WebSocketClient
+
+
+@pytest.fixture
+def websocket_client() -> WebSocketClient:
+    """Django's test client with `websocket(path)`. A view that queries needs a test with access to the database."""
+    from dwebsocket.test import WebSocketClient
+
+    return WebSocketClient()
