@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -128,6 +128,40 @@ SETTINGS: Mapping[str, Setting] = {
 #: What a view says in its decorator, and the setting that it overrides.
 VIEW_OPTIONS = {name.lower(): name for name, setting in SETTINGS.items() if setting.per_view}
 VIEW_OPTIONS["origins"] = VIEW_OPTIONS.pop("allowed_origins")
+
+
+class CompressionOptions(TypedDict, total=False):
+    """What `compression` may be other than true or false."""
+
+    server_no_context_takeover: bool
+    client_no_context_takeover: bool
+    server_max_window_bits: int
+    client_max_window_bits: int
+    level: int
+    mem_level: int
+    min_size: int
+
+
+class ViewOptions(TypedDict, total=False):
+    """The types of VIEW_OPTIONS."""
+
+    origins: list[str] | tuple[str, ...]
+    require_origin: bool
+    subprotocols: list[str] | tuple[str, ...]
+    detach: bool
+    release_db: bool
+    guard: AnyGuard | Sequence[AnyGuard | str]
+    guard_interval: float
+    compression: bool | CompressionOptions
+    compression_min_size: int
+    max_message_size: int | None
+    streaming: bool
+    receive_queue: int
+    send_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float
+    idle_timeout: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
@@ -14,7 +14,11 @@ from .database import atomic_request, exempt
 from .rest_framework import may_return_none
 from .upgrade import View, prepare, refuse_stripped, upgrade
 
-ViewType = TypeVar("ViewType", bound=View)
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Arguments = ParamSpec("Arguments")
+Responding = TypeVar("Responding", bound=Callable[..., HttpResponseBase])
 
 #: A decorated view has this attribute: the middleware knows it by that.
 MARK = "accepts_websocket"
@@ -24,10 +28,21 @@ UPGRADE_REQUIRED = (
 )
 
 
+class ViewDecorator(Protocol):
+    """What makes a view of one that may return None; any other keeps its type."""
+
+    @overload
+    def __call__(self, view: Responding, /) -> Responding: ...
+    @overload
+    def __call__(self, view: Callable[Arguments, HttpResponseBase | None], /) -> Callable[Arguments, HttpResponseBase]: ...
+
+
 @overload
-def accept_websocket(view: ViewType) -> ViewType: ...
+def accept_websocket(view: Responding) -> Responding: ...
 @overload
-def accept_websocket(**options: Any) -> Callable[[ViewType], ViewType]: ...
+def accept_websocket(view: Callable[Arguments, HttpResponseBase | None]) -> Callable[Arguments, HttpResponseBase]: ...
+@overload
+def accept_websocket(**options: Unpack[conf.ViewOptions]) -> ViewDecorator: ...
 def accept_websocket(view: Any = None, **options: Any) -> Any:
     """A view that serves WebSocket and plain HTTP alike.
 
@@ -46,9 +61,11 @@ def accept_websocket(view: Any = None, **options: Any) -> Any:
 
 
 @overload
-def require_websocket(view: ViewType) -> ViewType: ...
+def require_websocket(view: Responding) -> Responding: ...
 @overload
-def require_websocket(**options: Any) -> Callable[[ViewType], ViewType]: ...
+def require_websocket(view: Callable[Arguments, HttpResponseBase | None]) -> Callable[Arguments, HttpResponseBase]: ...
+@overload
+def require_websocket(**options: Unpack[conf.ViewOptions]) -> ViewDecorator: ...
 def require_websocket(view: Any = None, **options: Any) -> Any:
     """A view that serves WebSocket only: plain HTTP is answered with 426. Options as for `accept_websocket`."""
     return _decorator(view, options, serve_http=_refuse_http)

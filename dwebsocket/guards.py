@@ -205,6 +205,10 @@ class Guarded(Protocol):
     request: HttpRequest
     reactor: Reactor
 
+    def around(self, function: Callable[[], None]) -> Callable[[], None]:
+        """`function` as it is to run in another thread that works for this WebSocket."""
+        ...  # pragma: no cover
+
     def revoke(self, error: HandshakeError) -> None:
         """Close it for the reason that `error` gives; returns at once."""
         ...  # pragma: no cover
@@ -247,7 +251,7 @@ class Rounds:
             starts, self._runs = not self._runs, True
         self._changed.set()
         if starts:
-            self._spawn(self._run, "dwebsocket guards")
+            self._spawn(guarded.around(self._run), "dwebsocket guards")
 
     def discard(self, guarded: Guarded) -> None:
         with self._lock:

@@ -255,6 +255,8 @@ class TestWebSocket:
             self._raise_error_of_view()
             raise WebSocketRefused(exchange.result()) from None
         self._response = response = self._handshake.read(head)
+        for cookie in response.get_all("set-cookie"):
+            self._client.cookies.load(cookie)
         self._connection = ClientConnection(
             exchange.client_end, early, subprotocol=response.get("sec-websocket-protocol")
         )
@@ -317,7 +319,7 @@ class _Exchange:
                 self.socket.close()  # a dead end by now, or the end of what was refused
 
         context = contextvars.copy_context()
-        self._request_thread = threading.Thread(target=self._running(lambda: context.run(run)), daemon=True)
+        self._request_thread = threading.Thread(target=self.around(lambda: context.run(run)), daemon=True)
         self._threads.append(self._request_thread)
         self._request_thread.start()
 
@@ -331,8 +333,17 @@ class _Exchange:
             function()
 
         started = threading.Event()
-        run(self._running(in_thread), name)
+        run(self.around(in_thread), name)
         started.wait()
+
+    def around(self, function: Callable[[], None]) -> Callable[[], None]:
+        """`function` with the database connections of the test."""
+
+        def run() -> None:
+            with _shared(self._databases):
+                function()
+
+        return run
 
     def join_request(self, deadline: float) -> None:
         """Wait until the request has come to its end."""
@@ -370,13 +381,6 @@ class _Exchange:
         """Listen to nothing any more, and let go of the socket."""
         got_request_exception.disconnect(self._on_exception)
         self.client_end.close()
-
-    def _running(self, function: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            with _shared(self._databases):
-                function()
-
-        return run
 
     def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
         for thread in threads:

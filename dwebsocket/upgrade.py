@@ -340,6 +340,10 @@ class Session:
             bytes_sent=connection.bytes_sent,
         )
 
+    def around(self, function: Callable[[], None]) -> Callable[[], None]:
+        """`function` with what surrounds the request, for a thread that works for it; not once it was accepted."""
+        return self._server.around(function)
+
     def revoke(self, error: HandshakeError) -> None:
         """Close the connection: a guard has something against it."""
         self._websocket.close(*failures.close_for_status(error.status_code, str(error)))

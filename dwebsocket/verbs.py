@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from .connection import Connection
 from .protocol.codes import CloseCode
@@ -98,6 +98,10 @@ class Verbs:
             return self._gather(connection, timeout)
         return connection.receive(timeout)  # type: ignore[return-value]  # parts come with streaming only
 
+    @overload
+    def read(self) -> Message | None: ...
+    @overload
+    def read(self, fallback: T) -> Message | T: ...
     def read(self, fallback: T | None = None) -> Message | T | None:
         """The next message if one is here, else `fallback`. Never blocks."""
         message = self.wait(0)

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 from django.views import View
 
 from . import failures
+from .conf import ViewOptions
 from .decorators import accept_websocket, require_websocket
 from .protocol.codes import CloseCode
 from .protocol.messages import Message
 from .upgrade import Truth
 from .websocket import WebSocket
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class WebSocketRequest(HttpRequest):
+    WebSocketType = TypeVar("WebSocketType", bound=WebSocket, default=WebSocket)
+else:
+    from typing import TypeVar  # knows no default before Python 3.13
+
+    WebSocketType = TypeVar("WebSocketType", bound=WebSocket)
+
+
+class WebSocketRequest(HttpRequest, Generic[WebSocketType]):
     """The request of a view that may be a WebSocket, for annotations: `def chat(request: WebSocketRequest) -> None`.
 
     No request is an instance of it. `websocket` is None on plain HTTP, where `is_websocket` is false; it is not
-    annotated so because every view that uses it has asked before, or takes nothing else.
+    annotated so because every view that uses it has asked before, or takes nothing else. Where WEBSOCKET_CLASS is
+    another class: `WebSocketRequest[ChatWebSocket]`.
     """
 
     is_websocket: Truth
-    websocket: WebSocket
+    websocket: WebSocketType
 
 
 class WebSocketView(View):
@@ -45,21 +56,21 @@ class WebSocketView(View):
     request: WebSocketRequest
 
     #: The options of `accept_websocket` for this view.
-    websocket_options: ClassVar[Mapping[str, Any]] = {}
+    websocket_options: ClassVar[ViewOptions] = {}
 
     @classmethod
-    def as_view(cls, **initkwargs: Any) -> Any:
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """The view for the URLconf."""
         serves_http = any(hasattr(cls, name) for name in cls.http_method_names if name != "options")
         decorate = accept_websocket if serves_http else require_websocket
         return decorate(**cls.websocket_options)(super().as_view(**initkwargs))
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """The answer to plain HTTP; on a WebSocket, talk until it is over."""
         if getattr(request, "websocket", None) is None:
             return super().dispatch(request, *args, **kwargs)
         self._talk()
-        return None
+        return None  # type: ignore[return-value]  # which the decorator takes, and Django never sees
 
     @property
     def websocket(self) -> WebSocket:

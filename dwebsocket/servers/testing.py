@@ -17,7 +17,11 @@ class Exchange(Protocol):
     socket: Any
 
     def spawn(self, run: Callable[..., None], function: Callable[[], None], name: str) -> None:
-        """Let `run` run `function` in a thread of its own."""
+        """Let `run` run `function`, the view, in a thread of its own."""
+        ...  # pragma: no cover
+
+    def around(self, function: Callable[[], None]) -> Callable[[], None]:
+        """`function` with the database connections of the test."""
         ...  # pragma: no cover
 
 
@@ -36,3 +40,7 @@ class Testing(Server):
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         self.environ[KEY].spawn(self.reactor.spawn, function, name)
+
+    def around(self, function: Callable[[], None]) -> Callable[[], None]:
+        around: Callable[[], None] = self.environ[KEY].around(function)
+        return around

@@ -121,6 +121,7 @@ _CUT_BY_SIZE = (
     "something between here and the view does not let it through (a firewall or proxy that inspects what is sent), or"
     " the server broke off: see its log",
 )
+_NOT_READ = "the view does not read what is sent to it, or something holds it back (a view that echoes tells which)"
 _SILENCE = (
     "a proxy or load balancer ends what is silent (nginx: proxy_read_timeout, 60 seconds if not set): make its time"
     " longer, and WEBSOCKET_PING_INTERVAL (20 seconds if not set, None switches pings off) shorter than it",
@@ -272,12 +273,19 @@ class Examination:
         websocket = self._renewed()
         try:
             websocket.send("x" * self._size, timeout=self._timeout)
-            websocket.ping(self._timeout)
+            self._wait_for_it(websocket, size)
         except TimeoutError:
             raise Wrong(f"{size} did not go through within {self._timeout:g} seconds", _CUT_BY_SIZE) from None
         except WebSocketClosed:
             return self._end_by_size(websocket, size)
         return f"{size} went through"
+
+    def _wait_for_it(self, websocket: ClientConnection, size: str) -> None:
+        try:
+            websocket.ping(self._timeout)
+        except TimeoutError:  # where a view does not take what has arrived, a server reads no further
+            websocket.close(timeout=_CLOSE_SECONDS)
+            raise Unknown(f"{size} went out, but nothing was answered: {_NOT_READ}") from None
 
     def _end_by_size(self, websocket: ClientConnection, size: str) -> str:
         code, reason = end_of(websocket)

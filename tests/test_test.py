@@ -1,0 +1,535 @@
+"""The test client: what a Django developer writes with it, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
+from django.http import Http404, HttpResponse
+from django.test import Client, LiveServerTestCase, TestCase, TransactionTestCase, override_settings
+from django.test.utils import setup_databases, teardown_databases
+from django.urls import path
+from django.utils import translation
+from websockets.sync.client import connect
+
+import dwebsocket
+from dwebsocket import WebSocketClosed, accept_websocket, require_websocket, user_is_active
+from dwebsocket.test import WebSocketClient, WebSocketClientMixin, WebSocketRefused
+from tests.links import PATIENCE_SECONDS, until
+
+room: set[Any] = set()
+woken = threading.Event()
+
+
+@accept_websocket
+def echo(request):
+    if not request.is_websocket():
+        return HttpResponse("over HTTP")
+    for message in request.websocket:
+        request.websocket.send(message)
+
+
+@login_required
+@require_websocket
+def whoami(request):
+    request.websocket.send(str(request.user))
+    for message in request.websocket:
+        User.objects.create_user(message)
+        request.websocket.send_json({"users": list(User.objects.order_by("pk").values_list("username", flat=True))})
+
+
+@require_websocket(subprotocols=["v2", "v1"])
+def describe(request):
+    request.websocket.accept(headers={"X-Answer": "42", "Set-Cookie": "taste=sweet"})
+    request.websocket.send_json(
+        {
+            "query": request.GET.dict(),
+            "header": request.headers.get("X-Question"),
+            "origin": request.headers.get("Origin"),
+            "secure": request.is_secure(),
+            "host": request.get_host(),
+            "cookie": request.COOKIES.get("crumb"),
+            "language": translation.get_language(),
+            "session": request.session.get("colour"),
+        }
+    )
+
+
+@require_websocket
+def remember(request):
+    request.session["colour"] = "blue"
+    request.websocket.accept()
+    request.websocket.wait()
+
+
+@require_websocket
+def fail_before(request):
+    raise LookupError("before the 101")
+
+
+@require_websocket
+def fail_after(request):
+    request.websocket.wait()
+    raise LookupError("after the 101")
+
+
+@require_websocket
+def forbid_after(request):
+    request.websocket.accept()
+    raise PermissionDenied
+
+
+@require_websocket
+def not_found(request):
+    raise Http404
+
+
+@require_websocket
+def close_with(request):
+    request.websocket.accept()
+    request.websocket.close(4000, "enough")
+
+
+@require_websocket
+def chat(request):
+    request.websocket.accept()
+    room.add(request.websocket)
+    for message in request.websocket:
+        for member in list(room):
+            member.send(f"{request.GET['name']}: {message}")
+    room.discard(request.websocket)
+
+
+@require_websocket
+def sleep_after(request):
+    request.websocket.accept()
+    woken.wait(PATIENCE_SECONDS)
+
+
+@require_websocket
+def sleep_before(request):
+    woken.wait(PATIENCE_SECONDS)
+
+
+@require_websocket
+def wait_in_atomic(request):
+    with transaction.atomic():
+        request.websocket.wait()
+        User.objects.create_user("from the view")
+        request.websocket.send("done")
+
+
+@require_websocket(guard=user_is_active, guard_interval=0.05)
+def guarded(request):
+    request.websocket.accept()
+    request.websocket.wait()
+
+
+urlpatterns = [
+    path("echo/", echo),
+    path("whoami/", whoami),
+    path("describe/", describe),
+    path("remember/", remember),
+    path("fail-before/", fail_before),
+    path("fail-after/", fail_after),
+    path("forbid-after/", forbid_after),
+    path("not-found/", not_found),
+    path("close-with/", close_with),
+    path("chat/", chat),
+    path("sleep-after/", sleep_after),
+    path("sleep-before/", sleep_before),
+    path("wait-in-atomic/", wait_in_atomic),
+    path("guarded/", guarded),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _databases() -> Iterator[None]:
+    names = setup_databases(verbosity=0, interactive=False)
+    yield
+    teardown_databases(names, verbosity=0)
+
+
+@pytest.fixture(autouse=True)
+def _site() -> Iterator[None]:
+    """The site of these tests; whatever a test has opened is over when it ends."""
+    woken.clear()
+    with override_settings(ROOT_URLCONF=__name__, SESSION_ENGINE="django.contrib.sessions.backends.db"):
+        yield
+        woken.set()
+        until(lambda: not dwebsocket.connections(), "the views to end")
+
+
+class EchoTests(TestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def test_text_binary_and_json_come_back(self) -> None:
+        with self.client.websocket("/echo/") as ws:
+            for message in ("text", b"binary", "", "x" * 100_000):
+                ws.send(message)
+                assert ws.receive(timeout=PATIENCE_SECONDS) == message
+            ws.send_json({"when": [1, None, "ü"]})
+            assert ws.receive_json() == {"when": [1, None, "ü"]}
+
+    def test_close_is_answered_and_tells_its_code(self) -> None:
+        with self.client.websocket("/echo/") as ws:
+            assert ws.close_code is None
+            ws.close(4001, "bye")
+            assert (ws.closed, ws.close_code) == (True, 4001)
+            with pytest.raises(WebSocketClosed):
+                ws.send("too late")
+
+    def test_end_of_the_block_closes_with_1000(self) -> None:
+        with self.client.websocket("/echo/") as ws:
+            ws.send("never received")
+        assert ws.close_code == 1000
+
+    def test_close_of_the_view_ends_an_iteration_and_a_receive_says_why(self) -> None:
+        with self.client.websocket("/close-with/") as ws:
+            assert list(ws) == []
+            assert (ws.close_code, ws.close_reason) == (4000, "enough")
+            with pytest.raises(WebSocketClosed) as caught:
+                ws.receive()
+        assert (caught.value.close_code, caught.value.close_reason) == (4000, "enough")
+
+    def test_plain_http_goes_on_as_in_django(self) -> None:
+        assert self.client.get("/echo/").content == b"over HTTP"
+
+    def test_several_at_once_reach_each_other(self) -> None:
+        with (
+            self.client.websocket("/chat/?name=ann") as ann,
+            WebSocketClient().websocket("/chat/?name=bob") as bob,
+        ):
+            ann.send("hello")
+            assert ann.receive() == bob.receive() == "ann: hello"
+            bob.send("hi")
+            assert ann.receive() == bob.receive() == "bob: hi"
+
+    def test_twenty_at_once_are_no_more_than_one(self) -> None:
+        clients = [WebSocketClient().websocket("/echo/") for _ in range(20)]
+        for ws in clients:
+            ws.__enter__()
+        for number, ws in enumerate(clients):
+            ws.send(str(number))
+        assert [ws.receive() for ws in clients] == [str(number) for number in range(20)]
+        for ws in clients:
+            ws.__exit__(None, None, None)
+
+
+class RequestTests(TestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def describe(self, path: str = "/describe/", **options: Any) -> Any:
+        with self.client.websocket(path, **options) as ws:
+            return ws.receive_json()
+
+    def test_request_is_that_of_a_browser_on_a_page_of_the_site(self) -> None:
+        described = self.describe()
+        assert described["host"] == "testserver"
+        assert described["origin"] == "http://testserver"
+        assert described["secure"] is False
+
+    def test_query_headers_cookies_and_language_arrive(self) -> None:
+        self.client.cookies["crumb"] = "dry"
+        with translation.override("de"):
+            described = self.describe("/describe/?a=1&b=%C3%BC", headers={"X-Question": "why?"})
+        assert described["query"] == {"a": "1", "b": "ü"}
+        assert described["header"] == "why?"
+        assert described["cookie"] == "dry"
+        assert described["language"] == "de"
+
+    def test_secure_is_https_with_an_origin_to_match(self) -> None:
+        described = self.describe(secure=True)
+        assert described["secure"] is True
+        assert described["origin"] == "https://testserver"
+
+    def test_client_that_is_no_browser_says_no_origin(self) -> None:
+        assert self.describe(origin=None)["origin"] is None
+
+    def test_host_is_what_the_client_says(self) -> None:
+        self.client = WebSocketClient(SERVER_NAME="localhost")
+        assert self.describe()["origin"] == "http://localhost"
+
+    def test_foreign_origin_is_refused(self) -> None:
+        with pytest.raises(WebSocketRefused) as caught, self.client.websocket("/echo/", origin="https://evil.example"):
+            raise AssertionError("it was accepted")
+        assert caught.value.response.status_code == 403
+        assert "is not allowed" in str(caught.value)
+
+    def test_subprotocol_is_negotiated_and_the_101_can_be_read(self) -> None:
+        with self.client.websocket("/describe/", subprotocols=["v1", "v2"]) as ws:
+            assert ws.subprotocol == "v2"
+            assert ws.response.status == 101
+            assert ws.response.get("x-answer") == "42"
+        assert self.client.cookies["taste"].value == "sweet"
+
+    def test_session_that_begins_on_a_websocket_goes_on(self) -> None:
+        with self.client.websocket("/remember/"):
+            pass
+        assert self.client.session["colour"] == "blue"
+        assert self.describe()["session"] == "blue"
+
+
+class RefusalTests(TestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def refused(self, path: str) -> Any:
+        with pytest.raises(WebSocketRefused) as caught, self.client.websocket(path):
+            raise AssertionError("it was accepted")
+        return caught.value
+
+    def test_redirect_to_the_login_is_a_response_as_of_get(self) -> None:
+        error = self.refused("/whoami/")
+        self.assertRedirects(error.response, "/login/?next=/whoami/", fetch_redirect_response=False)
+        assert str(error) == "302 Found to /login/?next=/whoami/"
+
+    def test_404_of_the_view_or_of_the_urlconf_is_a_response(self) -> None:
+        for path in ("/not-found/", "/nowhere/"):
+            assert self.refused(path).response.status_code == 404
+
+    def test_exception_before_the_101_is_raised(self) -> None:
+        with pytest.raises(LookupError, match="before the 101"), self.client.websocket("/fail-before/"):
+            raise AssertionError("it was accepted")
+
+    def test_exception_before_the_101_is_a_500_where_the_client_is_told_so(self) -> None:
+        self.client.raise_request_exception = False
+        assert self.refused("/fail-before/").response.status_code == 500
+
+    def test_client_can_be_used_after_a_refusal(self) -> None:
+        self.refused("/whoami/")
+        with self.client.websocket("/echo/") as ws:
+            ws.send("hi")
+            assert ws.receive() == "hi"
+
+
+class FailureTests(TestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def test_exception_of_the_view_is_raised_by_receive(self) -> None:
+        with self.client.websocket("/fail-after/") as ws:
+            ws.send("go")
+            with pytest.raises(LookupError, match="after the 101"):
+                ws.receive()
+            with pytest.raises(WebSocketClosed) as caught:  # and is raised once
+                ws.receive()
+        assert caught.value.close_code == 1011
+
+    def test_exception_of_the_view_is_raised_at_the_end_where_nobody_has_seen_it(self) -> None:
+        with pytest.raises(LookupError, match="after the 101"), self.client.websocket("/fail-after/"):
+            pass
+
+    def test_exception_of_the_view_does_not_hide_what_failed_in_the_test(self) -> None:
+        with pytest.raises(ZeroDivisionError), self.client.websocket("/fail-after/"):
+            raise ZeroDivisionError
+
+    def test_exception_of_the_view_is_a_close_code_where_the_client_is_told_so(self) -> None:
+        self.client.raise_request_exception = False
+        with self.client.websocket("/fail-after/") as ws:
+            ws.send("go")
+            with pytest.raises(WebSocketClosed) as caught:
+                ws.receive()
+        assert caught.value.close_code == 1011
+
+    def test_exception_of_one_view_is_not_raised_by_another(self) -> None:
+        with self.client.websocket("/echo/") as ws:
+            with pytest.raises(LookupError), WebSocketClient().websocket("/fail-after/"):
+                pass
+            assert self.client.get("/echo/").status_code == 200
+            ws.send("hi")
+            assert ws.receive() == "hi"
+
+    def test_permission_denied_after_the_101_is_a_close_code(self) -> None:
+        with self.client.websocket("/forbid-after/") as ws, pytest.raises(WebSocketClosed):
+            ws.receive()
+        assert ws.close_code == 4403
+
+    def test_receive_says_what_it_waited_for_and_what_the_view_does(self) -> None:
+        with self.client.websocket("/sleep-after/") as ws:
+            with pytest.raises(TimeoutError) as caught:
+                ws.receive(timeout=0.2)
+            woken.set()
+        said = str(caught.value)
+        assert said.startswith(
+            "no message of the view tests.test_test.sleep_after at /sleep-after/ within 0.2 s; it is"
+        )
+        assert "woken.wait(PATIENCE_SECONDS)" in said
+
+    def test_view_that_does_not_end_is_named(self) -> None:
+        with (
+            pytest.raises(
+                TimeoutError, match=r"the view tests\.test_test\.sleep_after at .* has not ended 0\.2 s after"
+            ),
+            self.client.websocket("/sleep-after/", timeout=0.2),
+        ):
+            pass
+
+    def test_view_that_does_not_end_does_not_hide_what_failed_in_the_test(self) -> None:
+        with pytest.raises(ZeroDivisionError), self.client.websocket("/sleep-after/", timeout=0.2):
+            raise ZeroDivisionError
+
+    def test_view_that_neither_accepts_nor_answers_is_named(self) -> None:
+        with (
+            pytest.raises(
+                TimeoutError, match=r"the view tests\.test_test\.sleep_before at .* neither accepted nor answ"
+            ),
+            self.client.websocket("/sleep-before/", timeout=0.2),
+        ):
+            raise AssertionError("it was accepted")
+
+    def test_websocket_that_is_not_open_says_so(self) -> None:
+        ws = self.client.websocket("/echo/")
+        for use in (ws.receive, lambda: ws.send("x"), ws.close, lambda: ws.response, lambda: ws.subprotocol):
+            with pytest.raises(RuntimeError, match="use it in a with statement"):
+                use()
+        with ws:
+            pass
+        with pytest.raises(RuntimeError, match="ask the client for another one"):
+            ws.__enter__()
+
+    def test_nothing_is_left_behind(self) -> None:
+        before = set(threading.enumerate())
+        for path in ("/echo/", "/fail-after/", "/close-with/", "/nowhere/", "/fail-before/"):
+            try:
+                with self.client.websocket(path):
+                    pass
+            except (LookupError, WebSocketRefused):
+                pass
+        assert {thread for thread in threading.enumerate() if thread.name != "dwebsocket"} <= before
+
+
+class DatabaseTests(TestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.ann = User.objects.create_user("ann")
+
+    def test_view_sees_what_the_test_has_written_and_the_test_what_the_view_has(self) -> None:
+        self.client.force_login(self.ann)
+        User.objects.create_user("bob")
+        with self.client.websocket("/whoami/") as ws:
+            assert ws.receive() == "ann"
+            ws.send("cat")
+            assert ws.receive_json() == {"users": ["ann", "bob", "cat"]}
+            assert User.objects.filter(username="cat").exists()
+
+    def test_nothing_of_another_test_is_there(self) -> None:
+        assert list(User.objects.values_list("username", flat=True)) == ["ann"]
+
+    def test_transaction_of_the_test_is_nothing_to_warn_about_or_to_give_back(self) -> None:
+        with self.assertNoLogs("dwebsocket", "WARNING"), self.client.websocket("/wait-in-atomic/") as ws:
+            ws.send("go")
+            assert ws.receive() == "done"
+        assert connection.in_atomic_block
+        assert User.objects.filter(username="from the view").exists()
+
+    def test_guard_sees_the_transaction_of_the_test_too(self) -> None:
+        self.client.force_login(self.ann)
+        with self.client.websocket("/guarded/") as ws:
+            User.objects.update(is_active=False)
+            with pytest.raises(WebSocketClosed) as caught:
+                ws.receive()
+        assert caught.value.close_code == 4401
+        with pytest.raises(WebSocketRefused), self.client.websocket("/guarded/"):
+            raise AssertionError("it was accepted")
+
+
+class CommittedTests(TransactionTestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def test_test_without_a_transaction_shares_its_connection_as_well(self) -> None:
+        self.client.force_login(User.objects.create_user("ann"))
+        with self.client.websocket("/whoami/") as ws:
+            assert ws.receive() == "ann"
+            ws.send("bob")
+            assert ws.receive_json() == {"users": ["ann", "bob"]}
+        assert User.objects.count() == 2
+
+
+@override_settings(ROOT_URLCONF=__name__, SESSION_ENGINE="django.contrib.sessions.backends.db")
+class LiveTests(LiveServerTestCase):
+    def test_real_client_talks_to_the_live_server_and_its_view_sees_the_database(self) -> None:
+        client = Client()
+        client.force_login(User.objects.create_user("ann"))
+        cookie = f"sessionid={client.cookies['sessionid'].value}"
+        url = self.live_server_url.replace("http", "ws") + "/whoami/"
+        with connect(url, additional_headers={"Cookie": cookie}) as ws:
+            assert ws.recv(timeout=PATIENCE_SECONDS) == "ann"
+            ws.send("bob")
+            assert ws.recv(timeout=PATIENCE_SECONDS) == '{"users": ["ann", "bob"]}'
+        until(lambda: not dwebsocket.connections(), "the view to end")
+
+
+# Views run detached and attached.
+for case in (EchoTests, RequestTests, RefusalTests, FailureTests, DatabaseTests, CommittedTests, LiveTests):
+    name = f"{case.__name__}Attached"
+    globals()[name] = override_settings(WEBSOCKET_DETACH=False)(type(name, (case,), {"__module__": __name__}))
+del case
+
+
+def test_mixin_makes_any_client_one_for_websockets() -> None:
+    class Own(WebSocketClientMixin, Client):
+        websocket_timeout = 0.2
+
+    started = time.monotonic()
+    with Own().websocket("/echo/") as ws, pytest.raises(TimeoutError, match=r"within 0\.2 s"):
+        ws.receive()
+    assert time.monotonic() - started >= 0.2
+
+
+PROJECT = """
+from django.conf import settings
+from django.urls import path
+from dwebsocket import require_websocket
+
+settings.configure(ROOT_URLCONF="test_it", ALLOWED_HOSTS=["testserver"], SECRET_KEY="x")
+
+@require_websocket
+def echo(request):
+    for message in request.websocket:
+        request.websocket.send(message)
+
+urlpatterns = [path("echo/", echo)]
+
+def test_echo(websocket_client):
+    with websocket_client.websocket("/echo/") as ws:
+        ws.send("hi")
+        assert ws.receive() == "hi"
+"""
+
+
+def test_pytest_fixture_is_there_once_the_package_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(PROJECT)
+    (tmp_path / "conftest.py").write_text(
+        "import sys\nassert 'django' not in sys.modules, 'Django is here before gevent could patch anything'\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
