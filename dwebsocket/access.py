@@ -51,8 +51,9 @@ def log(info: ConnectionInfo, code: int, reason: str) -> None:
         return
     logger.info(
         "%s %s %s %.3f s, received %d messages (%d bytes), sent %d (%d bytes), closed %d%s",
-        _visible(info.path), _visible(info.user or "-"), info.address or "-", info.seconds, info.messages_received,
-        info.bytes_received, info.messages_sent, info.bytes_sent, code, f" {_visible(reason)}" if reason else "",
+        _visible(info.path), _visible(info.user or "-"), _visible(info.address or "-"), info.seconds,
+        info.messages_received, info.bytes_received, info.messages_sent, info.bytes_sent, code,
+        f" {_visible(reason)}" if reason else "",
         extra={
             "request": info.request, "path": info.path, "user": info.user, "address": info.address,
             "close_code": code, "close_reason": reason, **info.traffic,
@@ -67,6 +68,7 @@ def _visible(text: str) -> str:
 
 def user_name(request: HttpRequest) -> str:
     """The name of the request's user; "" for nobody, and where nobody has asked: that would be a query."""
+    request = getattr(request, "_request", request)  # REST framework's, which keeps its user there
     user: Any = vars(request).get("user")
     if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
         return ""

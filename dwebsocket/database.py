@@ -59,6 +59,12 @@ def close_own_connections() -> None:
         _close(connection)
 
 
+def give_back() -> None:
+    """Do now what Django does with the database connections of this thread or greenlet at the end of a request."""
+    for connection in own_connections():
+        connection.close_if_unusable_or_obsolete()
+
+
 class Lease:
     """The database connections that one view has: let go of when it waits."""
 

@@ -34,7 +34,9 @@ class ViewDecorator(Protocol):
     @overload
     def __call__(self, view: Responding, /) -> Responding: ...
     @overload
-    def __call__(self, view: Callable[Arguments, HttpResponseBase | None], /) -> Callable[Arguments, HttpResponseBase]: ...
+    def __call__(
+        self, view: Callable[Arguments, HttpResponseBase | None], /
+    ) -> Callable[Arguments, HttpResponseBase]: ...
 
 
 @overload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from django.conf import settings
 from django.core import signals
@@ -11,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.log import log_response
 
 from .protocol.codes import CloseCode
+from .protocol.exceptions import HandshakeError
 from .protocol.frames import MAX_CLOSE_REASON_BYTES
 
 _OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
@@ -26,7 +28,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 def close_for(error: BaseException) -> tuple[int, str]:
     """The close code and reason for an exception: 4403, 4404, 4400, or 1011. With DEBUG the reason names it."""
-    reason = f"{type(error).__name__}: {error}" if settings.DEBUG else ""
+    reason = _described(error) if settings.DEBUG else ""
     status = _status(error)
     if status is None:
         return CloseCode.INTERNAL_ERROR, cut(reason)
@@ -49,9 +51,10 @@ def report(request: HttpRequest, error: BaseException) -> None:
         logger.error(str(error), exc_info=error, extra={"status_code": status, "request": request})
         return
     response = HttpResponse(status=status or 500)
+    is_told_in_full = status is None or isinstance(error, (PermissionDenied, BadRequest))
     log_response(
-        "%s: %s", response.reason_phrase, request.path,
-        response=response, request=request, exception=None if status == 404 else error,
+        "%s: %s", _title(error) or response.reason_phrase, request.path,
+        response=response, request=request, exception=error if is_told_in_full else None,
     )  # fmt: skip
 
 
@@ -61,4 +64,26 @@ def cut(reason: str) -> str:
 
 
 def _status(error: BaseException) -> int | None:
+    """The status with which Django, REST framework, or we ourselves answer the exception; None where it is a fault."""
+    if isinstance(error, HandshakeError):
+        return error.status_code
+    framework = sys.modules.get("rest_framework.exceptions")  # what nobody has imported, nobody has raised
+    if framework is not None and isinstance(error, framework.APIException):
+        return int(error.status_code)
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+
+
+def _title(error: BaseException) -> str:
+    """What Django logs in front of the path, where that is not the phrase of the status."""
+    if isinstance(error, PermissionDenied):
+        return "Forbidden (Permission denied)"
+    return str(error) if isinstance(error, BadRequest) else ""
+
+
+def _described(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # its own fault, and no reason to close with another code
+        text = ""
+    return f"{name}: {text}" if text else name

@@ -13,16 +13,27 @@ from django.http import HttpResponse
 
 def may_return_none(view: Any) -> None:
     """Let `view` return None on a WebSocket, if it is an `@api_view`, the view of an APIView, or its `dispatch`."""
-    kind: Any = getattr(view, "cls", None) or type(getattr(getattr(view, "func", view), "__self__", None))
+    kind = _class_of(view)
     finalize = getattr(kind, "finalize_response", None)
     if finalize is None or hasattr(finalize, "dwebsocket"):
         return
 
     @functools.wraps(finalize)
     def finalize_response(self: Any, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if response is None and request.websocket is not None:
+        if response is None and getattr(request, "websocket", None) is not None:
             response = HttpResponse()  # which nobody gets
         return finalize(self, request, response, *args, **kwargs)
 
     finalize_response.dwebsocket = True  # type: ignore[attr-defined]
     kind.finalize_response = finalize_response
+
+
+def _class_of(view: Any) -> Any:
+    """The class whose view, or whose bound method, `view` is, below whatever decorators it has; None for a function."""
+    while view is not None:
+        owner = getattr(view, "__self__", None)
+        kind = getattr(view, "cls", None) or (None if owner is None else type(owner))
+        if kind is not None:
+            return kind
+        view = getattr(view, "func", None) or getattr(view, "__wrapped__", None)  # method_decorator makes a partial
+    return None

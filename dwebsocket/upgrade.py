@@ -27,7 +27,7 @@ from . import access, conf, failures, guards, sessions
 from .access import ConnectionInfo
 from .clock import monotonic
 from .connection import Connection
-from .database import Lease, close_own_connections
+from .database import Lease, close_own_connections, give_back
 from .live import live
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
@@ -258,6 +258,8 @@ class Session:
     def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
         """What Django gets: the view's own response or exception if it did not accept, else the inert 101."""
         if self._detach:
+            if self._lease is not None:
+                give_back()  # the view has its own, and this call only waits for it
             context = contextvars.copy_context()
             run = functools.partial(context.run, self._run_detached, view)
             try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views import View
 
 from . import failures
@@ -60,17 +61,21 @@ class WebSocketView(View):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        """The view for the URLconf."""
+        """The view for the URLconf. TypeError where a method that is called on the WebSocket is asynchronous."""
+        for method in (cls.opened, cls.received, cls.closed):
+            if inspect.iscoroutinefunction(method):
+                raise TypeError(f"{method.__qualname__} is asynchronous; here it is an ordinary method")
         serves_http = any(hasattr(cls, name) for name in cls.http_method_names if name != "options")
         decorate = accept_websocket if serves_http else require_websocket
-        return decorate(**cls.websocket_options)(super().as_view(**initkwargs))
+        options: ViewOptions = initkwargs.get("websocket_options", cls.websocket_options)
+        return decorate(**options)(super().as_view(**initkwargs))
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """The answer to plain HTTP; on a WebSocket, talk until it is over."""
         if getattr(request, "websocket", None) is None:
             return super().dispatch(request, *args, **kwargs)
         self._talk()
-        return None  # type: ignore[return-value]  # which the decorator takes, and Django never sees
+        return HttpResponse()  # which nobody gets, but decorators and mixins want to see one
 
     @property
     def websocket(self) -> WebSocket:
@@ -103,14 +108,18 @@ class WebSocketView(View):
         websocket.accept()
         try:
             self.opened()
-            for message in websocket:
+            while (message := websocket.wait()) is not None:
                 self.received(message)
             websocket.close()
-        except Exception as error:
-            websocket.close(*failures.close_for(error))  # nothing where it is closed already, as all of these
-            raise
-        except BaseException:  # the server stops the view
-            websocket.close(CloseCode.GOING_AWAY)
+        except BaseException as error:
+            websocket.close(*_close_for(websocket, error))  # nothing where it is closed already, as all of these
             raise
         finally:
             self.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+
+
+def _close_for(websocket: WebSocket, error: BaseException) -> tuple[int, str]:
+    connection = websocket._connection
+    if connection is not None and isinstance(error, connection.reactor.stops):
+        return CloseCode.GOING_AWAY, ""
+    return failures.close_for(error)

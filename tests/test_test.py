@@ -297,8 +297,8 @@ class RefusalTests(TestCase):
         assert str(error) == "302 Found to /login/?next=/whoami/"
 
     def test_404_of_the_view_or_of_the_urlconf_is_a_response(self) -> None:
-        for path in ("/not-found/", "/nowhere/"):
-            assert self.refused(path).response.status_code == 404
+        for missing in ("/not-found/", "/nowhere/"):
+            assert self.refused(missing).response.status_code == 404
 
     def test_exception_before_the_101_is_raised(self) -> None:
         with pytest.raises(LookupError, match="before the 101"), self.client.websocket("/fail-before/"):
@@ -402,9 +402,9 @@ class FailureTests(TestCase):
 
     def test_nothing_is_left_behind(self) -> None:
         before = set(threading.enumerate())
-        for path in ("/echo/", "/fail-after/", "/close-with/", "/nowhere/", "/fail-before/"):
+        for visited in ("/echo/", "/fail-after/", "/close-with/", "/nowhere/", "/fail-before/"):
             try:
-                with self.client.websocket(path):
+                with self.client.websocket(visited):
                     pass
             except (LookupError, WebSocketRefused):
                 pass
