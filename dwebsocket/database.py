@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import logging
 import math
 import threading
@@ -32,8 +33,9 @@ from .reactors.base import Reactor
 logger = logging.getLogger("dwebsocket")
 
 KEPT_SECONDS = 1.0  # since its last query, by a view that comes back that soon
-MOST_KEEPERS = 4  # of a process
+MOST_KEEPERS = 10  # of a process
 _SQLITE = "sqlite"
+_MAKE_CURSOR = ("make_cursor", "make_debug_cursor")  # what Django calls, once it is connected, for every cursor
 
 _lease: contextvars.ContextVar[Lease | None] = contextvars.ContextVar("dwebsocket_lease", default=None)
 _keepers: set[Lease] = set()
@@ -80,6 +82,8 @@ class Lease:
 
     def begin(self) -> contextvars.Token[Lease | None]:
         """From now on, what this context opens is the view's."""
+        for connection in own_connections():
+            _watch(connection)
         return _lease.set(self)
 
     def end(self, token: contextvars.Token[Lease | None]) -> None:
@@ -103,8 +107,8 @@ class Lease:
         if self._connection is not None:
             self._connection.keeper = self
 
-    def queried(self) -> None:
-        """The view has asked the database something."""
+    def queries(self) -> None:
+        """The view asks the database something."""
         self._queried_at = monotonic()
 
     # What the WebSocket's connection asks of its keeper
@@ -180,36 +184,43 @@ connection_created.connect(_notice)
 
 
 class _Watch:
-    """Sees the queries of one database connection: when the last was, and the cursors as long as somebody has them."""
+    """Sees the cursors of one database connection, as long as somebody holds them."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        self._cursors.add(context["cursor"])
-        try:
-            return execute(sql, params, many, context)
-        finally:
-            if (lease := _lease.get()) is not None:
-                lease.queried()
+        for name in _MAKE_CURSOR:
+            setattr(connection, name, self._seen(getattr(connection, name)))
 
     def sees_cursor(self) -> bool:
         """Whether somebody holds a cursor that is not closed."""
         return any(not getattr(cursor, "closed", False) for cursor in self._cursors)
 
+    def _seen(self, make_cursor: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(make_cursor)
+        def make_and_see(*args: Any, **kwargs: Any) -> Any:
+            cursor = make_cursor(*args, **kwargs)
+            self._cursors.add(cursor)
+            if (lease := _lease.get()) is not None:
+                lease.queries()
+            return cursor
+
+        make_and_see.watch = self  # type: ignore[attr-defined]
+        return make_and_see
+
 
 def _watch_of(connection: BaseDatabaseWrapper) -> _Watch | None:
-    return next((wrapper for wrapper in connection.execute_wrappers if isinstance(wrapper, _Watch)), None)
+    return getattr(connection.make_cursor, "watch", None)
 
 
 def _watch(connection: BaseDatabaseWrapper) -> None:
     if _watch_of(connection) is None:
-        connection.execute_wrappers.append(_Watch())
+        _Watch(connection)
 
 
 def _watch_no_longer(connection: BaseDatabaseWrapper) -> None:
-    if (watch := _watch_of(connection)) is not None:
-        connection.execute_wrappers.remove(watch)
+    for name in _MAKE_CURSOR:
+        if hasattr(vars(connection).get(name), "watch"):
+            delattr(connection, name)
 
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:

@@ -13,8 +13,8 @@ from django.test import override_settings
 
 from dwebsocket import conf, legacy
 from dwebsocket.connection import Limits
-from dwebsocket.protocol.deflate import Compression
 from dwebsocket.guards import has_perm, session_alive
+from dwebsocket.protocol.deflate import Compression
 from dwebsocket.servers.gevent import PyWSGI
 from dwebsocket.websocket import WebSocket
 
@@ -32,13 +32,28 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SHUTDOWN_CODE": ([1000, 1001, 1012, 3000, 4999], [1005, 1006, 999, 5000, "1001", None, True]),
     "ALLOWED_ORIGINS": (
         [["https://example.com"], ("https://*.example.com:8443", "*"), [], ["chrome-extension://abcdef"]],
-        ["https://example.com", None, 1, [1], [""], {"https://example.com"}, ["example.com"], ["*.example.com"], ["https://example.com/"], ["wss://example.com"], ["https://*"]],
+        [
+            "https://example.com",
+            None,
+            1,
+            [1],
+            [""],
+            {"https://example.com"},
+            ["example.com"],
+            ["*.example.com"],
+            ["https://example.com/"],
+            ["wss://example.com"],
+            ["https://*"],
+        ],
     ),
     "REQUIRE_ORIGIN": ([True, False], [None, 1]),
     "SUBPROTOCOLS": ([*LIST, ["chat.v1"]], [*NO_LIST, ["two words"], ["a,b"]]),
     "DETACH": ([True, False], [None, 0]),
     "RELEASE_DB": ([True, False], [None, 0]),
-    "GUARD": (["dwebsocket.guards.session_alive", session_alive, [], [session_alive, has_perm("a.b")]], [None, 1, "x", [1]]),
+    "GUARD": (
+        ["dwebsocket.guards.session_alive", session_alive, [], [session_alive, has_perm("a.b")]],
+        [None, 1, "x", [1]],
+    ),
     "GUARD_INTERVAL": (SECONDS, [*NO_SECONDS, None]),
     "MAX_MESSAGE_SIZE": ([1, 1 << 40, None], [0, -1, 1.5, True, "1"]),
     "STREAMING": ([True, False], [None, 1]),

@@ -8,9 +8,11 @@ import time
 from contextlib import suppress
 
 from django.conf import settings
+from django.contrib.auth import login
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import Group, User
 from django.core.exceptions import PermissionDenied
-from django.db import connection
+from django.db import connection, transaction
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -417,3 +419,177 @@ def text_only(request):
 def binary_only(request):
     for message in request.websocket:
         request.websocket.send(message.hex())
+
+
+# The database while a view waits (tests/real/test_database.py)
+
+
+def log_in(request):
+    """Make a user, and log it in."""
+    login(request, User.objects.create_user(request.GET["name"]))
+    return HttpResponse("logged in")
+
+
+def count_groups(message: str) -> str:
+    return f"{message}: {Group.objects.count()} groups"
+
+
+def server_process() -> int:
+    """The process of the database server that this thread or greenlet talks to."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return cursor.fetchone()[0]
+
+
+@require_websocket
+def groups(request):
+    """How many groups there are, at once and after each message."""
+    request.websocket.send(count_groups("hello"))
+    for message in request.websocket:
+        request.websocket.send(count_groups(message))
+
+
+@require_websocket(release_db=True)
+def groups_released(request):
+    request.websocket.send(count_groups("hello"))
+    request.websocket.wait()
+
+
+@login_required
+@require_websocket
+def visitor(request):
+    """The same, and who asks: its session and its user come from the database as well."""
+    request.websocket.send(f"{request.user.username}, {count_groups('hello')}")
+    for message in request.websocket:
+        request.user.refresh_from_db()
+        request.websocket.send(f"{request.user.username}, {count_groups(message)}")
+
+
+@login_required
+@require_websocket(detach=False)
+def visitor_asleep(request):
+    """Accept, and do nothing at all until woken; then the same."""
+    request.websocket.accept()
+    sleep_until_woken(request)
+    request.websocket.send(f"{request.user.username}, {count_groups('hello')}")
+    for message in request.websocket:
+        request.websocket.send(count_groups(message))
+
+
+@require_websocket
+def processes(request):
+    """Which process of the database server each message is answered with."""
+    for _ in request.websocket:
+        request.websocket.send(str(server_process()))
+
+
+@require_websocket(release_db=False)
+def processes_kept(request):
+    for _ in request.websocket:
+        request.websocket.send(str(server_process()))
+
+
+BLOCKS = {
+    "wait": lambda websocket: websocket.wait(),
+    "timed-wait": lambda websocket: websocket.wait(timeout=60),
+    "iteration": lambda websocket: next(iter(websocket)),
+    "send": lambda websocket: websocket.send(bytes(32 * MIB)),
+    "chunks": lambda websocket: websocket.send_chunks(bytes(MIB) for _ in range(32)),
+}
+
+
+@require_websocket(send_timeout=60)
+def block(request):
+    """Ask the database, wait for the peer in the way of ``?by=``, and ask again."""
+    request.websocket.send(count_groups("before"))
+    BLOCKS[request.GET["by"]](request.websocket)
+    request.websocket.send(count_groups("after"))
+
+
+@require_websocket(close_timeout=60)
+def ask_and_end(request):
+    request.websocket.send(count_groups("hello"))
+
+
+def send_rows(request):
+    """Every group, one by one as the database gives them out: when a message asks for it, or one after the other."""
+    names = Group.objects.order_by("pk").values_list("name", flat=True)
+    for name in names.iterator(chunk_size=2):
+        if "ask" in request.GET:
+            request.websocket.wait()
+        request.websocket.send(name.ljust(int(request.GET["size"])))
+    request.websocket.wait()
+
+
+@require_websocket(send_timeout=60)
+def rows(request):
+    send_rows(request)
+
+
+@login_required
+@require_websocket(send_timeout=60, detach=False)
+def rows_for_a_visitor(request):
+    send_rows(request)
+
+
+@require_websocket
+def cursor_held(request):
+    """What the database makes of each message, all with the cursor that was there before the first."""
+    with connection.cursor() as cursor:
+        for message in request.websocket:
+            cursor.execute("SELECT UPPER(%s)", [message])
+            request.websocket.send(cursor.fetchone()[0])
+
+
+def add_and_wait(request):
+    """Add the group of ``?name=``; say at each message which process that is in, and how many such groups it sees."""
+    with transaction.atomic():
+        Group.objects.create(name=request.GET["name"])
+        for _ in request.websocket:
+            request.websocket.send(f"{server_process()} {Group.objects.filter(name=request.GET['name']).count()}")
+
+
+@require_websocket
+def transaction_of_a_function(request):
+    add_and_wait(request)
+
+
+@method_decorator(require_websocket, name="dispatch")
+class TransactionOfAClass(View):
+    def get(self, request):
+        add_and_wait(request)
+
+
+def add_group(request):
+    """Add the group of ``?name=``, say whether that is in a transaction, and fail: over HTTP with ``?fail=``."""
+    Group.objects.create(name=request.GET["name"])
+    is_atomic = str(connection.in_atomic_block)
+    if request.is_websocket():
+        request.websocket.send(is_atomic)
+        request.websocket.wait()
+    elif "fail" not in request.GET:
+        return HttpResponse(is_atomic)
+    raise RuntimeError("behind the write")
+
+
+@accept_websocket
+def add(request):
+    return add_group(request)
+
+
+@method_decorator(accept_websocket, name="dispatch")
+class AddByClass(View):
+    def get(self, request):
+        return add_group(request)
+
+
+@transaction.non_atomic_requests
+@accept_websocket
+def add_exempt_above(request):
+    return add_group(request)
+
+
+@accept_websocket
+@transaction.non_atomic_requests
+def add_exempt_below(request):
+    return add_group(request)

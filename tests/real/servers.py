@@ -147,8 +147,7 @@ class Server:
             "DJANGO_SETTINGS_MODULE": "tests.project.settings",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
             "PYTHONUNBUFFERED": "1",
-            # What is measured is what the process holds, not over how many arenas glibc has spread it: with threads that
-            # is a matter of chance.
+            # What is measured is what the process holds, not over how many arenas glibc has spread it: that is chance.
             "MALLOC_ARENA_MAX": "1",
             "TEST_NOTES": str(self.notes),
             "TEST_WEBSOCKET_MIDDLEWARE": str(int(middleware)),

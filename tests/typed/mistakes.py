@@ -1,0 +1,136 @@
+"""Mistakes: the type checkers report every line that is marked, and no other."""
+
+from collections.abc import Sequence
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from dwebsocket import (
+    Guard,
+    WebSocket,
+    WebSocketClosed,
+    WebSocketRequest,
+    WebSocketView,
+    accept_websocket,
+    connections,
+    has_perm,
+    legacy,
+    require_websocket,
+    session_alive,
+    shutdown,
+    shutdown_on_signal,
+    websocket_opened,
+)
+from dwebsocket.test import TestWebSocket, WebSocketClient
+
+
+def verbs(request: WebSocketRequest) -> None:
+    websocket = request.websocket
+    websocket.send(5)  # error
+    websocket.send(None)  # error
+    websocket.send({"a": "dict"})  # error
+    websocket.send(websocket.wait())  # error
+    websocket.wait("x")  # error
+    websocket.wait().upper()  # error
+    websocket.wait(timeout=1).decode()  # error
+    websocket.read(1, 2)  # error
+    websocket.read("nothing").append("x")  # error
+    websocket.accept("chat", {"X-Number": 1})  # error
+    websocket.accept(["chat"])  # error
+    websocket.close("1000")  # error
+    websocket.close(1000, 5)  # error
+    websocket.send_chunks([1, 2])  # error
+    websocket.wait_json("x")  # error
+    websocket.closed()  # error
+    websocket.close_code + 1  # error
+    websocket.latency.real  # error
+    websocket.state.OPENED  # error
+    websocket.recv()  # error
+    websocket.closed = True  # error
+    request.websockets  # error
+    for message in websocket:
+        message.upper().decode()  # error
+    for chunk in websocket.receive_chunks():
+        chunk.fin  # error
+
+
+@accept_websocket
+def answers_text(request: WebSocketRequest) -> HttpResponse | None: ...
+
+
+answers_text(request=HttpRequest(), room="lobby")  # error
+answers_text(5)  # error
+accept_websocket(lambda request: "text")  # error
+accept_websocket(5)  # error
+require_websocket(WebSocket)  # error
+
+
+async def asynchronous(request: WebSocketRequest) -> None: ...
+
+
+def undecorated(request: WebSocketRequest) -> None: ...
+
+
+require_websocket(asynchronous)  # error
+require_websocket(detach=False)(asynchronous)  # error
+path("chat/", undecorated)  # error
+path("chat/", WebSocketView)  # error
+
+accept_websocket(max_size=5)  # error
+accept_websocket(max_message_size="5")  # error
+accept_websocket(subprotocols="chat")  # error
+accept_websocket(origins=[5])  # error
+accept_websocket(require_origin=None)  # error
+accept_websocket(detach="no")  # error
+accept_websocket(guard=5)  # error
+accept_websocket(guard=[session_alive, 5])  # error
+accept_websocket(guard_interval=None)  # error
+accept_websocket(compression={"levels": 1})  # error
+accept_websocket(compression={"level": "1"})  # error
+accept_websocket(streaming=[])  # error
+accept_websocket(receive_queue=1.5)  # error
+accept_websocket(idle_timeout="60")  # error
+require_websocket(close_timeout=None)  # error
+require_websocket(undecorated, detach=False)  # error
+
+
+class Chat(WebSocketView):
+    websocket_options = {"max_size": 5}  # error
+
+    def opened(self) -> None:
+        self.send(5)  # error
+        self.close("1000")  # error
+        self.websocket.recv()  # error
+
+    def received(self, message: str) -> None: ...  # error
+
+    def closed(self) -> None: ...  # error
+
+
+class OnlyOne(Guard):
+    def judge(self, requests: Sequence[HttpRequest]) -> bool: ...  # error
+
+
+def others(websocket: TestWebSocket, error: WebSocketClosed, old: legacy.WebSocket) -> None:
+    has_perm(5)  # error
+    session_alive("request")  # error
+    connections().path  # error
+    connections()[0].paths  # error
+    shutdown("1001")  # error
+    shutdown(seconds=[])  # error
+    shutdown_on_signal("SIGTERM")  # error
+    websocket_opened.connect(5)  # error
+    error.code  # error
+    old.wait().upper()  # error
+    websocket.send(5)  # error
+    websocket.receive(timeout="x")  # error
+    websocket.receive().append(1)  # error
+    websocket.response.status.upper()  # error
+    websocket.close_code + 1  # error
+    WebSocketClient().websocket()  # error
+    WebSocketClient().websocket("/", origin=5)  # error
+    WebSocketClient().websocket("/", timeout="5")  # error
+    WebSocketClient().websocket("/", subprotocols=5)  # error
+
+
+class Unknown(WebSocketRequest[int]): ...  # error
