@@ -70,38 +70,43 @@ def give_back() -> None:
 class Lease:
     """The database connections that one view has: let go of when it waits."""
 
-    __slots__ = ("_connection", "_let_go_at", "_opened_at", "_queried_at", "_reactor", "_request")
+    __slots__ = ("_connection", "_is_needed", "_let_go_at", "_opened_at", "_queried_at", "_reactor", "_request")
 
     def __init__(self, request: HttpRequest, reactor: Reactor) -> None:
         self._request = request
         self._reactor = reactor
+        self._is_needed = False  # a view that never asks the database costs no look at its connections
         self._connection: Connection | None = None  # the WebSocket's
         self._let_go_at = -math.inf
         self._opened_at = 0.0
         self._queried_at = 0.0
 
-    def begin(self) -> contextvars.Token[Lease | None]:
-        """From now on, what this context opens is the view's."""
-        for connection in own_connections():
+    def begin(self, *, inherits: bool) -> contextvars.Token[Lease | None]:
+        """From now on, what this context opens is the view's; with `inherits`, what it has opened before is, too."""
+        self._is_needed = inherits
+        for connection in own_connections() if inherits else ():
             _watch(connection)
         return _lease.set(self)
 
     def end(self, token: contextvars.Token[Lease | None]) -> None:
         """Nothing that this context opens is the view's any more."""
         _lease.reset(token)
-        self._keep_no_longer()
-        for connection in own_connections():
-            _watch_no_longer(connection)
+        if self._is_needed:
+            self._keep_no_longer()
+            for connection in own_connections():
+                _watch_no_longer(connection)
 
     def accepted(self, connection: Connection) -> None:
         """Let go of what the opening handshake needed; from now on the view's waits are those of `connection`."""
         self._connection = connection
-        connection.keeper = self
-        if _lease.get() is self:
-            self.let_go()
+        if self._is_needed:
+            connection.keeper = self
+            if _lease.get() is self:
+                self.let_go()
 
     def noticed(self, database: BaseDatabaseWrapper) -> None:
         """The view has opened `database`."""
+        self._is_needed = True
         self._opened_at = self._queried_at = monotonic()
         _watch(database)
         if self._connection is not None:

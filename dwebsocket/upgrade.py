@@ -12,7 +12,7 @@ import inspect
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -243,7 +243,7 @@ class Session:
         self._connection: Connection | None = None
         self._response: HttpResponseBase | None = None
         self._error: BaseException | None = None
-        self._cookies: list[tuple[str, str]] = []  # of the session, as headers of the 101
+        self._cookies: Sequence[tuple[str, str]] = ()  # of the session, as headers of the 101
         self._opened_at = 0.0
         self._lease = Lease(request, self.reactor) if options.release_db else None
         self._websocket: WebSocket = conf.websocket_class()(
@@ -299,7 +299,7 @@ class Session:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease = self._lease
-        token = None if lease is None else lease.begin()
+        token = None if lease is None else lease.begin(inherits=not self._detach)
         try:
             if self._server_has_answered:
                 self._websocket.accept()
