@@ -1,47 +1,190 @@
-"""The README is true: its commands are those that CI runs, and its code is put into a new project, served, and used."""
+"""README and docs/ are true: each of their code blocks is put into a new project, run, and used.
 
+A block that begins with `# path` is appended to that file of the project; what the README has stands before what the
+other pages have. `RUN_BY` says of every block which test runs it.
+"""
+
+import base64
+import json
+import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404
+from selenium.webdriver.support.wait import WebDriverWait
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from dwebsocket import conf
+from dwebsocket.failures import close_for
+from dwebsocket.protocol import COMPILED
 from tests.peer import Peer
+from tests.real import processes, servers
+from tests.real.nginx import DOCUMENTED
 from tests.real.processes import serving
-from tests.real.servers import ROOT
+from tests.real.servers import PATIENCE_SECONDS, ROOT
+from tests.real.test_browser import chromium  # noqa: F401
 
-README = (ROOT / "README.md").read_text()
+README, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTING = (
+    "README.md", "docs/deployment.md", "docs/django.md", "docs/migration.md", "docs/security.md", "docs/settings.md",
+    "docs/testing.md",
+)  # fmt: skip
+PAGES = {name: (ROOT / name).read_text() for name in ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]}
+
 START = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[gevent]'"
     " && .venv/bin/python example_project/manage.py runserver"
 )
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
-MIGRATION = README.index("## Coming from dwebsocket 0.5")
+IS_COMPILED = 'python -c "from dwebsocket.protocol import COMPILED; print(COMPILED)"'
+FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+
+#: Which test, of this file if it has no path, runs the blocks of a page that begin with a line.
+RUN_BY = {
+    README: {
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "# mysite/settings.py": "test_echo_page_is_served_and_its_websocket_echoes",
+        "<!doctype html>": "test_echo_page_works_in_a_browser",
+        "# chat/tests.py": "test_tests_of_the_readme_pass",
+        "# chat/test_echo.py": "test_tests_of_the_readme_pass",
+        START: "test_commands_are_those_that_ci_runs",
+        TEST: "test_commands_are_those_that_ci_runs",
+        IS_COMPILED: "test_command_tells_whether_it_is_compiled",
+    },
+    DEPLOYMENT: {
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "# mysite/settings.py": "test_line_in_the_log_is_as_shown",
+        "gunicorn mysite.wsgi --worker-class gevent --workers 4": "test_echo_page_is_served_and_its_websocket_echoes",
+        "# serve.py": "test_script_for_gevent_serves",
+        "# serve_cheroot.py": "test_script_for_cheroot_serves",
+        "# uwsgi.ini": "test_configuration_of_uwsgi_serves",
+        "# gunicorn.conf.py": "test_gunicorn_tells_attached_views_to_end",
+        "map $http_upgrade $connection_upgrade {": "tests/real/test_nginx.py",
+        "python manage.py websocket_doctor http://127.0.0.1:8000/echo/": "test_doctor_finds_nothing_wrong",
+        "echo hello | python manage.py websocket_connect ws://127.0.0.1:8000/echo/": "test_line_by_hand_comes_back",
+    },
+    DJANGO: {
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# chat/api.py": "test_updates_authenticates_as_rest_framework_does",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+    },
+    MIGRATION: {
+        "# mysite/settings.py": "test_old_echo_works_as_it_did",
+        "# chat/old_views.py": "test_old_echo_works_as_it_did",
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+    },
+    SECURITY: {
+        "# mysite/settings.py": "test_origins_that_are_allowed_may_connect",
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# chat/guards.py": "test_editors_must_be_staff_and_stay_in_their_group",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "<!-- chat/templates/news.html -->": "test_page_goes_to_the_login_when_its_session_has_ended",
+    },
+    SETTINGS: {
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "python manage.py check --deploy": "test_check_finds_nothing_in_the_project_until_there_is_something",
+    },
+    TESTING: {
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "# chat/tests.py": "test_tests_of_the_page_about_testing_pass",
+        "# chat/test_live.py": "test_tests_of_the_page_about_testing_pass",
+        "# chat/test_rename.py": "test_tests_of_the_page_about_testing_pass",
+        "# pytest.ini": "test_tests_of_the_page_about_testing_pass",
+        "python manage.py test": "test_tests_of_the_page_about_testing_pass",
+        "pytest": "test_tests_of_the_page_about_testing_pass",
+    },
+}  # fmt: skip
+
+#: What the project of a page has besides.
+ADDED = {
+    SECURITY: {
+        "mysite/settings.py": "WEBSOCKET_GUARD_INTERVAL = 0.1\n",
+        "mysite/urls.py": "from django.http import HttpResponse\n"
+        'urlpatterns += [path("accounts/login/", lambda request: HttpResponse("<title>log in</title>"))]\n',
+    },
+}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+ENVIRONMENT |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def blocks(language, text=README):
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+class Block(NamedTuple):
+    """What stands between two fences."""
+
+    language: str
+    text: str
+
+    @property
+    def first_line(self):
+        return self.text.partition("\n")[0]
+
+    @property
+    def path(self):
+        """The file of the project that it belongs to, if it says so."""
+        found = re.match(r"(?:# (\S+\.(?:py|ini))|<!-- (\S+) -->)\n", self.text)
+        return found and (found.group(1) or found.group(2))
 
 
-def new_project(folder, text):
-    """What `startproject` and `startapp` make, and the code blocks of `text`, each added to the file that it names."""
+def blocks(page, language=""):
+    """The blocks of a page, in their order; those of one language, if it is given."""
+    return [Block(*fenced) for fenced in FENCED.findall(PAGES[page]) if language in ("", fenced[0])]
+
+
+def block(page, beginning):
+    """The only block that begins so."""
+    (found,) = (block.text for block in blocks(page) if block.text.startswith(beginning))
+    return found
+
+
+# The projects
+
+
+def new_project(folder, *pages):
+    """What `startproject` and `startapp` make, and the blocks of the pages, each added to the file that it names."""
     for command in (["startproject", "mysite", "."], ["startapp", "chat"]):
-        subprocess.run([sys.executable, "-m", "django", *command], cwd=folder, check=True, env={})
-    for block in blocks("python", text):
-        path = re.match(r"# (\S+\.py)\n", block).group(1)
-        with (folder / path).open("a") as file:
-            file.write(block)
-    (folder / "gunicorn.conf.py").write_text("control_socket_disable = True\n")
+        subprocess.run([sys.executable, "-m", "django", *command], cwd=folder, check=True, env=ENVIRONMENT)
     (folder / "chat/templates").mkdir()
-    (folder / "chat/templates/echo.html").write_text(blocks("html")[0])
+    add(folder, "chat/templates/echo.html", blocks(README, "html")[0].text)
+    add(folder, "gunicorn.conf.py", "control_socket_disable = True\n")
+    for page in pages:
+        for path, text in [*((block.path, block.text) for block in blocks(page)), *ADDED.get(page, {}).items()]:
+            if path:
+                add(folder, path, text)
     return folder
 
 
-GUNICORN = next(line.split() for block in blocks("sh") for line in block.splitlines() if line.startswith("gunicorn "))
+def add(folder, path, text):
+    with (folder / path).open("a") as file:
+        file.write(text)
+
+
+def run(folder, command, **options):
+    """What the command, of a shell, has written; it must succeed."""
+    ended = subprocess.run(
+        command, shell=True, cwd=folder, env=ENVIRONMENT, text=True, timeout=50,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+    return ended.stdout
+
+
+def run_code(folder, code):
+    """What the code has printed, in a process of the project."""
+    begin = "import django; django.setup()\nfrom django.contrib.auth.models import *\n"
+    return run(folder, "DJANGO_SETTINGS_MODULE=mysite.settings python -", input=begin + code).strip()
+
+
+GUNICORN = block(DEPLOYMENT, "gunicorn ").split()
 SERVERS = {
     "runserver": (sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"),
     "gunicorn": (sys.executable, "-m", *GUNICORN, "--bind=127.0.0.1:0", "--workers=1"),
@@ -50,14 +193,53 @@ SERVERS = {
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request, tmp_path_factory):
-    folder = new_project(tmp_path_factory.mktemp(request.param), README[:MIGRATION])
+    """The README's project under each server."""
+    folder = new_project(tmp_path_factory.mktemp(request.param), README)
     with serving(SERVERS[request.param], folder, folder / "log") as served:
         yield served
 
 
-def get(server, path):
+class Site(NamedTuple):
+    """The project of a page, and the server that serves it."""
+
+    folder: Path
+    server: processes.Served
+
+    def log_in(self, name, more=""):
+        """The cookie of a new user, of whom `more` may be said in code."""
+        code = f"""
+from django.test import Client
+user = User.objects.create_user({name!r}, password="secret")
+{more}
+client = Client()
+client.force_login(user)
+print(client.cookies["sessionid"].value)
+"""
+        return f"sessionid={run_code(self.folder, code)}"
+
+    def connect(self, path, cookie="", origin="", **options):
+        origin = origin or self.server.http("")
+        return connect(
+            self.server.ws(path), origin=origin, additional_headers={"Cookie": cookie} if cookie else {}, **options
+        )
+
+
+@pytest.fixture(scope="module")
+def site(request, tmp_path_factory):
+    folder = new_project(tmp_path_factory.mktemp("site"), README, request.param)
+    run(folder, "python manage.py migrate")
+    with serving(SERVERS["runserver"], folder, folder / "log") as served:
+        yield Site(folder, served)
+
+
+def on(page):
+    """The test's `site` is the project of that page."""
+    return pytest.mark.parametrize("site", [page], indirect=True)
+
+
+def get(server, path, headers=None):
     with Peer(server.host, server.port) as peer:
-        return peer.http(path, {"Connection": "close"})
+        return peer.http(path, {"Connection": "close", **(headers or {})})
 
 
 def refusal(server, path, headers=None):
@@ -68,18 +250,79 @@ def refusal(server, path, headers=None):
 
 def close_code(ws):
     with pytest.raises(ConnectionClosed) as caught:
-        ws.recv(timeout=10)
+        ws.recv(timeout=PATIENCE_SECONDS)
     return caught.value.rcvd.code
 
 
+# The pages themselves
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_are_all_run_by_a_test(page):
+    code = {line for block in blocks(page) if block.language != "text" for line in claims(block)}
+    assert code == set(RUN_BY.get(page, ()))
+
+
+def claims(block):
+    """The lines that have to be run: the first, and of commands each."""
+    return block.text.splitlines() if block.language == "sh" else [block.first_line]
+
+
+def test_tests_that_run_blocks_are_there():
+    for test in {test for of_page in RUN_BY.values() for test in of_page.values()}:
+        assert (ROOT / test).is_file() if "/" in test else callable(globals().get(test)), test
+
+
+def test_nginx_is_tested_with_the_block_of_the_page():
+    assert blocks(DEPLOYMENT, "nginx")[0].text == DOCUMENTED
+
+
+def test_fences_are_all_read():
+    for page, text in PAGES.items():
+        assert len(re.findall("```|~~~", text)) == 2 * len(blocks(page)), page
+
+
+def test_views_are_all_used_here():
+    tests = Path(__file__).read_text()
+    for page in RUN_BY:
+        code = "".join(block.text for block in blocks(page) if block.path not in (None, "chat/guards.py"))
+        views = set(re.findall(r"path\(.*\b(?:\w*views|api)\.(\w+)", code))
+        assert views == set(re.findall(r"^(?:def|class) (\w+)\((?:request\b|.*View\):)", code, re.MULTILINE)), page
+        assert {view for view in views if not re.search(rf"def test_{view.lower()}_", tests)} == set(), page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)(\S+?)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        file = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text()), target
+
+
+def test_pages_that_the_code_names_exist():
+    files = [file for folder in ("dwebsocket", "tests", "example_project") for file in (ROOT / folder).rglob("*.py")]
+    assert {page for file in files for page in re.findall(r"\bdocs/\w+\.md\b", file.read_text())} <= set(PAGES)
+
+
+def anchors(text):
+    """What a page can be entered at: its headings, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_commands_are_those_that_ci_runs():
-    one_liners = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python3 ")]
+    one_liners = [line for block in blocks(README, "sh") for line in block.text.splitlines() if "python3 " in line]
     assert one_liners == [START, TEST]
     assert f"\n    {TEST}\n" in (ROOT / ".ci/run").read_text()
 
 
+def test_command_tells_whether_it_is_compiled(tmp_path):
+    assert run(tmp_path, block(README, IS_COMPILED)).strip() == str(COMPILED)
+
+
 def test_settings_table_names_every_setting_with_its_option_and_default():
-    rows = re.findall(r"^\| `WEBSOCKET_(\w+)` \| (?:`(\w+)`)? ?\| `([^|]+)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `WEBSOCKET_(\w+)` \| (?:`(\w+)`)? ?\| `([^|]+)` \|", PAGES[SETTINGS], re.MULTILINE)
     options = {setting: option for option, setting in conf.VIEW_OPTIONS.items()}
 
     assert {setting: option or None for setting, option, _ in rows} == {
@@ -88,22 +331,46 @@ def test_settings_table_names_every_setting_with_its_option_and_default():
     assert {name: eval(default) for name, _, default in rows} == {name: s.default for name, s in conf.SETTINGS.items()}
 
 
-def test_views_are_all_used_here():
-    views = set(re.findall(r"path\(.*\bviews\.(\w+)", README))
-    tests = Path(__file__).read_text()
-    used = {view for view in views if re.search(rf"def test_{view.lower()}_", tests)}
-    assert used == views
+def test_settings_that_pages_name_exist():
+    known = {f"WEBSOCKET_{name}" for name in conf.SETTINGS} | {"WEBSOCKET_FACTORY_CLASS"}
+    for page, text in PAGES.items():
+        assert set(re.findall(r"\bWEBSOCKET_[A-Z_]+[A-Z]", text)) <= known, page
+
+
+def test_checks_are_all_explained():
+    explained = re.findall(r"^\| `(dwebsocket\.\w\d{3})` \|", PAGES[SETTINGS], re.MULTILINE)
+    assert explained == sorted(set(re.findall(r'id="(.+?)"', (ROOT / "dwebsocket/checks.py").read_text())))
+
+
+def test_close_codes_of_exceptions_are_those_of_the_table():
+    kinds = (Http404, PermissionDenied, BadRequest, SuspiciousOperation)
+    table = dict(re.findall(r"^\| raises `(\w+)` \|.*\| (\d+) \|$", PAGES[DJANGO], re.MULTILINE))
+    assert {name: int(code) for name, code in table.items()} == {kind.__name__: close_for(kind())[0] for kind in kinds}
+
+
+# README
 
 
 def test_echo_page_is_served_and_its_websocket_echoes(server):
     page = get(server, "/echo/")
     assert page.status == 200
-    assert page.body.decode() == blocks("html")[0]
+    assert page.body.decode() == blocks(README, "html")[0].text
     with connect(server.ws("/echo/"), origin=server.http("")) as ws:
         ws.send("text")
         assert ws.recv(timeout=10) == "text"
         ws.send(b"binary")
         assert ws.recv(timeout=10) == b"binary"
+
+
+def test_echo_page_works_in_a_browser(server, chromium):  # noqa: F811
+    chromium.get(server.http("/echo/"))
+    until_log_shows(chromium, "open")
+    chromium.find_element("id", "message").send_keys("hello\n")
+    until_log_shows(chromium, "hello")
+
+
+def until_log_shows(browser, text):
+    WebDriverWait(browser, PATIENCE_SECONDS).until(lambda browser: text in browser.find_element("id", "log").text)
 
 
 def test_echo_once_closes_and_tells_plain_http_what_it_expects(server):
@@ -114,6 +381,19 @@ def test_echo_once_closes_and_tells_plain_http_what_it_expects(server):
     answer = get(server, "/echo-once/")
     assert answer.status == 426
     assert b"expects a WebSocket" in answer.body
+
+
+def test_tests_of_the_readme_pass(tmp_path):
+    folder = new_project(tmp_path, README)
+    assert f"Ran {count_tests(README, indent=4)} test" in run(folder, "python manage.py test")
+    fixture = "python -m pytest --ds=mysite.settings chat/test_echo.py"
+    assert f"{count_tests(README, indent=0)} passed" in run(folder, fixture)
+
+
+def count_tests(*pages, indent):
+    """How many tests the blocks of the pages have: of classes indented by 4, the others by 0."""
+    code = "".join(block.text for page in pages for block in blocks(page, "python"))
+    return len(re.findall(rf"^ {{{indent}}}def test_", code, re.MULTILINE))
 
 
 def test_subprotocol_is_negotiated_and_the_size_is_limited(server):
@@ -161,25 +441,278 @@ def test_foreign_origin_is_refused(server):
     assert refusal(server, "/echo/", {"Origin": "https://elsewhere.example"}).status == 403
 
 
-def test_old_echo_works_as_it_did(tmp_path):
-    folder = new_project(tmp_path, README)
+# docs/deployment.md
+
+
+@contextmanager
+def started(folder, command, *pages):
+    """The project of the pages, served by the command and seen to echo."""
+    with serving(command, new_project(folder, README, *pages), folder / "log") as served:
+        assert get(served, "/echo/").status == 200
+        with connect(served.ws("/echo/")) as ws:
+            ws.send("text")
+            assert ws.recv(timeout=PATIENCE_SECONDS) == "text"
+        yield served
+
+
+def test_script_for_gevent_serves(tmp_path):
+    before, serve, after = block(DEPLOYMENT, "# serve.py").replace("8000", "0").partition("server.serve_forever()")
+    say = 'server.start()\nprint(f"http://127.0.0.1:{server.server_port}/", flush=True)\n'
+    (tmp_path / "told.py").write_text(before + say + serve + after)
+    with started(tmp_path, (sys.executable, "told.py")):
+        pass
+
+
+def test_script_for_cheroot_serves(tmp_path):
+    script = block(DEPLOYMENT, "# serve_cheroot.py").replace("8000", "0")
+    say = 'server.prepare()\n    print(f"http://127.0.0.1:{server.bind_addr[1]}/", flush=True)\n    server.serve()'
+    assert script.count("server.start()") == 1  # which is prepare() and serve()
+    quiet = "import sys\nsys.unraisablehook = lambda unraisable: None\n"  # on Python 3.13 it is noisy, as the page says
+    (tmp_path / "told.py").write_text(quiet + script.replace("server.start()", say))
+    with started(tmp_path, (sys.executable, "told.py")):
+        pass
+
+
+def test_configuration_of_uwsgi_serves(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "ADDRESS", servers.ADDRESS)  # it has its own way to say where it listens
+    (tmp_path / "told.ini").write_text(block(DEPLOYMENT, "# uwsgi.ini").replace("8000", "0"))
+    with started(tmp_path, (sys.executable, "-c", "import pyuwsgi; pyuwsgi.run(['told.ini'])")):
+        pass
+
+
+def test_gunicorn_tells_attached_views_to_end(tmp_path):
+    new_project(tmp_path, README)
+    add(tmp_path, "mysite/settings.py", "WEBSOCKET_DETACH = False\n")
+    add(tmp_path, "gunicorn.conf.py", block(DEPLOYMENT, "# gunicorn.conf.py"))
     with (
-        serving(SERVERS["runserver"], folder, folder / "log") as server,
-        connect(server.ws("/old-echo/")) as ws,
+        serving(SERVERS["gunicorn"], tmp_path, tmp_path / "log") as served,
+        connect(served.ws("/echo/")) as ws,
     ):
+        served.stop()
+        assert close_code(ws) == 1001
+
+
+@on(DEPLOYMENT)
+def test_line_in_the_log_is_as_shown(site):
+    with site.connect("/echo/") as ws:
+        ws.send("hello")
+        assert ws.recv(timeout=10) == "hello"
+    (shown,) = blocks(DEPLOYMENT, "text")
+    expected = re.escape(shown.text.strip()).replace(re.escape("0.013"), r"\d+\.\d{3}")
+    until(lambda: re.search(rf"^{expected}$", site.server.log(), re.MULTILINE))
+
+
+def until(condition):
+    WebDriverWait(None, PATIENCE_SECONDS, poll_frequency=0.02).until(lambda _: condition())
+
+
+@on(DEPLOYMENT)
+def test_who_lists_what_is_open(site):
+    cookie = site.log_in("anna")
+    with site.connect("/clock/", cookie) as ws:
+        ws.recv(timeout=10)
+        ((path, user, messages),) = json.loads(get(site.server, "/who/").body)["open"]
+    assert (path, user) == ("/clock/", "")  # nobody has asked who it is
+    assert messages >= 1
+
+
+@on(DEPLOYMENT)
+def test_doctor_finds_nothing_wrong(site):
+    command = block(DEPLOYMENT, "python manage.py websocket_doctor").strip()
+    out = run(site.folder, command.replace("8000", str(site.server.port)) + " --idle=1")
+    assert out.endswith("Nothing is wrong.\n")
+
+
+@on(DEPLOYMENT)
+def test_line_by_hand_comes_back(site):
+    command = block(DEPLOYMENT, "echo hello").strip()
+    assert "hello\n" in run(site.folder, command.replace("8000", str(site.server.port)))
+
+
+# docs/django.md
+
+
+@on(DJANGO)
+def test_lookup_finds_users_and_closes_with_4404_at_others(site):
+    site.log_in("bert")
+    with site.connect("/lookup/") as ws:
+        ws.send("bert")
+        assert isinstance(json.loads(ws.recv(timeout=10))["id"], int)
+        ws.send("nobody")
+        assert close_code(ws) == 4404
+
+
+@on(DJANGO)
+def test_room_is_left_by_a_word_and_is_told_so(site):
+    assert refusal(site.server, "/room/blue/").status == 302
+    with site.connect("/room/blue/", site.log_in("carl")) as ws:
+        assert ws.recv(timeout=10) == "hello carl, this is blue"
+        ws.send("any")
+        assert ws.recv(timeout=10) == "any"
+        ws.send("bye")
+        assert close_code(ws) == 4000
+    until(lambda: "blue was left: 4000" in site.server.log())
+    assert get(site.server, "/room/blue/").status == 426
+
+
+@on(DJANGO)
+def test_updates_authenticates_as_rest_framework_does(site):
+    site.log_in("dora")
+    basic = {"Authorization": f"Basic {base64.b64encode(b'dora:secret').decode()}"}
+    assert refusal(site.server, "/updates/").status in (401, 403)
+    assert json.loads(get(site.server, "/updates/", basic).body) == {"user": "dora"}
+    with connect(site.server.ws("/updates/"), additional_headers=basic) as ws:
+        assert json.loads(ws.recv(timeout=10)) == {"user": "dora"}
+        assert close_code(ws) == 1000
+
+
+@on(DJANGO)
+def test_counts_are_those_of_the_signals(site):
+    with site.connect("/echo-once/") as ws:
+        ws.send("once")
+        assert ws.recv(timeout=10) == "once"
+    until(lambda: counts(site).get("closed /echo-once/ 1000") == 1)
+    assert counts(site)["opened /echo-once/"] == 1
+
+
+def counts(site):
+    return json.loads(get(site.server, "/counts/").body)
+
+
+@on(DJANGO)
+def test_typed_view_is_a_view(site):
+    with site.connect("/typed/") as ws:
+        assert ws.recv(timeout=10) == "/typed/"
+
+
+# docs/migration.md
+
+
+@on(MIGRATION)
+def test_old_echo_works_as_it_did(site):
+    with site.connect("/old-echo/") as ws:
         ws.send("text")
         assert ws.recv(timeout=10) == "you said text"
 
 
-def test_gevent_server_of_the_readme_serves(tmp_path):
-    folder = new_project(tmp_path, README[:MIGRATION])
-    serve = (folder / "serve.py").read_text().replace("8000", "0")
-    before, start = serve.split("server.serve_forever()")
-    say = 'server.start()\nprint(f"http://127.0.0.1:{server.server_port}/", flush=True)\n'
-    (folder / "serve.py").write_text(before + say + "server.serve_forever()" + start)
+@on(MIGRATION)
+def test_presence_is_noted_when_the_user_has_left(site):
+    ask = "print(User.objects.get(username='emma').last_login.isoformat())"
+    cookie = site.log_in("emma")
+    before = run_code(site.folder, ask)
+    with site.connect("/presence/blue/", cookie) as ws:
+        assert json.loads(ws.recv(timeout=10)) == {"room": "blue", "user": "emma"}
+        ws.send('{"any": 1}')
+        assert json.loads(ws.recv(timeout=10)) == {"any": 1}
+    until(lambda: run_code(site.folder, ask) > before)
 
-    with serving((sys.executable, "serve.py"), folder, folder / "log") as server:
-        assert get(server, "/echo/").status == 200
-        with connect(server.ws("/echo/")) as ws:
+
+# docs/security.md
+
+
+@on(SECURITY)
+def test_origins_that_are_allowed_may_connect(site):
+    for origin in ("https://app.example.com", "https://any.example.org"):
+        with site.connect("/echo/", origin=origin) as ws:
             ws.send("text")
             assert ws.recv(timeout=10) == "text"
+    assert refusal(site.server, "/echo/", {"Origin": "https://elsewhere.example"}).status == 403
+
+
+@on(SECURITY)
+def test_news_end_with_4401_when_the_session_has_ended(site):
+    assert get(site.server, "/news/").status == 200
+    assert refusal(site.server, "/news/").status == 401
+    with site.connect("/news/", site.log_in("fred")) as ws:
+        assert ws.recv(timeout=10) == "hello fred"
+        end_sessions(site)
+        assert close_code(ws) == 4401
+
+
+def end_sessions(site):
+    run_code(site.folder, "from django.contrib.sessions.models import Session; Session.objects.all().delete()")
+
+
+@on(SECURITY)
+def test_page_goes_to_the_login_when_its_session_has_ended(site, chromium):  # noqa: F811
+    name, value = site.log_in("gerd").split("=")
+    chromium.get(site.server.http("/echo/"))  # a cookie is set for a page that is there
+    chromium.add_cookie({"name": name, "value": value})
+    chromium.get(site.server.http("/news/"))
+    until_log_shows(chromium, "hello gerd")
+    end_sessions(site)
+    WebDriverWait(chromium, PATIENCE_SECONDS).until(lambda browser: browser.title == "log in")
+    assert chromium.current_url == site.server.http("/accounts/login/?next=/news/")
+
+
+@on(SECURITY)
+def test_users_end_with_4403_when_the_permission_is_taken_away(site):
+    assert refusal(site.server, "/users/").status == 401
+    assert refusal(site.server, "/users/", {"Cookie": site.log_in("hans")}).status == 403
+    permitted = site.log_in("inge", "user.user_permissions.add(Permission.objects.get(codename='view_user'))")
+    with site.connect("/users/", permitted) as ws:
+        ws.send("text")
+        assert ws.recv(timeout=10) == "text"
+        run_code(site.folder, "User.objects.get(username='inge').user_permissions.clear()")
+        assert close_code(ws) == 4403
+
+
+@on(SECURITY)
+def test_editors_must_be_staff_and_stay_in_their_group(site):
+    group = "user.groups.add(Group.objects.get_or_create(name='editors')[0])\n"
+    assert refusal(site.server, "/editors/", {"Cookie": site.log_in("jens", group)}).status == 403
+    with site.connect("/editors/", site.log_in("kurt", group + "user.is_staff = True; user.save()")) as ws:
+        ws.send("text")
+        assert ws.recv(timeout=10) == "text"
+        run_code(site.folder, "User.objects.get(username='kurt').groups.clear()")
+        with pytest.raises(ConnectionClosed) as caught:
+            ws.recv(timeout=PATIENCE_SECONDS)
+    assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4403, "not in the group editors")
+
+
+@on(SECURITY)
+def test_ticket_opens_the_feed(site):
+    assert get(site.server, "/ticket/").status == 302
+    ticket = json.loads(get(site.server, "/ticket/", {"Cookie": site.log_in("lena")}).body)["ticket"]
+    with site.connect(f"/feed/?ticket={ticket}", origin="https://app.example.com") as ws:
+        assert ws.recv(timeout=10) == "hello lena"
+
+
+@on(SECURITY)
+def test_feed_wants_a_ticket(site):
+    answer = refusal(site.server, "/feed/?ticket=forged", {"Origin": "https://app.example.com"})
+    assert (answer.status, answer.body) == (403, b"no valid ticket")
+
+
+# docs/settings.md
+
+
+@on(SETTINGS)
+def test_terse_takes_no_more_than_its_option_says(site):
+    with site.connect("/terse/") as ws:
+        ws.send("x" * 16)
+        assert ws.recv(timeout=10) == "x" * 16
+        ws.send("x" * 17)
+        assert close_code(ws) == 1009
+
+
+def test_check_finds_nothing_in_the_project_until_there_is_something(tmp_path):
+    folder = new_project(tmp_path, README, SETTINGS)
+    command = f"{block(SETTINGS, 'python manage.py check').strip()} || true"  # Django has much to say of a new project
+    assert "(dwebsocket." not in run(folder, command)
+    add(folder, "mysite/settings.py", 'WEBSOCKET_ALLOWED_ORIGINS = ["*"]\n')
+    assert "(dwebsocket.W001)" in run(folder, command)
+
+
+# docs/testing.md
+
+
+def test_tests_of_the_page_about_testing_pass(tmp_path):
+    folder = new_project(tmp_path, README, TESTING)
+    in_classes, others = (count_tests(README, TESTING, indent=indent) for indent in (4, 0))
+    assert f"Ran {in_classes} tests " in run(folder, block(TESTING, "python manage.py test"))
+    assert f"{in_classes + others} passed" in run(folder, f"python -m {block(TESTING, 'pytest')}")
+
+
+def test_rename_is_tested_on_its_page():
+    assert '"/rename/"' in block(TESTING, "# chat/test_rename.py")

@@ -1,4 +1,4 @@
-"""nginx itself, in front of a server of the tests, configured as the README says."""
+"""nginx itself, in front of a server of the tests, configured as docs/deployment.md says."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.peer import Headers, Peer
 from tests.real.servers import PATIENCE_SECONDS, ROOT, Server
 
 EXECUTABLE = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
-README = (ROOT / "README.md").read_text()
-DOCUMENTED = "".join(re.findall(r"^```nginx\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
+PAGE = (ROOT / "docs/deployment.md").read_text()
+DOCUMENTED = "".join(re.findall(r"^```nginx\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 
 # What nginx needs besides; its worker belongs to whom the tests belong.
 CONFIGURATION = """
@@ -122,8 +122,8 @@ def nginx(
 ) -> Iterator[Nginx]:
     """nginx in front of `server`, stopped at the end, when its log must hold no warning and nothing worse.
 
-    `site` is the block of the README, `more` what its server has besides, `main` what stands outside of `http`. With a
-    `certificate` (PEM, its key included) nginx ends TLS.
+    `site` is the block of docs/deployment.md, `more` what its server has besides, `main` what stands outside of `http`.
+    With a `certificate` (PEM, its key included) nginx ends TLS.
     """
     running = Nginx(directory, server, site, more, main, certificate)
     try:

@@ -1,4 +1,4 @@
-"""What a view and its peer get through nginx, in the configuration of the README and in those that come close to it."""
+"""What a view and its peer get through nginx, in the configuration that docs/deployment.md has and in similar ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.peer import BINARY, PING, PONG, Close, Peer, frame, head, text
 from tests.project.views import MIB
-from tests.real.nginx import DOCUMENTED, EXECUTABLE, README, Nginx, nginx, substitute
+from tests.real.nginx import DOCUMENTED, EXECUTABLE, PAGE, Nginx, nginx, substitute
 from tests.real.servers import PATIENCE_SECONDS, Server, running
 from tests.real.test_contract import assert_ends, exchange
 
@@ -39,12 +39,12 @@ on_each_detached = behind_nginx(*DETACHED)
 
 @pytest.fixture
 def proxy(server: Server, tmp_path: Path) -> Iterator[Nginx]:
-    """nginx as the README configures it."""
+    """nginx as docs/deployment.md configures it."""
     with nginx(tmp_path, server) as proxy:
         yield proxy
 
 
-# The configuration of the README
+# The configuration of docs/deployment.md
 
 
 @on_each
@@ -178,8 +178,8 @@ def test_proxy_that_knows_nothing_of_websockets_is_named_by_the_426(server: Serv
 
 @pytest.fixture(scope="module", params=["gunicorn-gevent", "pywsgi"])
 def told_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose Django is told of the proxy, as the README says."""
-    (value,) = re.findall(r"`SECURE_PROXY_SSL_HEADER = (.+?)`", README)
+    """A server whose Django is told of the proxy, as docs/deployment.md says."""
+    (value,) = re.findall(r"`SECURE_PROXY_SSL_HEADER = (.+?)`", PAGE)
     settings = {"SECURE_PROXY_SSL_HEADER": ast.literal_eval(value)}
     with running(request.param, tmp_path_factory.mktemp(request.param), TEST_SETTINGS=settings) as server:
         yield server

@@ -73,7 +73,7 @@ _ADVICE: dict[int, Sequence[str]] = {
     429: ("too many attempts: something limits their rate",),
     500: ("the view, or a middleware, raised an exception before it accepted: it is in the log of the server",),
     501: (
-        "this server does not give its sockets away, so it can serve no WebSocket: docs/servers.md says which can"
+        "this server does not give its sockets away, so it can serve no WebSocket: docs/deployment.md says which can"
         " (gunicorn, pywsgi, runserver, uWSGI, …)",
     ),
     502: ("the proxy cannot reach the server behind it: is it running, and where proxy_pass says?",),
