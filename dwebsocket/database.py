@@ -61,6 +61,13 @@ def close_own_connections() -> None:
         _close(connection)
 
 
+def close_idle_connections() -> None:
+    """Close the database connections of this thread or greenlet that are in no transaction, and in nobody's hands."""
+    for connection in own_connections():
+        if _may_be_closed(connection):
+            _close(connection)
+
+
 def give_back() -> None:
     """Do now what Django does with the database connections of this thread or greenlet at the end of a request."""
     for connection in own_connections():
@@ -129,9 +136,7 @@ class Lease:
     def let_go(self) -> None:
         self._let_go_at = monotonic()
         self._keep_no_longer()
-        for connection in own_connections():
-            if _may_be_closed(connection):
-                _close(connection)
+        close_idle_connections()
         self._keep_what_is_in_use()
 
     def woken(self) -> None:

@@ -8,7 +8,7 @@ import sys
 from django.conf import settings
 from django.core import signals
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.log import log_response
 
 from .protocol.codes import CloseCode
@@ -56,6 +56,12 @@ def report(request: HttpRequest, error: BaseException) -> None:
         "%s: %s", _title(error) or response.reason_phrase, request.path,
         response=response, request=request, exception=error if is_told_in_full else None,
     )  # fmt: skip
+
+
+def log(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Log an answer that comes too late as Django logs one that does not: where it is an error."""
+    if response.status_code >= 400:
+        log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)  # type: ignore[arg-type]
 
 
 def cut(reason: str) -> str:

@@ -13,17 +13,19 @@ A guard that asks the database once for all its WebSockets is a subclass of Guar
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import logging
+import os
 import threading
 import weakref
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from django.contrib import auth
-from django.contrib.sessions.backends import cached_db, db
-from django.core.exceptions import PermissionDenied
+from django.contrib.sessions.backends import cache, db
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -31,13 +33,14 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 
 from .clock import monotonic
 from .conf import AnyGuard
-from .database import close_own_connections
+from .database import close_idle_connections
 from .protocol.exceptions import Forbidden, HandshakeError, Unauthorized
 from .reactors.base import Latch, Reactor
 
 logger = logging.getLogger("dwebsocket")
 
-_AT_ONCE = 200  # requests in one query; others have their turn after each
+_AT_ONCE = 200  # requests in one query
+_LONGEST_TURN_SECONDS = 0.005  # that the rounds may keep a hub from running
 _TURN_SECONDS = 0.001
 _DENIED = "permission denied"
 
@@ -158,13 +161,15 @@ def _sessions_now(requests: Iterable[HttpRequest]) -> dict[str | None, Mapping[s
         if key is None or key in found:
             continue
         store = request.session
-        if isinstance(store, db.SessionStore) and not isinstance(store, cached_db.SessionStore):
+        if isinstance(store, db.SessionStore) and type(store).load is db.SessionStore.load:
             in_one_table[key] = store
             continue
         fresh = type(store)(key)
         data = fresh.load()
-        if fresh.session_key is not None and data:
+        if fresh.session_key == key and not fresh.modified:  # each store has another way to say that there is none
             found[key] = data
+        elif isinstance(store, cache.SessionStore):  # which takes a cache that cannot be reached for an empty one
+            store.exists(key)
     for store in list(in_one_table.values())[:1]:
         rows = store.model.objects.filter(session_key__in=list(in_one_table), expire_date__gt=timezone.now())
         found.update({row.session_key: store.decode(row.session_data) for row in rows})
@@ -179,7 +184,10 @@ def _user_pk(request: HttpRequest) -> object:
 def _users_now(pks: Iterable[object]) -> dict[str, Any]:
     """The users as they are now, by their primary key as a string: a session knows no other."""
     model = auth.get_user_model()
-    wanted = {str(pk): model._meta.pk.to_python(pk) for pk in pks}
+    wanted = {}
+    for pk in pks:
+        with contextlib.suppress(ValidationError):  # of a session from before the users got another kind of key
+            wanted[str(pk)] = model._meta.pk.to_python(pk)
     users = model._default_manager.in_bulk(set(wanted.values())) if wanted else {}
     return {key: users[pk] for key, pk in wanted.items() if pk in users}
 
@@ -219,9 +227,8 @@ _rounds: weakref.WeakKeyDictionary[Reactor, Rounds] = weakref.WeakKeyDictionary(
 
 def watch(guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
     """Ask `guards` about the WebSocket from now on, every interval, until `watch_no_longer()`."""
-    rounds = _rounds.get(guarded.reactor)
-    if rounds is None:
-        rounds = _rounds[guarded.reactor] = Rounds(guarded.reactor)
+    reactor = guarded.reactor
+    rounds = _rounds.get(reactor) or _rounds.setdefault(reactor, Rounds(reactor.latch()))
     rounds.add(guarded, guards, interval_seconds)
 
 
@@ -232,15 +239,29 @@ def watch_no_longer(guarded: Guarded) -> None:
         rounds.discard(guarded)
 
 
-class Rounds:
-    """One thread or greenlet asks the guards about all WebSockets of a process: those with one interval together."""
+def _forget() -> None:
+    """The WebSockets are those of the parent; a greenlet that makes its rounds lives on in the child."""
+    for rounds in list(_rounds.values()):
+        rounds.abandon()
+    _rounds.clear()
 
-    def __init__(self, reactor: Reactor) -> None:
-        self._spawn = reactor.spawn
-        self._latch: Callable[[], Latch] = reactor.latch
+
+os.register_at_fork(after_in_child=_forget)
+
+#: A guard, and about whom it is to be asked.
+Question = tuple[AnyGuard, list[Guarded]]
+
+
+class Rounds:
+    """One thread or greenlet asks the guards about all WebSockets of a process: those with one interval together.
+
+    `changed` is a latch of the reactor whose WebSockets they are; the reactor itself lives as long as it is needed.
+    """
+
+    def __init__(self, changed: Latch) -> None:
         self._guarded: dict[Guarded, tuple[tuple[AnyGuard, ...], float]] = {}
         self._due: dict[float, float] = {}  # when each interval has passed next
-        self._changed = self._latch()
+        self._changed = changed
         self._runs = False
         self._lock = threading.Lock()  # never held where something waits
 
@@ -251,7 +272,7 @@ class Rounds:
             starts, self._runs = not self._runs, True
         self._changed.set()
         if starts:
-            self._spawn(guarded.around(self._run), "dwebsocket guards")
+            self._start(guarded)
 
     def discard(self, guarded: Guarded) -> None:
         with self._lock:
@@ -260,12 +281,26 @@ class Rounds:
         if is_last:
             self._changed.set()
 
-    def _run(self) -> None:
+    def abandon(self) -> None:
+        """Ask about nobody any more, whoever holds the lock."""
+        self._lock = threading.Lock()
+        self._guarded = {}
+
+    def _start(self, guarded: Guarded) -> None:
+        reactor = guarded.reactor
+        try:
+            reactor.spawn(guarded.around(functools.partial(self._run, reactor)), "dwebsocket guards")
+        except BaseException:  # no thread can be started: the next WebSocket tries again
+            with self._lock:
+                self._runs = False
+            raise
+
+    def _run(self, reactor: Reactor) -> None:
         while (due := self._seconds_to_next_round()) is not None:
             self._changed.wait(due)
-            self._changed = self._latch()
-            for interval_seconds, wards in self._due_now():
-                self._ask_all(wards)
+            self._changed = reactor.latch()
+            for interval_seconds, questions in self._due_now():
+                self._ask_all(questions, reactor)
                 with self._lock:
                     self._due[interval_seconds] = monotonic() + interval_seconds
 
@@ -277,48 +312,47 @@ class Rounds:
             self._runs = bool(intervals)
             return max(0.0, min(self._due.values()) - monotonic()) if intervals else None
 
-    def _due_now(self) -> list[tuple[float, dict[AnyGuard, list[Guarded]]]]:
-        """The intervals that have passed, and about whom each guard is to be asked."""
+    def _due_now(self) -> list[tuple[float, list[Question]]]:
+        """The intervals that have passed, and what is to be asked."""
         with self._lock:
             now = monotonic()
-            rounds: dict[float, dict[AnyGuard, list[Guarded]]]
-            rounds = {seconds: defaultdict(list) for seconds, when in self._due.items() if when <= now}
+            rounds: dict[float, dict[int, Question]]  # by identity: not every callable can be hashed
+            rounds = {seconds: {} for seconds, when in self._due.items() if when <= now}
             for guarded, (guards, seconds) in self._guarded.items():
                 for guard in guards if seconds in rounds else ():
-                    rounds[seconds][guard].append(guarded)
-        return list(rounds.items())
+                    rounds[seconds].setdefault(id(guard), (guard, []))[1].append(guarded)
+        return [(seconds, list(questions.values())) for seconds, questions in rounds.items()]
 
-    def _ask_all(self, wards: dict[AnyGuard, list[Guarded]]) -> None:
+    def _ask_all(self, questions: list[Question], reactor: Reactor) -> None:
+        began = monotonic()
         try:
-            for guard, all_of_them in wards.items():
-                for some in _pieces(all_of_them, _AT_ONCE):
-                    self._ask(guard, [guarded for guarded in some if guarded in self._guarded])
-                    self._latch().wait(_TURN_SECONDS)
+            for guard, wards in questions:
+                failed: BaseException | None = None
+                for some in _pieces(wards, _AT_ONCE if isinstance(guard, Guard) else 1):
+                    try:
+                        self._ask(guard, [guarded for guarded in some if guarded in self._guarded])
+                    except reactor.stops:
+                        raise
+                    except BaseException as error:  # gevent's Timeout is no Exception
+                        failed = error
+                    if monotonic() - began > _LONGEST_TURN_SECONDS:
+                        reactor.latch().wait(_TURN_SECONDS)
+                        began = monotonic()
+                if failed is not None:
+                    logger.error("the guard %r could not be asked; the WebSockets stay open", guard, exc_info=failed)
         finally:
-            close_own_connections()
+            close_idle_connections()
 
     def _ask(self, guard: AnyGuard, wards: list[Guarded]) -> None:
-        try:
-            for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
-                if verdict is not None:
-                    guarded.revoke(verdict)
-        except Exception:
-            logger.exception("the guard %r could not be asked; the WebSockets stay open", guard)
+        for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
+            if verdict is not None:
+                guarded.revoke(verdict)
 
 
-def _verdicts(guard: AnyGuard, requests: list[HttpRequest]) -> Iterator[Verdict]:
+def _verdicts(guard: AnyGuard, requests: list[HttpRequest]) -> Iterable[Verdict]:
     if isinstance(guard, Guard):
-        yield from guard.judge(requests)
-        return
-    failed = None
-    for request in requests:
-        try:
-            verdict = guard_verdict(guard, as_of_now(request))
-        except Exception as error:  # one that cannot be judged is not to protect the others
-            failed, verdict = error, None
-        yield verdict
-    if failed is not None:
-        raise failed
+        return guard.judge(requests)
+    return [guard_verdict(guard, as_of_now(request)) for request in requests]
 
 
 def as_of_now(request: HttpRequest) -> HttpRequest:
@@ -329,7 +363,6 @@ def as_of_now(request: HttpRequest) -> HttpRequest:
         return now
     now.session = type(session)(session.session_key)
     if isinstance(vars(request).get("user"), LazyObject):  # of Django's middleware, and not what the view has put there
-        vars(now).pop("_cached_user", None)
         now.user = SimpleLazyObject(lambda: auth.get_user(now))  # type: ignore[assignment]
     return now
 

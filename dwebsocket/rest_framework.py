@@ -10,6 +10,8 @@ from typing import Any
 
 from django.http import HttpResponse
 
+from .websocket import WebSocket
+
 
 def may_return_none(view: Any) -> None:
     """Let `view` return None on a WebSocket, if it is an `@api_view`, the view of an APIView, or its `dispatch`."""
@@ -20,12 +22,20 @@ def may_return_none(view: Any) -> None:
 
     @functools.wraps(finalize)
     def finalize_response(self: Any, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        if response is None and getattr(request, "websocket", None) is not None:
-            response = HttpResponse()  # which nobody gets
+        websocket = getattr(request, "websocket", None)
+        if response is None and websocket is not None:
+            response = _response_for_none(websocket)
         return finalize(self, request, response, *args, **kwargs)
 
     finalize_response.dwebsocket = True  # type: ignore[attr-defined]
     kind.finalize_response = finalize_response
+
+
+def _response_for_none(websocket: WebSocket) -> HttpResponse:
+    """A response that says what None says of any view: it has accepted, unless it has refused."""
+    if not websocket.closed:
+        websocket.accept()
+    return HttpResponse(status=403 if websocket._connection is None else 200)  # nobody gets the 200
 
 
 def _class_of(view: Any) -> Any:

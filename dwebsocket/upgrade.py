@@ -361,15 +361,20 @@ class Session:
             self._websocket.accept()
         elif self._refused():
             self._response = response if response is not None else HttpResponseForbidden()
-        elif response is not None and (self._server_has_answered or response.status_code >= 400):
-            # Too late for HTTP: a Close frame says it.
+        elif isinstance(response, HttpResponseBase) and (self._server_has_answered or response.status_code >= 400):
+            # Too late for HTTP: the log and a Close frame say it.
+            failures.log(self.request, response)
             self._websocket.close(*failures.close_for_status(response.status_code, response.reason_phrase))
 
     def _end_by(self, error: BaseException) -> None:
         own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket
         if self._refused():
-            self._response = HttpResponseForbidden() if own_end else None
-            self._error = None if own_end else error
+            if own_end:
+                self._response = HttpResponseForbidden()
+            elif isinstance(error, HandshakeError):
+                self._response = refuse(self.request, error)
+            else:
+                self._error = error
         elif isinstance(error, self.reactor.stops):
             self._websocket.close(CloseCode.GOING_AWAY)
             self._error = None if self._detach else error
@@ -393,7 +398,7 @@ class Session:
     # The acceptance: before, at, and after it
 
     def _save_session(self) -> None:
-        self._cookies = sessions.save(self.request)
+        self._cookies = sessions.save(self.request) or self._cookies  # accept() is called again where it has failed
 
     def _accept(self, subprotocol: str | None, headers: Headers | None) -> Connection:
         extensions: list[Extension] = []

@@ -8,17 +8,19 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
 
 import pytest
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 
-from dwebsocket import accept_websocket, require_websocket, shutdown, shutdown_on_signal
+from dwebsocket import accept_websocket, connections, require_websocket, shutdown, shutdown_on_signal
 from dwebsocket import live as live_module
 from dwebsocket.live import live
 from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import Home, until
-from tests.peer import Close, Peer
+from tests.peer import TEXT, Close, Peer, frame, text
 from tests.sites import Site
 
 MANY = 30
@@ -206,6 +208,104 @@ def test_view_for_which_no_thread_could_be_started_is_not_counted(
 
 def test_threads_have_a_limit_and_greenlets_have_none(home: Home) -> None:
     assert home.do(lambda: home.reactor.max_connections) == {"thread": 1000, "gevent": None}[home.name]
+
+
+# What is open
+
+
+def test_connections_are_those_that_are_open(site: Site) -> None:
+    assert connections() == []
+    first, second = answered(site(echo).connect("/first/")), answered(site.connect("/second/"))
+    assert sorted(info.path for info in connections()) == ["/first/", "/second/"]
+    first.close()
+    first.abandon()
+    until(lambda: [info.path for info in connections()] == ["/second/"], "the end of the first")
+    second.reset()
+    site.until_idle()
+    assert connections() == []
+
+
+def test_connection_is_none_before_the_101(site: Site) -> None:
+    @accept_websocket
+    def view(request: HttpRequest) -> HttpResponse | None:
+        site.tell(len(connections()))
+        if not request.is_websocket() or "refuse" in request.path:
+            return HttpResponse("plain")
+        request.websocket.accept()
+        site.tell(len(connections()))
+        return None
+
+    assert site(view).get().status == site.handshake("/refuse/").status == 200
+    assert [site.hear(), site.hear()] == [0, 0]
+    leave_when_told(site.connect())
+    assert [site.hear(), site.hear()] == [0, 1]
+
+
+def test_connection_says_whose_it_is_and_what_has_passed(site: Site) -> None:
+    @require_websocket
+    def view(request: HttpRequest) -> None:
+        request.user = User(username="ada")
+        site.tell(request)
+        echo(request)
+
+    peer = answered(site(view).connect("/rooms/7/?q=1"))
+    until(lambda: connections()[0].bytes_sent)  # counted when the kernel has taken them: the peer may be faster
+    (info,) = connections()
+    assert info.request is site.hear()
+    assert info.websocket is info.request.websocket
+    assert (info.path, info.user, info.address) == ("/rooms/7/", "ada", "127.0.0.1")
+    assert info.seconds >= 0
+    assert info.traffic == {
+        "seconds": info.seconds, "messages_received": 1, "messages_sent": 1,
+        "bytes_received": len(text("hello")), "bytes_sent": len(frame(TEXT, b"hello", mask=None)),
+    }  # fmt: skip
+    peer.reset()
+
+
+def test_what_is_known_of_a_connection_does_not_change_and_cannot_be_changed(site: Site) -> None:
+    peer = answered(site(echo).connect())
+    (before,) = connections()
+    answered(peer)
+    (after,) = connections()
+    assert (before.messages_received, after.messages_received) == (1, 2)
+    assert after.seconds > before.seconds
+    with pytest.raises(FrozenInstanceError):
+        before.messages_received = 2  # type: ignore[misc]
+    peer.reset()
+
+
+def test_connection_can_be_closed_by_whoever_has_found_it(site: Site) -> None:
+    peer = answered(site(echo).connect("/rooms/7/"))
+    for info in connections():
+        info.websocket.close(4000, "the room is closed")
+    assert leave_when_told(peer)[0] == Close(4000, "the room is closed")
+    site.until_idle()
+    assert connections() == []
+
+
+def test_connections_are_found_from_views_and_from_other_threads(site: Site, pool: ThreadPoolExecutor) -> None:
+    @require_websocket
+    def view(request: HttpRequest) -> None:
+        request.websocket.accept()
+        request.websocket.send(f"{len(connections())} are here")
+        echo(request)
+
+    peers = [site(view).connect() for _ in range(3)]
+    assert [peer.recv_message() for peer in peers][-1] == "3 are here"
+    assert [pool.submit(lambda: len(connections())).result() for _ in range(3)] == [3, 3, 3]
+    for peer in peers:
+        peer.reset()
+
+
+def test_view_that_fails_leaves_no_connection_behind(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @require_websocket
+    def view(request: HttpRequest) -> None:
+        request.websocket.accept()
+        raise RuntimeError
+
+    leave_when_told(site(view).connect())
+    site.until_idle()
+    assert connections() == []
 
 
 # Processes

@@ -519,17 +519,7 @@ def test_pytest_fixture_is_there_once_the_package_is_installed(tmp_path: Path) -
     (tmp_path / "conftest.py").write_text(
         "import sys\nassert 'django' not in sys.modules, 'Django is here before gevent could patch anything'\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "--rootdir",
-        str(tmp_path),
-    ]
+    plugins = ("no:cacheprovider", "no:xdist", "no:django")
+    command = [sys.executable, "-m", "pytest", "-q", *(f"-p{plugin}" for plugin in plugins), f"--rootdir={tmp_path}"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr

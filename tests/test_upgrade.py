@@ -28,7 +28,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from dwebsocket import WebSocketClosed, accept_websocket, conf, require_websocket
-from dwebsocket.protocol.exceptions import OriginForbidden
+from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, OriginForbidden, Unauthorized
 from dwebsocket.upgrade import check_origin
 from tests.links import assert_ends, descriptors, run_program, until
 from tests.peer import BINARY, Close, PeerTimeout, frame, text
@@ -186,6 +186,40 @@ def test_view_that_returns_closes_with_1000(site: Site) -> None:
     with site(view).connect() as peer:
         assert peer.recv_message() == "once"
         assert_ends(peer, 1000)
+
+
+@pytest.mark.parametrize("value", [True, "a string", 0, b""], ids=repr)
+def test_what_is_no_response_is_ignored_too(site: Site, value: Any) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.send("once")
+        return value
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "once"
+        assert_ends(peer, 1000)
+
+
+def test_error_that_is_returned_too_late_is_logged_as_one_in_time(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        return HttpResponse(status=404)
+
+    with site(view).connect() as peer:
+        assert_ends(peer, 4404, "Not Found")
+    site.until_idle()
+    assert levels(caplog) == [("django.request", "WARNING")]
+
+
+@pytest.mark.parametrize("error", [Unauthorized("who?"), Forbidden("you?")], ids=repr)
+def test_view_refuses_by_raising_what_a_guard_raises(site: Site, error: HandshakeError) -> None:
+    @require_websocket
+    def view(request):
+        raise error
+
+    refused = site(view).handshake()
+    assert (refused.status, refused.body) == (error.status_code, f"{error}\n".encode())
 
 
 def test_view_gets_its_arguments(site: Site) -> None:

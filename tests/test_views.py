@@ -1,0 +1,440 @@
+"""Class-based views: what they are told, and in which order, whatever ends the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import gevent
+import pytest
+from django.contrib.auth.mixins import LoginRequiredMixin, PermissionRequiredMixin, UserPassesTestMixin
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import PermissionDenied
+from django.db import connections
+from django.http import Http404, HttpResponse
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.generic import TemplateView
+
+from dwebsocket import CloseCode, WebSocketView, shutdown
+from dwebsocket.live import live
+from tests.links import assert_ends
+from tests.peer import Close, Peer
+from tests.sites import Site
+from tests.test_upgrade import levels
+
+
+class Teller(WebSocketView):
+    """Tells the test whatever it is told."""
+
+    site: Any = None
+
+    def opened(self) -> None:
+        self.site.tell("opened")
+
+    def received(self, message: str | bytes) -> None:
+        self.site.tell(message)
+
+    def closed(self, code: int, reason: str) -> None:
+        self.site.tell((code, reason))
+
+
+def all_told(site: Site) -> list[Any]:
+    """What was told, once everything is over."""
+    site.until_idle()
+    return [site.hear() for _ in range(site.told.qsize())]
+
+
+def ended(peer: Peer) -> Close:
+    """The Close frame that comes next; it is answered, and both hang up."""
+    close = peer.recv_message()
+    assert isinstance(close, Close), close
+    peer.send_close()
+    peer.read_to_eof()
+    peer.abandon()
+    return close
+
+
+def leave(peer: Peer, code: int = 1000, reason: str = "") -> None:
+    peer.close(code, reason)
+    peer.read_to_eof()
+    peer.abandon()
+
+
+@pytest.fixture
+def _reopened() -> Iterator[None]:
+    """A process ends once; here it begins anew."""
+    yield
+    live.forget()
+
+
+# What it is told
+
+
+def test_view_is_told_of_the_opening_of_every_message_and_of_the_end(site: Site) -> None:
+    peer = site(Teller.as_view(site=site)).connect()
+    for message in ("text", b"binary", ""):
+        peer.send_message(message)
+    leave(peer, 4001, "bye")
+    assert all_told(site) == ["opened", "text", b"binary", "", (4001, "bye")]
+
+
+def test_view_that_overrides_nothing_listens_until_the_peer_closes(site: Site) -> None:
+    peer = site(WebSocketView.as_view()).connect()
+    peer.send_message("to nobody")
+    assert peer.close() == Close(1000)
+
+
+def test_view_sends_text_binary_and_json_and_closes(site: Site) -> None:
+    class View(WebSocketView):
+        def opened(self) -> None:
+            self.send("text")
+            self.send(b"binary")
+            self.send_json({"room": 7})
+            self.close(4002, "done")
+            site.tell("closed() has not been called yet")
+
+        def closed(self, code: int, reason: str) -> None:
+            site.tell((code, reason))
+
+    peer = site(View.as_view()).connect()
+    assert [peer.recv_message() for _ in range(3)] == ["text", b"binary", '{"room": 7}']
+    assert_ends(peer, 4002, "done")
+    assert all_told(site) == ["closed() has not been called yet", (4002, "done")]
+
+
+def test_close_without_a_code_is_a_normal_one(site: Site) -> None:
+    class View(Teller):
+        def received(self, message: str | bytes) -> None:
+            self.close()
+
+    peer = site(View.as_view(site=site)).connect()
+    peer.send_message("go")
+    assert ended(peer) == Close(1000)
+    assert all_told(site) == ["opened", (1000, "")]
+
+
+def test_message_that_was_sent_before_the_view_closed_is_not_received_after_it(site: Site) -> None:
+    class View(Teller):
+        def received(self, message: str | bytes) -> None:
+            super().received(message)
+            self.close()
+
+    peer = site(View.as_view(site=site)).connect()
+    for message in ("first", "second"):
+        peer.send_message(message)
+    assert ended(peer) == Close(1000)
+    assert all_told(site) == ["opened", "first", (1000, "")]
+
+
+def test_two_connections_have_two_instances(site: Site) -> None:
+    class Counter(WebSocketView):
+        count = 0
+
+        def received(self, message: str | bytes) -> None:
+            self.count += 1
+            self.send(str(self.count))
+
+    site(Counter.as_view())
+    for peer in (first := site.connect(), site.connect(), first):
+        peer.send_message("count")
+    assert [first.recv_message(), first.recv_message()] == ["1", "2"]
+    assert leave(first) is None
+
+
+def test_legacy_websocket_has_no_final_none(site: Site) -> None:
+    site(Teller.as_view(site=site), WEBSOCKET_CLASS="dwebsocket.legacy.WebSocket")
+    peer = site.connect()
+    peer.send_message("hello")
+    leave(peer)
+    assert all_told(site) == ["opened", b"hello", (1000, "")]
+
+
+# The end: closed() is called once, with what the peer is told
+
+
+def raiser(error: BaseException) -> Callable[..., None]:
+    def method(self: Any, *arguments: Any) -> None:
+        raise error
+
+    return method
+
+
+@pytest.mark.parametrize("where", ["opened", "received"])
+@pytest.mark.parametrize(
+    ("error", "close", "level"),
+    [
+        (RuntimeError("broken"), Close(1011), "ERROR"),
+        (PermissionDenied(), Close(4403, "Forbidden"), "WARNING"),
+        (Http404(), Close(4404, "Not Found"), "WARNING"),
+        (gevent.Timeout(5), Close(1011), "ERROR"),  # a BaseException that stops nobody
+    ],
+    ids=["fault", "forbidden", "404", "timeout"],
+)
+def test_exception_closes_as_that_of_any_view(
+    site: Site, where: str, error: BaseException, close: Close, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = type("View", (Teller,), {where: raiser(error)})
+    peer = site(view.as_view(site=site)).connect()
+    peer.send_message("hello")
+    assert ended(peer) == close
+    assert all_told(site) == [*(["opened"] if where == "received" else []), tuple(close)]
+    assert levels(caplog) == [("django.request", level)]
+
+
+def test_exception_in_closed_is_reported_and_closed_is_not_called_again(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    class View(Teller):
+        def closed(self, code: int, reason: str) -> None:
+            super().closed(code, reason)
+            raise RuntimeError("in closed()")
+
+    peer = site(View.as_view(site=site)).connect()
+    leave(peer, 4001)
+    assert all_told(site) == ["opened", (4001, "")]
+    assert levels(caplog) == [("django.request", "ERROR")]
+
+
+def test_server_that_stops_the_view_closes_with_1001(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    stop = gevent.GreenletExit if site.server.name == "pywsgi" else SystemExit
+    view = type("View", (Teller,), {"received": raiser(stop())})
+    peer = site(view.as_view(site=site)).connect()
+    peer.send_message("stop")
+    assert ended(peer) == Close(1001)
+    assert all_told(site) == ["opened", (1001, "")]
+    assert levels(caplog) == []
+    if site.mode == "attached":  # the server's own way out, and its business
+        site.server.errors.clear()
+
+
+@pytest.mark.usefixtures("_reopened")
+def test_process_that_ends_closes_with_1001(site: Site) -> None:
+    peer = site(Teller.as_view(site=site)).connect()
+    assert site.hear() == "opened"
+    site.tell(shutdown(seconds=0.01))
+    assert ended(peer) == Close(1001)
+    assert sorted(all_told(site), key=str) == [(1001, ""), None]
+
+
+@pytest.mark.parametrize("leaves", ["abandon", "reset"])
+def test_peer_that_vanishes_closes_with_1006(site: Site, leaves: str) -> None:
+    peer = site(Teller.as_view(site=site)).connect()
+    getattr(peer, leaves)()
+    opened, (code, _reason) = all_told(site)
+    assert (opened, code) == ("opened", 1006)
+
+
+def test_send_to_a_peer_that_has_left_ends_the_view_quietly(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    class View(Teller):
+        def received(self, message: str | bytes) -> None:
+            while True:
+                self.send("tick")
+                site.pause(0.005)
+
+        def closed(self, code: int, reason: str) -> None:
+            super().closed(code, reason)
+            self.send("are you still there?")
+
+    peer = site(View.as_view(site=site), WEBSOCKET_CLOSE_TIMEOUT=0.2).connect()
+    peer.send_message("go")
+    assert peer.recv_message() == "tick"
+    leave(peer, 4001)
+    assert all_told(site) == ["opened", (4001, "")]
+    assert levels(caplog) == []
+
+
+def test_code_is_that_of_the_close_frame_even_where_it_had_none(site: Site) -> None:
+    peer = site(Teller.as_view(site=site)).connect()
+    peer.send_frame(8)
+    peer.read_to_eof()
+    peer.abandon()
+    assert all_told(site) == ["opened", (CloseCode.NO_STATUS_RCVD, "")]
+
+
+# Before the 101
+
+
+class OnlyUsers(LoginRequiredMixin, Teller):
+    pass
+
+
+class OnlyStaff(PermissionRequiredMixin, Teller):
+    permission_required = "auth.view_user"
+
+
+class OnlyAda(UserPassesTestMixin, Teller):
+    raise_exception = True
+
+    def test_func(self) -> bool:
+        return self.request.user.get_username() == "ada"
+
+
+def log_in(get_response: Any) -> Any:
+    """Middleware: whoever says a name is that user."""
+
+    def call(request: Any) -> Any:
+        name = request.META.get("HTTP_X_USER")
+        request.user = User(username=name, is_superuser=name == "ada") if name else AnonymousUser()
+        return get_response(request)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("view", "user", "status"),
+    [
+        (OnlyUsers, None, 302),
+        (OnlyUsers, "bob", 101),
+        (OnlyStaff, None, 302),
+        (OnlyStaff, "ada", 101),
+        (OnlyAda, None, 403),
+        (OnlyAda, "bob", 403),
+        (OnlyAda, "ada", 101),
+    ],
+)
+def test_mixins_refuse_before_the_connection_is_open(
+    site: Site, view: Any, user: str | None, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    site(view.as_view(site=site), MIDDLEWARE=[f"{__name__}.log_in"])
+    with site.peer() as peer:
+        assert peer.handshake("/", {"X-User": user}).status == status
+        if status == 101:
+            leave(peer)
+    assert all_told(site) == (["opened", (1000, "")] if status == 101 else [])
+
+
+# Plain HTTP
+
+
+class Page(Teller):
+    def get(self, request: Any) -> HttpResponse:
+        return HttpResponse("page")
+
+
+def test_plain_http_is_answered_by_get(site: Site) -> None:
+    site(Page.as_view(site=site))
+    assert site.get().body == b"page"
+    leave(site.connect())
+    assert all_told(site) == ["opened", (1000, "")]
+
+
+def test_plain_http_is_answered_by_the_get_of_a_mixin(site: Site) -> None:
+    class View(WebSocketView, TemplateView):
+        def render_to_response(self, context: Any, **kwargs: Any) -> Any:
+            return HttpResponse("template")
+
+    assert site(View.as_view(template_name="x.html")).get().body == b"template"
+    assert site.connect().close() == Close(1000)
+
+
+def test_plain_http_is_answered_with_426_where_no_method_serves_it(site: Site) -> None:
+    assert site(Teller.as_view(site=site)).get().status == 426
+    assert all_told(site) == []
+
+
+def test_method_that_the_view_does_not_have_is_405_where_it_has_another(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    class View(WebSocketView):
+        def post(self, request: Any) -> HttpResponse:
+            return HttpResponse("posted")
+
+    assert site(View.as_view()).get().status == 405
+    assert site.connect().close() == Close(1000)
+
+
+# as_view()
+
+
+def test_arguments_of_the_url_and_of_as_view_are_attributes(site: Site) -> None:
+    class View(WebSocketView):
+        greeting = "hello"
+
+        def opened(self) -> None:
+            self.send(f"{self.greeting} {self.kwargs['room']} {self.request.GET['q']}")
+
+    site(path("rooms/<int:room>/", View.as_view(greeting="welcome to")))
+    assert site.connect("/rooms/7/?q=x").recv_message() == "welcome to 7 x"
+
+
+def test_argument_of_as_view_that_the_view_does_not_have_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="invalid keyword 'nonsense'"):
+        WebSocketView.as_view(nonsense=True)
+
+
+class Subprotocol(WebSocketView):
+    websocket_options = {"subprotocols": ["chat.v1"]}  # noqa: RUF012  # as a project writes it
+
+
+@pytest.mark.parametrize(
+    ("view", "chosen"),
+    [
+        (WebSocketView.as_view(), None),
+        (Subprotocol.as_view(), "chat.v1"),
+        (Subprotocol.as_view(websocket_options={"subprotocols": ["chat.v2"]}), "chat.v2"),
+    ],
+    ids=["none", "class", "as_view"],
+)
+def test_options_hold_for_the_view(site: Site, view: Any, chosen: str | None) -> None:
+    with site(view).peer() as peer:
+        response = peer.handshake("/", {"Sec-WebSocket-Protocol": "chat.v1, chat.v2"})
+        assert response.headers.get("sec-websocket-protocol") == chosen
+
+
+def test_option_that_there_is_not_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="nonsense"):
+        WebSocketView.as_view(websocket_options={"nonsense": 1})
+
+
+@pytest.mark.parametrize("name", ["opened", "received", "closed"])
+def test_asynchronous_method_is_a_type_error_that_names_it(name: str) -> None:
+    async def method(self: Any, *arguments: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="is asynchronous"):
+        type("View", (WebSocketView,), {name: method}).as_view()
+
+
+# Decorators
+
+
+def test_decorator_of_dispatch_sees_a_response_on_websocket_and_on_plain_http(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @method_decorator(never_cache, name="dispatch")
+    class View(Page):
+        pass
+
+    site(View.as_view(site=site))
+    assert "no-store" in site.get().headers["cache-control"]
+    leave(site.connect(), 4001)
+    assert all_told(site) == ["opened", (4001, "")]
+    assert levels(caplog) == []
+
+
+def test_view_keeps_what_decorators_say_of_it() -> None:
+    view: Any = method_decorator(never_cache, name="dispatch")(Page).as_view()
+    assert view.view_class is Page
+    assert view.accepts_websocket
+
+
+def test_atomic_requests_holds_for_plain_http_alone(site: Site, tmp_path: Path) -> None:
+    alias = str(tmp_path)
+    atomic = {**connections.settings["default"], "NAME": tmp_path / "db.sqlite3", "ATOMIC_REQUESTS": True}
+
+    class View(WebSocketView):
+        def get(self, request: Any) -> HttpResponse:
+            return HttpResponse(f"{connections[alias].in_atomic_block}")
+
+        def opened(self) -> None:
+            self.send(f"{connections[alias].in_atomic_block}")
+
+    with mock.patch.dict(connections.settings, {alias: atomic}):
+        assert site(View.as_view()).get().body == b"True"
+        peer = site.connect()
+        assert peer.recv_message() == "False"
+        leave(peer)
+        site.until_idle()
