@@ -16,7 +16,7 @@ from .guards import Guard, has_perm, session_alive, user_is_active
 from .live import connections, shutdown, shutdown_on_signal
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
-from .protocol.exceptions import Forbidden, SendTimeout, Unauthorized, WebSocketClosed, WebSocketError
+from .protocol.exceptions import Forbidden, HandshakeError, SendTimeout, Unauthorized, WebSocketClosed, WebSocketError
 from .signals import websocket_closed, websocket_opened
 from .views import WebSocketRequest, WebSocketView
 from .websocket import WebSocket
@@ -26,6 +26,7 @@ __all__ = [
     "ConnectionInfo",
     "Forbidden",
     "Guard",
+    "HandshakeError",
     "SendTimeout",
     "State",
     "Unauthorized",

@@ -24,7 +24,7 @@ from django.utils.module_loading import import_string
 from . import conf
 from .middleware import WebSocketMiddleware, middleware_passed_over
 
-_LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes}
+_LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes, "GUARD": conf.guards}
 
 
 @register()

@@ -240,9 +240,9 @@ def _guard(guard: Any) -> AnyGuard:
     try:
         found = import_string(guard)
     except ImportError as error:
-        raise ImproperlyConfigured(f"{PREFIX}GUARD: {error}") from error
+        raise ImproperlyConfigured(f"there is no guard {guard!r}: {error}") from error
     if not callable(found):
-        raise ImproperlyConfigured(f"{PREFIX}GUARD is {guard!r}, which is not callable")
+        raise ImproperlyConfigured(f"the guard {guard!r} is not callable")
     return found  # type: ignore[no-any-return]
 
 

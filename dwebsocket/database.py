@@ -17,7 +17,7 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.db import DatabaseError, Error, connections, transaction
@@ -53,6 +53,36 @@ def own_connections() -> Iterator[BaseDatabaseWrapper]:
         except DatabaseError:  # all greenlets see the same where Django was imported before gevent has patched threads
             continue
         yield connection
+
+
+def with_shared_connections(function: Callable[[], None]) -> Callable[[], None]:
+    """`function` for another thread, with the database connections there that this thread shares with others.
+
+    That is what tests do (LiveServerTestCase, the test client): whoever works for a request of theirs sees their data.
+    """
+    shared = {
+        connection.alias: connection
+        for connection in connections.all(initialized_only=True)
+        if connection.allow_thread_sharing
+    }
+    return with_connections(shared, function) if shared else function
+
+
+def with_connections(databases: Mapping[str, BaseDatabaseWrapper], function: Callable[[], None]) -> Callable[[], None]:
+    """`function` for another thread, which uses these database connections, by alias, and shares them meanwhile."""
+
+    def run() -> None:
+        for alias, connection in databases.items():
+            connection.inc_thread_sharing()
+            connections[alias] = connection
+        try:
+            function()
+        finally:
+            for alias, connection in databases.items():
+                del connections[alias]
+                connection.dec_thread_sharing()
+
+    return run
 
 
 def close_own_connections() -> None:

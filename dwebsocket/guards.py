@@ -20,11 +20,11 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from django.contrib import auth
-from django.contrib.sessions.backends import cache, db
+from django.contrib.sessions.backends import cache, db, signed_cookies
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
@@ -33,7 +33,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject
 
 from .clock import monotonic
 from .conf import AnyGuard
-from .database import close_idle_connections
+from .database import close_idle_connections, with_shared_connections
 from .protocol.exceptions import Forbidden, HandshakeError, Unauthorized
 from .reactors.base import Latch, Reactor
 
@@ -91,11 +91,12 @@ class _SessionAlive(Guard):
         return "session_alive"
 
     def judge(self, requests: Sequence[HttpRequest]) -> Iterator[Verdict]:
+        _warn_of_cookies(requests)
         sessions = _sessions_now(requests)
         users = _users_now(data[auth.SESSION_KEY] for data in sessions.values() if auth.SESSION_KEY in data)
         for request in requests:
             data = sessions.get(_session_key(request))
-            yield None if data is not None and _belongs(data, users) else Unauthorized("the session has ended")
+            yield None if data is not None and _belongs(data, users) else Unauthorized("there is no live session")
 
 
 class _UserIsActive(Guard):
@@ -142,9 +143,25 @@ def has_perm(permission: str) -> Guard:
 
     ValueError for what cannot be a permission.
     """
+    if not isinstance(permission, str):
+        raise TypeError('has_perm() makes a guard of a permission: guard=has_perm("app.codename")')
     if "." not in permission:
         raise ValueError(f'a permission is "app.codename", not {permission!r}')
     return _HasPerm(permission)
+
+
+@functools.cache
+def _warn_once(engine: type) -> None:
+    logger.warning(
+        "session_alive does not see a logout with sessions of %s: they are kept in the cookie alone", engine.__module__
+    )
+
+
+def _warn_of_cookies(requests: Iterable[HttpRequest]) -> None:
+    for request in requests:
+        session = getattr(request, "session", None)
+        if isinstance(session, signed_cookies.SessionStore):
+            _warn_once(type(session))
 
 
 def _session_key(request: HttpRequest) -> str | None:
@@ -212,10 +229,6 @@ class Guarded(Protocol):
 
     request: HttpRequest
     reactor: Reactor
-
-    def around(self, function: Callable[[], None]) -> Callable[[], None]:
-        """`function` as it is to run in another thread that works for this WebSocket."""
-        ...  # pragma: no cover
 
     def revoke(self, error: HandshakeError) -> None:
         """Close it for the reason that `error` gives; returns at once."""
@@ -289,7 +302,7 @@ class Rounds:
     def _start(self, guarded: Guarded) -> None:
         reactor = guarded.reactor
         try:
-            reactor.spawn(guarded.around(functools.partial(self._run, reactor)), "dwebsocket guards")
+            reactor.spawn(with_shared_connections(functools.partial(self._run, reactor)), "dwebsocket guards")
         except BaseException:  # no thread can be started: the next WebSocket tries again
             with self._lock:
                 self._runs = False

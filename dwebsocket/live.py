@@ -12,6 +12,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
+from django.http import HttpRequest
+
 from . import conf
 from .access import ConnectionInfo
 from .protocol.exceptions import ShuttingDown, TooManyConnections
@@ -26,6 +28,7 @@ _STEP_SECONDS = 0.01  # between two of few; many are told faster, so that all ar
 class Member(Protocol):
     """What is counted, and told to end."""
 
+    request: HttpRequest
     reactor: Reactor
 
     def go_away(self, code: int) -> None:

@@ -16,8 +16,8 @@ from .protocol.exceptions import HandshakeError
 from .upgrade import prepare, refuse, upgrade
 
 _NOT_EXPECTED = (
-    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket,"
-    " and WEBSOCKET_ACCEPT_ALL is not set"
+    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket"
+    " (or another decorator hides it: that one goes below it), and WEBSOCKET_ACCEPT_ALL is not set"
 )
 
 

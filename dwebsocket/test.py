@@ -21,7 +21,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +35,8 @@ from django.urls import Resolver404, resolve
 from .access import dotted_name
 from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response, read_head
 from .clock import monotonic
+from .database import with_connections
+from .live import live
 from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed, WebSocketError
 from .protocol.messages import Message
@@ -184,9 +185,12 @@ class TestWebSocket:
         """Send a message: `str` as text, `bytes` as binary. WebSocketClosed when the connection is closed."""
         try:
             self._open_connection().send(message, self.timeout)
-        except WebSocketClosed:
-            self._raise_error_of_view()
-            raise
+        except WebSocketClosed as error:
+            closed = error
+        else:
+            return
+        self._raise_error_of_view()  # out here: it did not come of the other one
+        raise closed
 
     def receive(self, timeout: float | None = None) -> Message:
         """The next message. TimeoutError, which says what the view is doing, when none comes in `timeout` seconds.
@@ -200,9 +204,10 @@ class TestWebSocket:
         except TimeoutError:
             exchange = self._running()
             raise TimeoutError(f"no message of {exchange.view} within {seconds:g} s{exchange.place()}") from None
-        except WebSocketClosed:
-            self._raise_error_of_view()
-            raise
+        except WebSocketClosed as error:
+            closed = error
+        self._raise_error_of_view()
+        raise closed
 
     def send_json(self, obj: Any) -> None:
         """Send `obj` as JSON text, encoded as Django does it. Errors as for `send()`."""
@@ -251,9 +256,11 @@ class TestWebSocket:
                 f"{exchange.view} has neither accepted nor answered within {self.timeout:g} s{exchange.place()}"
             ) from None
         except HandshakeFailed:  # the socket was closed, so there is an answer, or an exception
+            head = early = b""
+        if not head:
             exchange.join_request(deadline)
             self._raise_error_of_view()
-            raise WebSocketRefused(exchange.result()) from None
+            raise WebSocketRefused(exchange.result())
         self._response = response = self._handshake.read(head)
         for cookie in response.get_all("set-cookie"):
             self._client.cookies.load(cookie)
@@ -289,7 +296,7 @@ class _Exchange:
         self.socket, self.client_end = socket.socketpair()
         self.is_detached = False
         self._path = path
-        self._databases = {alias: connections[alias] for alias in connections}
+        self._databases = {alias: connections[alias] for alias in connections}  # the view gets them from the request
         self._threads: list[threading.Thread] = []
         self._request_thread: threading.Thread | None = None
         self._response: Any = None
@@ -319,7 +326,8 @@ class _Exchange:
                 self.socket.close()  # a dead end by now, or the end of what was refused
 
         context = contextvars.copy_context()
-        self._request_thread = threading.Thread(target=self.around(lambda: context.run(run)), daemon=True)
+        in_thread = with_connections(self._databases, lambda: context.run(run))
+        self._request_thread = threading.Thread(target=in_thread, daemon=True)
         self._threads.append(self._request_thread)
         self._request_thread.start()
 
@@ -333,17 +341,8 @@ class _Exchange:
             function()
 
         started = threading.Event()
-        run(self.around(in_thread), name)
+        run(in_thread, name)
         started.wait()
-
-    def around(self, function: Callable[[], None]) -> Callable[[], None]:
-        """`function` with the database connections of the test."""
-
-        def run() -> None:
-            with _shared(self._databases):
-                function()
-
-        return run
 
     def join_request(self, deadline: float) -> None:
         """Wait until the request has come to its end."""
@@ -378,9 +377,12 @@ class _Exchange:
         return "; it has ended" if not any(thread.is_alive() for thread in self._threads) else ""
 
     def end(self) -> None:
-        """Listen to nothing any more, and let go of the socket."""
+        """Listen to nothing any more, let go of the socket, and do not wait at exit for a view that does not end."""
         got_request_exception.disconnect(self._on_exception)
         self.client_end.close()
+        for member in live.members():
+            if _exchange_of(member.request) is self:
+                live.leave(member)
 
     def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
         for thread in threads:
@@ -397,17 +399,3 @@ _STANDARD_LIBRARY = str(Path(threading.__file__).parent) + "/threading.py"
 
 def _exchange_of(request: Any) -> object:
     return None if request is None else request.META.get(KEY)
-
-
-@contextmanager
-def _shared(databases: dict[str, Any]) -> Iterator[None]:
-    """Use the test's database connections in this thread."""
-    for alias, connection in databases.items():
-        connection.inc_thread_sharing()
-        connections[alias] = connection
-    try:
-        yield
-    finally:
-        for alias, connection in databases.items():
-            del connections[alias]
-            connection.dec_thread_sharing()

@@ -27,7 +27,7 @@ from . import access, conf, failures, guards, sessions
 from .access import ConnectionInfo
 from .clock import monotonic
 from .connection import Connection
-from .database import Lease, close_own_connections, give_back
+from .database import Lease, close_own_connections, give_back, with_shared_connections
 from .live import live
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
@@ -261,7 +261,7 @@ class Session:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
             context = contextvars.copy_context()
-            run = functools.partial(context.run, self._run_detached, view)
+            run = with_shared_connections(functools.partial(context.run, self._run_detached, view))
             try:
                 self._server.spawn(run, f"websocket {self.request.path}")
             except BaseException:  # no thread can be started
@@ -342,10 +342,6 @@ class Session:
             bytes_sent=connection.bytes_sent,
         )
 
-    def around(self, function: Callable[[], None]) -> Callable[[], None]:
-        """`function` with what surrounds the request, for a thread that works for it; not once it was accepted."""
-        return self._server.around(function)
-
     def revoke(self, error: HandshakeError) -> None:
         """Close the connection: a guard has something against it."""
         self._websocket.close(*failures.close_for_status(error.status_code, str(error)))
@@ -393,7 +389,7 @@ class Session:
         except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
             logger.exception("an exception of the view at %s could not be reported", self.request.path)
         if self._connection is not None:
-            self._connection.fail(*failures.close_for(error))
+            self._connection.close(*failures.close_for(error))
 
     # The acceptance: before, at, and after it
 

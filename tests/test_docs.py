@@ -21,6 +21,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+import dwebsocket
 from dwebsocket import conf
 from dwebsocket.failures import close_for
 from dwebsocket.protocol import COMPILED
@@ -337,6 +338,11 @@ def test_settings_that_pages_name_exist():
         assert set(re.findall(r"\bWEBSOCKET_[A-Z_]+[A-Z]", text)) <= known, page
 
 
+def test_names_that_are_exported_are_all_on_a_page():
+    words = set(re.findall(r"\w+", "".join(PAGES.values())))
+    assert set(dwebsocket.__all__) <= words
+
+
 def test_checks_are_all_explained():
     explained = re.findall(r"^\| `(dwebsocket\.\w\d{3})` \|", PAGES[SETTINGS], re.MULTILINE)
     assert explained == sorted(set(re.findall(r'id="(.+?)"', (ROOT / "dwebsocket/checks.py").read_text())))
@@ -500,6 +506,14 @@ def test_line_in_the_log_is_as_shown(site):
     (shown,) = blocks(DEPLOYMENT, "text")
     expected = re.escape(shown.text.strip()).replace(re.escape("0.013"), r"\d+\.\d{3}")
     until(lambda: re.search(rf"^{expected}$", site.server.log(), re.MULTILINE))
+
+
+def test_logs_of_django_are_shown_when_debug_is_off(tmp_path):
+    folder = new_project(tmp_path, README, DEPLOYMENT)
+    add(folder, "mysite/settings.py", "DEBUG = False\n")
+    logs = ["django.request", "django.security.WebSocketOrigin", "django.dispatch"]
+    code = f"import logging\nfor name in {logs}: logging.getLogger(name).warning(name)"
+    assert run_code(folder, code).splitlines() == logs
 
 
 def until(condition):

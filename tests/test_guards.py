@@ -320,7 +320,7 @@ def test_end_of_a_session_closes_its_websocket_and_no_other(site: Site, engine: 
     for one in (peer, *others):
         assert_open(one, heard)
     end(anns, ann)
-    assert_ends(peer, 4401, "the session has ended")
+    assert_ends(peer, 4401, "there is no live session")
     assert site.hear() == [4401, None]
     for other in others:
         assert_open(other, heard)
@@ -337,8 +337,24 @@ def test_session_in_a_signed_cookie_ends_with_what_the_server_knows_of(site: Sit
     peer, other = site.connect("/", anns), site.connect("/", browser(None))
     assert_open(peer, heard)
     end(anns, ann)
-    assert_ends(peer, 4401, "the session has ended")
+    assert_ends(peer, 4401, "there is no live session")
     assert_open(other, heard)
+
+
+@each("signed_cookies")
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_session_in_a_signed_cookie_cannot_be_logged_out_which_is_said_once(
+    site: Site, engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guards._warn_once.cache_clear()
+    heard = Heard()
+    guarded(site, session_alive, heard)
+    anns = browser(user_named("ann"))
+    for _ in range(2):
+        assert_open(site.connect("/", anns), heard)
+    said = [record.getMessage() for record in caplog.records if record.name == "dwebsocket"]
+    assert len(said) == 1
+    assert "does not see a logout" in said[0]
 
 
 @each("signed_cookies")
@@ -348,7 +364,7 @@ def test_session_in_a_signed_cookie_expires(site: Site, engine: str) -> None:
     peer = guarded(site, session_alive, heard).connect("/", browser(user_named("ann")))
     assert_open(peer, heard)
     with override_settings(SESSION_COOKIE_AGE=-1):
-        assert_ends(peer, 4401, "the session has ended")
+        assert_ends(peer, 4401, "there is no live session")
 
 
 @each(*ENGINES)
@@ -369,7 +385,7 @@ def test_logout_by_the_view_itself_closes_its_websocket(site: Site, engine: str)
         logout(request)
         request.websocket.wait()
 
-    assert_ends(site(view).connect("/", browser(user_named("ann"))), 4401, "the session has ended")
+    assert_ends(site(view).connect("/", browser(user_named("ann"))), 4401, "there is no live session")
 
 
 @each("db")
@@ -394,9 +410,9 @@ def test_session_of_a_user_whose_key_nobody_could_have_is_nobodys_and_protects_n
     session = store(key_of(ann))
     session["_auth_user_id"] = "3f2504e0-4f89-11d3-9a0c-0305e82c3301"
     session.save()
-    assert_ends(first, 4401, "the session has ended")
+    assert_ends(first, 4401, "there is no live session")
     store(key_of(bob)).flush()
-    assert_ends(second, 4401, "the session has ended")
+    assert_ends(second, 4401, "there is no live session")
 
 
 @each("cache")

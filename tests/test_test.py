@@ -102,8 +102,8 @@ def close_with(request):
 
 @require_websocket
 def chat(request):
-    request.websocket.accept()
     room.add(request.websocket)
+    request.websocket.send("welcome")
     for message in request.websocket:
         for member in list(room):
             member.send(f"{request.GET['name']}: {message}")
@@ -211,6 +211,7 @@ class EchoTests(TestCase):
             self.client.websocket("/chat/?name=ann") as ann,
             WebSocketClient().websocket("/chat/?name=bob") as bob,
         ):
+            assert ann.receive() == bob.receive() == "welcome"
             ann.send("hello")
             assert ann.receive() == bob.receive() == "ann: hello"
             bob.send("hi")
@@ -514,12 +515,45 @@ def test_echo(websocket_client):
 """
 
 
+def pytest_in(folder: Path, module: str) -> subprocess.CompletedProcess[str]:
+    """What pytest says of one module in a project of its own."""
+    (folder / "test_it.py").write_text(module)
+    plugins = ("no:cacheprovider", "no:xdist", "no:django")
+    command = [sys.executable, "-m", "pytest", "-q", *(f"-p{plugin}" for plugin in plugins), f"--rootdir={folder}"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
 def test_pytest_fixture_is_there_once_the_package_is_installed(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(PROJECT)
     (tmp_path / "conftest.py").write_text(
         "import sys\nassert 'django' not in sys.modules, 'Django is here before gevent could patch anything'\n"
     )
-    plugins = ("no:cacheprovider", "no:xdist", "no:django")
-    command = [sys.executable, "-m", "pytest", "-q", *(f"-p{plugin}" for plugin in plugins), f"--rootdir={tmp_path}"]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    ran = pytest_in(tmp_path, PROJECT)
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
+PROJECT_WITH_A_VIEW_THAT_DOES_NOT_END = """
+import time
+from django.conf import settings
+from django.urls import path
+from dwebsocket import require_websocket
+
+settings.configure(ROOT_URLCONF="test_it", ALLOWED_HOSTS=["testserver"], SECRET_KEY="x", WEBSOCKET_DRAIN_SECONDS=3600)
+
+@require_websocket
+def view(request):
+    request.websocket.accept()
+    while True:
+        time.sleep(0.1)
+
+urlpatterns = [path("", view)]
+
+def test_it(websocket_client):
+    with websocket_client.websocket("/", timeout=0.1):
+        pass
+"""
+
+
+def test_process_does_not_wait_for_a_view_that_a_test_has_given_up(tmp_path: Path) -> None:
+    ran = pytest_in(tmp_path, PROJECT_WITH_A_VIEW_THAT_DOES_NOT_END)
+    assert "has not ended 0.1 s after the close" in ran.stdout
+    assert ran.stderr == ""

@@ -93,10 +93,6 @@ class Server(ABC):
         """Run `function`, a view that outlives its request, in a greenlet or thread of its own."""
         self.reactor.spawn(function, name)
 
-    def around(self, function: Callable[[], None]) -> Callable[[], None]:
-        """`function` with whatever surrounds the request, for another thread that works for it."""
-        return function
-
     def detach(self) -> Taken:
         """Take the live descriptor; the server's own socket object is left holding a dead end.
 

@@ -20,10 +20,6 @@ class Exchange(Protocol):
         """Let `run` run `function`, the view, in a thread of its own."""
         ...  # pragma: no cover
 
-    def around(self, function: Callable[[], None]) -> Callable[[], None]:
-        """`function` with the database connections of the test."""
-        ...  # pragma: no cover
-
 
 class Testing(Server):
     """No server, and no network."""
@@ -40,7 +36,3 @@ class Testing(Server):
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         self.environ[KEY].spawn(self.reactor.spawn, function, name)
-
-    def around(self, function: Callable[[], None]) -> Callable[[], None]:
-        around: Callable[[], None] = self.environ[KEY].around(function)
-        return around

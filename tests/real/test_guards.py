@@ -111,7 +111,7 @@ def test_logout_through_one_process_closes_the_websockets_of_all(server: Server)
         others = connect_to_all(server, stack, log_in(server, "bob"))
         assert server.get("/log-out/", anns).status == 200
         for peer in peers:
-            assert_ends(peer, 4401, "the session has ended")
+            assert_ends(peer, 4401, "there is no live session")
         for other in others:
             other.send_message("still here")
             assert other.recv_message() == "still here"

@@ -9,6 +9,7 @@ from typing_extensions import assert_type
 from dwebsocket import (
     Forbidden,
     Guard,
+    HandshakeError,
     Unauthorized,
     WebSocketError,
     WebSocketRequest,
@@ -32,7 +33,7 @@ class IsMember(Guard):
 
 
 class NobodyMay(Guard):
-    def judge(self, requests: Sequence[HttpRequest]) -> list[Unauthorized]:
+    def judge(self, requests: Sequence[HttpRequest]) -> list[HandshakeError | None]:
         return [Unauthorized("not now") for _ in requests]
 
 
@@ -77,8 +78,9 @@ def ask(request: HttpRequest) -> None:
     assert_type(session_alive(request), bool)
     for verdict in IsMember("lobby").judge([request]):
         assert_type(verdict, Forbidden | Unauthorized | None)
-    errors: Iterable[WebSocketError] = NobodyMay().judge([request])
+    errors: Iterable[WebSocketError | None] = NobodyMay().judge([request])
     for error in errors:
-        raise error
+        if error is not None:
+            raise error
     assert_type(Unauthorized("nobody").status_code, int)
     assert_type(Forbidden("not you").status_code, int)

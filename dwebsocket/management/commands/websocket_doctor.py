@@ -166,7 +166,7 @@ class Command(ClientCommand):
         super().add_arguments(parser)
         parser.add_argument(
             "--size", type=int, default=SIZE_BYTES, metavar="BYTES",
-            help="the size of the large message (default: %(default)s; 0 sends none)",
+            help="the size of the large message, which the view gets as text (default: %(default)s; 0 sends none)",
         )  # fmt: skip
         parser.add_argument(
             "--idle", type=not_negative, default=IDLE_SECONDS, metavar="SECONDS",
@@ -323,7 +323,8 @@ class Examination:
             raise Wrong(what, _SILENCE)
         if code == CloseCode.GOING_AWAY:
             raise Unknown(f"the server ended the connection after {seconds:.1f} seconds ({said}): does it restart?")
-        raise Unknown(f"the view closed the connection after {seconds:.1f} seconds ({said})")
+        why = ", perhaps for what the large message said: --size 0 sends none" if self._size else ""
+        raise Unknown(f"the view closed the connection after {seconds:.1f} seconds ({said}){why}")
 
     def _ping(self, websocket: ClientConnection, advice: Sequence[str]) -> float:
         try:
