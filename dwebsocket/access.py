@@ -74,7 +74,10 @@ def user_name(request: HttpRequest) -> str:
         return ""
     if not getattr(user, "is_authenticated", False):
         return ""
-    return str(user.get_username() if hasattr(user, "get_username") else user)
+    try:
+        return str(user.get_username() if hasattr(user, "get_username") else user)
+    except Exception:  # of a project's own class: a name is not worth the rest of the line
+        return ""
 
 
 def view_name(request: HttpRequest) -> str:

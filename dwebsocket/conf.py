@@ -5,6 +5,7 @@ They are read when they are needed, so `override_settings` works and importing t
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,12 @@ def _guards(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+def _is_guard(value: Any) -> bool:
+    """Not a class, nor what is asynchronous: what these return is always true."""
+    kinds = (value, getattr(value, "__call__", None))  # noqa: B004
+    return callable(value) and not inspect.isclass(value) and not any(map(inspect.iscoroutinefunction, kinds))
+
+
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
 COUNT = Kind(lambda value: _is_positive(value, int), "a whole number above 0")
 SIZE = Kind(lambda value: value == 0 or COUNT.accepts(value), "a whole number, 0 or above")
@@ -82,8 +89,8 @@ ORIGINS = Kind(
     'a list of origins like "https://example.com", without a path',
 )
 GUARD = Kind(
-    lambda value: all(callable(guard) or DOTTED_PATH.accepts(guard) for guard in _guards(value)),
-    "a guard (a callable, or a dotted path to one), or a list of them",
+    lambda value: all(_is_guard(guard) or DOTTED_PATH.accepts(guard) for guard in _guards(value)),
+    "a guard (a function, an instance of a Guard, or a dotted path to either), or a list of them",
 )
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
@@ -241,8 +248,8 @@ def _guard(guard: Any) -> AnyGuard:
         found = import_string(guard)
     except ImportError as error:
         raise ImproperlyConfigured(f"there is no guard {guard!r}: {error}") from error
-    if not callable(found):
-        raise ImproperlyConfigured(f"the guard {guard!r} is not callable")
+    if not _is_guard(found):
+        raise ImproperlyConfigured(f"{guard!r} is no function, nor an instance of a Guard")
     return found  # type: ignore[no-any-return]
 
 

@@ -15,6 +15,7 @@ import contextvars
 import functools
 import logging
 import math
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ logger = logging.getLogger("dwebsocket")
 KEPT_SECONDS = 1.0  # since its last query, by a view that comes back that soon
 MOST_KEEPERS = 10  # of a process
 _SQLITE = "sqlite"
+_PSYCOPG_IN_TRANSACTION = (1, 2, 3)  # a query runs, none runs, one has failed
 _MAKE_CURSOR = ("make_cursor", "make_debug_cursor")  # what Django calls, once it is connected, for every cursor
 
 _lease: contextvars.ContextVar[Lease | None] = contextvars.ContextVar("dwebsocket_lease", default=None)
@@ -87,8 +89,9 @@ def with_connections(databases: Mapping[str, BaseDatabaseWrapper], function: Cal
 
 def close_own_connections() -> None:
     """Close the database connections of this thread or greenlet: nobody else will."""
-    for connection in own_connections():
-        _close(connection)
+    with contextlib.ExitStack() as stack:  # one that cannot be closed leaves no other one open
+        for connection in own_connections():
+            stack.callback(_close, connection)
 
 
 def close_idle_connections() -> None:
@@ -101,18 +104,30 @@ def close_idle_connections() -> None:
 def give_back() -> None:
     """Do now what Django does with the database connections of this thread or greenlet at the end of a request."""
     for connection in own_connections():
-        connection.close_if_unusable_or_obsolete()
+        if not _in_transaction(connection):
+            with contextlib.suppress(Error):
+                connection.close_if_unusable_or_obsolete()
 
 
 class Lease:
     """The database connections that one view has: let go of when it waits."""
 
-    __slots__ = ("_connection", "_is_needed", "_let_go_at", "_opened_at", "_queried_at", "_reactor", "_request")
+    __slots__ = (
+        "_connection",
+        "_is_needed",
+        "_let_go_at",
+        "_opened_at",
+        "_queried_at",
+        "_reactor",
+        "_request",
+        "_thread_ident",
+    )
 
     def __init__(self, request: HttpRequest, reactor: Reactor) -> None:
         self._request = request
         self._reactor = reactor
         self._is_needed = False  # a view that never asks the database costs no look at its connections
+        self._thread_ident = 0  # of the view; where gevent has patched, that is its greenlet's
         self._connection: Connection | None = None  # the WebSocket's
         self._let_go_at = -math.inf
         self._opened_at = 0.0
@@ -121,6 +136,7 @@ class Lease:
     def begin(self, *, inherits: bool) -> contextvars.Token[Lease | None]:
         """From now on, what this context opens is the view's; with `inherits`, what it has opened before is, too."""
         self._is_needed = inherits
+        self._thread_ident = threading.get_ident()
         for connection in own_connections() if inherits else ():
             _watch(connection)
         return _lease.set(self)
@@ -138,8 +154,8 @@ class Lease:
         self._connection = connection
         if self._is_needed:
             connection.keeper = self
-            if _lease.get() is self:
-                self.let_go()
+            if self._is_of_this_thread():
+                self._close_what_can_be_closed()
 
     def noticed(self, database: BaseDatabaseWrapper) -> None:
         """The view has opened `database`."""
@@ -156,18 +172,17 @@ class Lease:
     # What the WebSocket's connection asks of its keeper
 
     def keeps_for(self, now: float) -> float:
-        if _lease.get() is not self:  # a thread of the view's that has connections of its own
+        if not self._is_of_this_thread():
             return math.inf
         if not any(map(_may_be_closed, own_connections())):
-            return self._keep_what_is_in_use()
+            return math.inf if self._keeps_nothing_or_has_warned() else 0
         remaining = self._queried_at + KEPT_SECONDS - now
         return remaining if remaining > 0 and self._comes_back() and self._is_among_the_few() else 0
 
     def let_go(self) -> None:
-        self._let_go_at = monotonic()
-        self._keep_no_longer()
-        close_idle_connections()
-        self._keep_what_is_in_use()
+        self._close_what_can_be_closed()
+        if any(map(_in_transaction, _open_connections())):
+            self._warn()
 
     def woken(self) -> None:
         if self not in _keepers:
@@ -181,14 +196,23 @@ class Lease:
         descriptor = _descriptor(connection)
         return descriptor is not None and (descriptor < 0 or self._reactor.arrived(descriptor))
 
-    def _keep_what_is_in_use(self) -> float:
-        """Be asked again as long as there is something left; for how many seconds that is kept."""
-        left = [connection for connection in own_connections() if connection.connection is not None]
-        if any(map(_in_transaction, left)):
-            self._warn()
-        if self._connection is not None:
-            self._connection.keeper = self if left else None
-        return math.inf
+    def _is_of_this_thread(self) -> bool:
+        """Not where a thread of the view's asks, which has connections of its own; its context may be the view's."""
+        return _lease.get() is self and threading.get_ident() == self._thread_ident
+
+    def _close_what_can_be_closed(self) -> None:
+        self._let_go_at = monotonic()
+        self._keep_no_longer()
+        close_idle_connections()
+        if self._connection is not None and not any(_open_connections()):
+            self._connection.keeper = None
+
+    def _keeps_nothing_or_has_warned(self) -> bool:
+        """Whether there is nothing to do in this wait; a log may do anything, so it is written where others may run."""
+        left = list(_open_connections())
+        if not left and self._connection is not None:
+            self._connection.keeper = None
+        return not any(map(_in_transaction, left)) or view_name(self._request) in _warned
 
     def _comes_back(self) -> bool:
         return self._opened_at - self._let_go_at < KEPT_SECONDS and all(map(_can_be_kept, own_connections()))
@@ -214,6 +238,16 @@ class Lease:
             )
 
 
+def _forget() -> None:
+    """What is kept in the parent of a fork takes no place in the child."""
+    global _keepers_lock
+    _keepers_lock = threading.Lock()
+    _keepers.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def _notice(connection: BaseDatabaseWrapper, **about: Any) -> None:
     lease = _lease.get()
     if lease is not None and not connection.allow_thread_sharing:
@@ -227,6 +261,7 @@ class _Watch:
     """Sees the cursors of one database connection, as long as somebody holds them."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.can_close = True  # what `close()` left open once stays open
         self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         for name in _MAKE_CURSOR:
             setattr(connection, name, self._seen(getattr(connection, name)))
@@ -235,11 +270,16 @@ class _Watch:
         """Whether somebody holds a cursor that is not closed."""
         return any(not getattr(cursor, "closed", False) for cursor in self._cursors)
 
+    def _close(self, cursor: weakref.ref[Any], close: Callable[[], None]) -> None:
+        self._cursors.discard(cursor())  # few drivers tell of a cursor that it is closed
+        close()
+
     def _seen(self, make_cursor: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(make_cursor)
         def make_and_see(*args: Any, **kwargs: Any) -> Any:
             cursor = make_cursor(*args, **kwargs)
             self._cursors.add(cursor)
+            cursor.close = functools.partial(self._close, weakref.ref(cursor), cursor.close)
             if (lease := _lease.get()) is not None:
                 lease.queries()
             return cursor
@@ -252,9 +292,8 @@ def _watch_of(connection: BaseDatabaseWrapper) -> _Watch | None:
     return getattr(connection.make_cursor, "watch", None)
 
 
-def _watch(connection: BaseDatabaseWrapper) -> None:
-    if _watch_of(connection) is None:
-        _Watch(connection)
+def _watch(connection: BaseDatabaseWrapper) -> _Watch:
+    return _watch_of(connection) or _Watch(connection)
 
 
 def _watch_no_longer(connection: BaseDatabaseWrapper) -> None:
@@ -264,14 +303,22 @@ def _watch_no_longer(connection: BaseDatabaseWrapper) -> None:
 
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
-    return connection.in_atomic_block or not connection.autocommit
+    """Whether a transaction is open: of Django, or begun behind its back, as far as the driver tells."""
+    if connection.connection is None:
+        return False
+    if connection.in_atomic_block or not connection.autocommit:
+        return True
+    if connection.vendor == _SQLITE:
+        return bool(connection.connection.in_transaction)
+    status = getattr(getattr(connection.connection, "info", None), "transaction_status", None)  # of psycopg
+    return status is not None and int(status) in _PSYCOPG_IN_TRANSACTION
 
 
 def _may_be_closed(connection: BaseDatabaseWrapper) -> bool:
     if connection.connection is None or _in_transaction(connection) or _is_in_memory(connection):
         return False
     watch = _watch_of(connection)
-    return watch is None or not watch.sees_cursor()
+    return watch is None or (watch.can_close and not watch.sees_cursor())
 
 
 def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
@@ -297,9 +344,15 @@ def _descriptor(connection: BaseDatabaseWrapper) -> int | None:
         return -1
 
 
+def _open_connections() -> Iterator[BaseDatabaseWrapper]:
+    return (connection for connection in own_connections() if connection.connection is not None)
+
+
 def _close(connection: BaseDatabaseWrapper) -> None:
     with contextlib.suppress(Error):  # it was broken before: that it is gone is all that is wanted
         connection.close()
+    if connection.connection is not None:  # whatever keeps it open, asking again would not help
+        _watch(connection).can_close = False
 
 
 # ATOMIC_REQUESTS
@@ -320,9 +373,10 @@ def exempt(view: Any) -> Exempt:
     return Exempt(tuple(getattr(view, "_non_atomic_requests", ())))
 
 
-def atomic_request(view: Callable[..., Any], exempt: Exempt) -> Callable[..., Any]:
+def atomic_request(view: Callable[..., Any], exempt: Exempt, request: HttpRequest) -> Callable[..., Any]:
     """The view as Django calls it for plain HTTP: in a transaction where ATOMIC_REQUESTS says so."""
-    own = tuple(exempt)
+    match = request.resolver_match  # a class is decorated at each request, and its view was exempted once
+    own = {*exempt, *getattr(match and match.func, "_non_atomic_requests", ())}
     for alias, database in connections.settings.items():
         if database["ATOMIC_REQUESTS"] and alias not in own:
             view = transaction.atomic(using=alias)(view)

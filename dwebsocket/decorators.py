@@ -98,7 +98,7 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
     @functools.wraps(view)
     def decorated(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase | None:
         if not prepare(request):
-            http_view = atomic_request(view, exempt_on)
+            http_view = atomic_request(view, exempt_on, request)
             response: HttpResponseBase = refuse_stripped(request) or serve_http(http_view, request, *args, **kwargs)
             return response
         if request.websocket is not None:  # type: ignore[attr-defined]  # decorated twice, or accepted for all views

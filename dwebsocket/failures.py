@@ -75,7 +75,7 @@ def _status(error: BaseException) -> int | None:
         return error.status_code
     framework = sys.modules.get("rest_framework.exceptions")  # what nobody has imported, nobody has raised
     if framework is not None and isinstance(error, framework.APIException):
-        return int(error.status_code)
+        return error.status_code if error.status_code in range(400, 600) else None
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
 
 

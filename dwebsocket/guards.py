@@ -14,8 +14,10 @@ A guard that asks the database once for all its WebSockets is a subclass of Guar
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import copy
 import functools
+import inspect
 import logging
 import os
 import threading
@@ -26,6 +28,7 @@ from typing import Any, Protocol, TypeVar
 from django.contrib import auth
 from django.contrib.sessions.backends import cache, db, signed_cookies
 from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -59,9 +62,9 @@ class Guard:
 
     def __call__(self, request: HttpRequest) -> bool:
         """Raise what there is to say against the request."""
-        for verdict in self.judge([request]):
-            if verdict is not None:
-                raise verdict
+        [verdict] = self.judge([request])
+        if verdict is not None:
+            raise verdict
         return True
 
 
@@ -76,11 +79,14 @@ def check(request: HttpRequest, guards: Iterable[AnyGuard]) -> None:
 def guard_verdict(guard: AnyGuard, request: HttpRequest) -> Verdict:
     """What one guard has to say against the request."""
     try:
-        return None if guard(request) else Forbidden(_DENIED)
+        answer = guard(request)
     except HandshakeError as error:
         return error
-    except PermissionDenied as error:
-        return Forbidden(str(error) or _DENIED)
+    except PermissionDenied:  # what it says is not for the client, as everywhere in Django
+        return Forbidden(_DENIED)
+    if inspect.isawaitable(answer):
+        raise TypeError(f"the guard {guard!r} is asynchronous; here it is an ordinary function")
+    return None if answer else Forbidden(_DENIED)
 
 
 # The guards that the package brings
@@ -252,6 +258,12 @@ def watch_no_longer(guarded: Guarded) -> None:
         rounds.discard(guarded)
 
 
+def settle(timeout_seconds: float) -> None:
+    """Return when nobody is being asked about a WebSocket that has ended, or the time is over."""
+    for rounds in list(_rounds.values()):
+        rounds.settle(timeout_seconds)
+
+
 def _forget() -> None:
     """The WebSockets are those of the parent; a greenlet that makes its rounds lives on in the child."""
     for rounds in list(_rounds.values()):
@@ -277,6 +289,7 @@ class Rounds:
         self._changed = changed
         self._runs = False
         self._lock = threading.Lock()  # never held where something waits
+        self._asking = threading.Lock()  # held while guards are being asked
 
     def add(self, guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
         with self._lock:
@@ -294,28 +307,41 @@ class Rounds:
         if is_last:
             self._changed.set()
 
+    def settle(self, timeout_seconds: float) -> None:
+        """Return when the guards are not being asked, or the time is over."""
+        if self._asking.acquire(timeout=timeout_seconds):
+            self._asking.release()
+
     def abandon(self) -> None:
         """Ask about nobody any more, whoever holds the lock."""
-        self._lock = threading.Lock()
+        self._lock, self._asking = threading.Lock(), threading.Lock()
         self._guarded = {}
 
     def _start(self, guarded: Guarded) -> None:
         reactor = guarded.reactor
         try:
-            reactor.spawn(with_shared_connections(functools.partial(self._run, reactor)), "dwebsocket guards")
+            # In a context of its own: that of the first WebSocket would live as long as the rounds.
+            run = functools.partial(contextvars.Context().run, self._run, reactor)
+            reactor.spawn(with_shared_connections(run), "dwebsocket guards")
         except BaseException:  # no thread can be started: the next WebSocket tries again
             with self._lock:
                 self._runs = False
             raise
 
     def _run(self, reactor: Reactor) -> None:
-        while (due := self._seconds_to_next_round()) is not None:
-            self._changed.wait(due)
-            self._changed = reactor.latch()
-            for interval_seconds, questions in self._due_now():
-                self._ask_all(questions, reactor)
-                with self._lock:
-                    self._due[interval_seconds] = monotonic() + interval_seconds
+        try:
+            while (due := self._seconds_to_next_round()) is not None:
+                self._changed.wait(due)
+                self._changed = reactor.latch()
+                for interval_seconds, questions in self._due_now():
+                    with self._asking:
+                        self._ask_all(questions, reactor)
+                    with self._lock:
+                        self._due[interval_seconds] = monotonic() + interval_seconds
+        except BaseException:  # the server has stopped it: the next WebSocket starts it again
+            with self._lock:
+                self._runs = False
+            raise
 
     def _seconds_to_next_round(self) -> float | None:
         """None, and nothing runs any more, when there is nobody to ask about."""
@@ -342,12 +368,7 @@ class Rounds:
             for guard, wards in questions:
                 failed: BaseException | None = None
                 for some in _pieces(wards, _AT_ONCE if isinstance(guard, Guard) else 1):
-                    try:
-                        self._ask(guard, [guarded for guarded in some if guarded in self._guarded])
-                    except reactor.stops:
-                        raise
-                    except BaseException as error:  # gevent's Timeout is no Exception
-                        failed = error
+                    failed = self._ask(guard, some, reactor) or failed
                     if monotonic() - began > _LONGEST_TURN_SECONDS:
                         reactor.latch().wait(_TURN_SECONDS)
                         began = monotonic()
@@ -356,10 +377,21 @@ class Rounds:
         finally:
             close_idle_connections()
 
-    def _ask(self, guard: AnyGuard, wards: list[Guarded]) -> None:
-        for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
-            if verdict is not None:
-                guarded.revoke(verdict)
+    def _ask(self, guard: AnyGuard, wards: list[Guarded], reactor: Reactor) -> BaseException | None:
+        """Why the guard could not be asked about all of them; None if it was. One protects no other."""
+        wards = [guarded for guarded in wards if guarded in self._guarded]
+        try:
+            for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
+                if verdict is not None:
+                    guarded.revoke(verdict)
+        except reactor.stops:
+            raise
+        except BaseException as error:  # gevent's Timeout is no Exception
+            if len(wards) <= 1:
+                return error
+            failures = [self._ask(guard, [guarded], reactor) for guarded in wards]
+            return next((failure for failure in failures if failure is not None), error)
+        return None
 
 
 def _verdicts(guard: AnyGuard, requests: list[HttpRequest]) -> Iterable[Verdict]:
@@ -372,12 +404,26 @@ def as_of_now(request: HttpRequest) -> HttpRequest:
     """A copy of the request whose session and user, where it has them, are those of now, loaded when needed."""
     now = copy.copy(request)
     session: Any = getattr(request, "session", None)
-    if session is None:
-        return now
-    now.session = type(session)(session.session_key)
-    if isinstance(vars(request).get("user"), LazyObject):  # of Django's middleware, and not what the view has put there
+    if session is not None:
+        now.session = type(session)(session.session_key)
+    user: Any = vars(request).get("user")
+    if session is not None and _is_of_the_session(user):
         now.user = SimpleLazyObject(lambda: auth.get_user(now))  # type: ignore[assignment]
+    elif isinstance(user, Model):  # what a middleware, or the view, has put there
+        now.user = SimpleLazyObject(lambda: _user_now(user))  # type: ignore[assignment]
     return now
+
+
+def _is_of_the_session(user: object) -> bool:
+    """Whether the user is what Django's own middleware has put on the request, loaded or not."""
+    setup = vars(user).get("_setupfunc") if isinstance(user, LazyObject) else None
+    return getattr(setup, "__module__", None) == "django.contrib.auth.middleware"
+
+
+def _user_now(user: Model) -> Any:
+    from django.contrib.auth.models import AnonymousUser  # only now: the apps must have been loaded
+
+    return type(user)._default_manager.filter(pk=user.pk).first() or AnonymousUser()
 
 
 def _pieces(things: list[T], size: int) -> Iterator[list[T]]:

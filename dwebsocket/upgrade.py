@@ -135,7 +135,7 @@ def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
     response = HttpResponse(f"{error}\n", status=error.status_code, headers=error.headers, content_type="text/plain")
     log, level = _LOGS.get(type(error), (logging.getLogger("django.request"), "warning"))
     log_response(
-        "%s: %s (%s)", response.reason_phrase, request.path, error, response=response, request=request, logger=log,
+        "%s: %s (%s)", response.reason_phrase, request.path, str(error), response=response, request=request, logger=log,
         level=level,
     )  # fmt: skip
     return response
@@ -258,11 +258,11 @@ class Session:
     def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
         """What Django gets: the view's own response or exception if it did not accept, else the inert 101."""
         if self._detach:
-            if self._lease is not None:
-                give_back()  # the view has its own, and this call only waits for it
             context = contextvars.copy_context()
             run = with_shared_connections(functools.partial(context.run, self._run_detached, view))
             try:
+                if self._lease is not None:
+                    give_back()  # the view has its own, and this call only waits for it
                 self._server.spawn(run, f"websocket {self.request.path}")
             except BaseException:  # no thread can be started
                 live.leave(self)
@@ -289,8 +289,8 @@ class Session:
             raise
 
     def _run_detached(self, view: Callable[[], HttpResponseBase | None]) -> None:
-        adopt_locals()
         try:
+            adopt_locals()
             self._run_view(view)
         finally:
             self._answered.set()
@@ -298,9 +298,10 @@ class Session:
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
-        lease = self._lease
-        token = None if lease is None else lease.begin(inherits=not self._detach)
+        lease, token = self._lease, None
         try:
+            if lease is not None:
+                token = lease.begin(inherits=not self._detach)
             if self._server_has_answered:
                 self._websocket.accept()
             self._end_with(view())
@@ -381,15 +382,18 @@ class Session:
         """Whether the view ends without having accepted; whoever has kept its WebSocket can accept no more then."""
         if self._connection is None:
             self._websocket.close()
+            if self._cookies:  # accept() has failed: the answer is to carry the cookie of the session that was saved
+                self.request.session.modified = True
         return self._connection is None
 
     def _report(self, error: BaseException) -> None:
         try:
             failures.report(self.request, error)
         except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
-            logger.exception("an exception of the view at %s could not be reported", self.request.path)
-        if self._connection is not None:
-            self._connection.close(*failures.close_for(error))
+            logger.exception("an exception of the view at %r could not be reported", self.request.path)
+        finally:
+            if self._connection is not None:
+                self._connection.close(*failures.close_for(error))
 
     # The acceptance: before, at, and after it
 

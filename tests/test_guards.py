@@ -159,12 +159,12 @@ def yes(request: Any) -> bool:
     [
         (lambda request: False, 403, "permission denied"),
         (lambda request: None, 403, "permission denied"),
-        (denied, 403, "not for you"),
+        (denied, 403, "permission denied"),
         (unauthorized, 401, "who are you?"),
-        ([yes, denied, unauthorized], 403, "not for you"),
+        ([yes, denied, unauthorized], 403, "permission denied"),
         ([yes, unauthorized, denied], 401, "who are you?"),
         (f"{__name__}.unauthorized", 401, "who are you?"),
-        ([f"{__name__}.yes", f"{__name__}.denied"], 403, "not for you"),
+        ([f"{__name__}.yes", f"{__name__}.denied"], 403, "permission denied"),
         (broken, 500, ""),
     ],
     ids=["false", "none", "denied", "unauthorized", "403-first", "401-first", "path", "paths", "broken"],
@@ -235,7 +235,7 @@ def test_request_without_sessions_or_users_is_nobodys(site: Site) -> None:
     ("refuse", "code", "reason"),
     [
         (lambda request: False, 4403, "permission denied"),
-        (denied, 4403, "not for you"),
+        (denied, 4403, "permission denied"),
         (unauthorized, 4401, "who are you?"),
     ],
     ids=["false", "denied", "unauthorized"],
@@ -704,7 +704,7 @@ def test_guard_that_fails_does_not_silence_the_others(wards: Any) -> None:
 
     (ward,) = wards(1, Broken(), denied)
     until(lambda: ward.revoked, "the other guard")
-    assert set(ward.revoked) == {"not for you"}
+    assert set(ward.revoked) == {"permission denied"}
 
 
 def test_guard_that_has_not_judged_all_of_them_is_an_error(wards: Any, caplog: pytest.LogCaptureFixture) -> None:
