@@ -92,9 +92,10 @@ class Typing:
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
         self._ended_at: float | None = None
-        # A file of our own: a thread that still reads from `sys.stdin` when the process ends would break that end.
         if sys.stdin is None:  # closed before we were called
+            self._ended_at = time.monotonic()
             return
+        # A file of our own: a thread that still reads from `sys.stdin` when the process ends would break that end.
         lines = open(os.dup(sys.stdin.fileno()), encoding=sys.stdin.encoding, errors="replace")  # noqa: SIM115
         threading.Thread(target=self._send_lines, args=(lines,), daemon=True).start()
 
