@@ -320,9 +320,9 @@ class Rounds:
     def _start(self, guarded: Guarded) -> None:
         reactor = guarded.reactor
         try:
-            # In a context of its own: that of the first WebSocket would live as long as the rounds.
-            run = functools.partial(contextvars.Context().run, self._run, reactor)
-            reactor.spawn(with_shared_connections(run), "dwebsocket guards")
+            run = with_shared_connections(functools.partial(self._run, reactor))
+            # In an empty context: where threads inherit theirs, that of the first WebSocket would live as long as they.
+            contextvars.Context().run(reactor.spawn, run, "dwebsocket guards")
         except BaseException:  # no thread can be started: the next WebSocket tries again
             with self._lock:
                 self._runs = False
@@ -333,15 +333,18 @@ class Rounds:
             while (due := self._seconds_to_next_round()) is not None:
                 self._changed.wait(due)
                 self._changed = reactor.latch()
-                for interval_seconds, questions in self._due_now():
-                    with self._asking:
-                        self._ask_all(questions, reactor)
-                    with self._lock:
-                        self._due[interval_seconds] = monotonic() + interval_seconds
+                self._go_round(reactor)
         except BaseException:  # the server has stopped it: the next WebSocket starts it again
             with self._lock:
                 self._runs = False
             raise
+
+    def _go_round(self, reactor: Reactor) -> None:  # a function, so that nobody is held between two rounds
+        for interval_seconds, questions in self._due_now():
+            with self._asking:
+                self._ask_all(questions, reactor)
+            with self._lock:
+                self._due[interval_seconds] = monotonic() + interval_seconds
 
     def _seconds_to_next_round(self) -> float | None:
         """None, and nothing runs any more, when there is nobody to ask about."""
@@ -409,7 +412,7 @@ def as_of_now(request: HttpRequest) -> HttpRequest:
     user: Any = vars(request).get("user")
     if session is not None and _is_of_the_session(user):
         now.user = SimpleLazyObject(lambda: auth.get_user(now))  # type: ignore[assignment]
-    elif isinstance(user, Model):  # what a middleware, or the view, has put there
+    elif isinstance(user, (LazyObject, Model)):  # what a middleware, or the view, has put there
         now.user = SimpleLazyObject(lambda: _user_now(user))  # type: ignore[assignment]
     return now
 
@@ -420,10 +423,12 @@ def _is_of_the_session(user: object) -> bool:
     return getattr(setup, "__module__", None) == "django.contrib.auth.middleware"
 
 
-def _user_now(user: Model) -> Any:
+def _user_now(user: Any) -> Any:
     from django.contrib.auth.models import AnonymousUser  # only now: the apps must have been loaded
 
-    return type(user)._default_manager.filter(pk=user.pk).first() or AnonymousUser()
+    if not isinstance(user, Model) or user._state.adding:  # of no table: there is nothing newer
+        return user
+    return user.__class__._default_manager.filter(pk=user.pk).first() or AnonymousUser()  # its type may be lazy
 
 
 def _pieces(things: list[T], size: int) -> Iterator[list[T]]:

@@ -17,11 +17,13 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 
-from dwebsocket import WebSocketView, access, require_websocket
+from dwebsocket import WebSocketView, access, connections, require_websocket
 from dwebsocket.access import dotted_name, user_name
+from dwebsocket.signals import websocket_closed
 from tests.links import assert_ends
 from tests.peer import CLOSE, TEXT, Close, close_payload, frame, text
 from tests.sites import Site
+from tests.test_upgrade import recorded
 
 LINE = re.compile(
     r"(?P<path>\S+) (?P<user>\S+) (?P<address>\S+) (?P<seconds>\d+\.\d{3}) s,"
@@ -236,3 +238,31 @@ def test_view_is_named_by_its_class_where_it_has_one() -> None:
     assert dotted_name(echo) == f"{__name__}.echo"
     assert dotted_name(Chat.as_view()) == f"{__name__}.Chat"
     assert dotted_name(Chat()) == f"{__name__}.Chat"
+
+
+class Nameless:
+    """A user of a project's own, whose name cannot be had just now."""
+
+    is_authenticated = True
+
+    def get_username(self) -> str:
+        raise RuntimeError("no route to the directory")
+
+
+def test_user_whose_name_cannot_be_had_is_nobody_and_stops_nothing(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request: Any) -> None:
+        request.user = Nameless()
+        echo(request)
+
+    with recorded(websocket_closed) as closed:
+        with site(view).connect("/room/") as peer:
+            peer.send_message("hello")
+            assert peer.recv_message() == "hello"
+            assert [(info.path, info.user) for info in connections()] == [("/room/", "")]
+            peer.close()
+        site.until_idle()
+    assert [signal["code"] for signal in closed] == [1000]
+    assert line(caplog).user == ""

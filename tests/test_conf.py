@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -11,9 +12,9 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwebsocket import conf, legacy
+from dwebsocket import conf, legacy, require_websocket
 from dwebsocket.connection import Limits
-from dwebsocket.guards import has_perm, session_alive
+from dwebsocket.guards import Guard, has_perm, session_alive
 from dwebsocket.protocol.deflate import Compression
 from dwebsocket.servers.gevent import PyWSGI
 from dwebsocket.websocket import WebSocket
@@ -184,6 +185,52 @@ def test_options_with_a_setting_that_cannot_be_are_an_error_when_they_are_needed
         with pytest.raises(ImproperlyConfigured, match="WEBSOCKET_PING_INTERVAL is 'often'"):
             conf.options({})
         assert conf.options({"ping_interval": 1}).limits.ping_interval == 1
+
+
+# What would let everybody in
+
+
+async def asynchronous(request: Any) -> bool:
+    return False
+
+
+class AsynchronousCall:
+    """A guard that is called, and returns a coroutine."""
+
+    async def __call__(self, request: Any) -> bool:
+        return False
+
+
+asynchronous_call = AsynchronousCall()
+asynchronous_part = functools.partial(asynchronous)
+NO_GUARDS = {
+    "asynchronous": asynchronous,
+    "asynchronous_call": asynchronous_call,
+    "asynchronous_part": asynchronous_part,
+    "AsynchronousCall": AsynchronousCall,
+    "Guard": Guard,
+}
+
+
+@pytest.mark.parametrize("name", NO_GUARDS)
+def test_guard_that_is_asynchronous_or_a_class_is_refused_when_the_view_is_decorated_and_in_the_settings(
+    name: str,
+) -> None:
+    guard = NO_GUARDS[name]
+    for value in (guard, [session_alive, guard]):
+        with pytest.raises(ValueError, match=r"the option guard is .* it must be a guard"):
+            require_websocket(guard=value)
+        with (
+            override_settings(WEBSOCKET_GUARD=value),
+            pytest.raises(ImproperlyConfigured, match=r"WEBSOCKET_GUARD is .* it must be a guard"),
+        ):
+            conf.options({})
+
+
+@pytest.mark.parametrize("name", NO_GUARDS)
+def test_path_to_a_guard_that_is_asynchronous_or_a_class_is_an_error_when_it_is_needed(name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"'{__name__}.{name}' is no function, nor an instance of a Guard"):
+        conf.options({"guard": f"{__name__}.{name}"})
 
 
 # WEBSOCKET_CLASS

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 from django.core import signals
 from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse
 from django.test import override_settings
+from rest_framework.exceptions import APIException
 
 from dwebsocket import Forbidden, Unauthorized, require_websocket
 from dwebsocket.failures import close_for, close_for_status, cut
@@ -160,6 +162,43 @@ def test_half_a_surrogate_pair_does_no_harm_to_the_reason() -> None:
 def test_reason_that_fits_is_not_cut() -> None:
     assert cut("é" * 61 + "a") == "é" * 61 + "a"
     assert cut("é" * 61 + "ab") == "é" * 61 + "a"
+
+
+class OddStatus(APIException):
+    """What a project makes of it, with a status that HTTP has not."""
+
+    status_code = 999
+
+
+class NoStatus(APIException):
+    """The same, without any."""
+
+    status_code = None
+
+
+@pytest.mark.parametrize("error", [OddStatus(), NoStatus()], ids=name)
+def test_exception_of_rest_framework_with_a_status_that_is_none_is_a_fault(
+    site: Site, error: Exception, exceptions: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert end(site(raising(error, accept)), "/room/") == Close(1011)
+    assert [signal["request"].path for signal in exceptions] == ["/room/"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it has nobody above it
+def test_receiver_that_is_stopped_does_not_keep_the_connection_from_closing_with_1011(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stop(**about: Any) -> None:
+        raise stopped
+
+    site, stopped = detached_site, gevent.Timeout(5)  # a BaseException, as of a time limit around what it does
+    signals.got_request_exception.connect(stop)
+    try:
+        assert end(site(raising(RuntimeError("broken"), accept))) == Close(1011)
+    finally:
+        signals.got_request_exception.disconnect(stop)
+    errors, site.server.errors = site.server.errors, []
+    assert all(stopped in error for error in errors)
 
 
 # What is logged

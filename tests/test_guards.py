@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import gc
 import itertools
 import logging
@@ -21,7 +23,7 @@ from unittest import mock
 import gevent
 import pytest
 from django.conf import settings
-from django.contrib.auth import logout
+from django.contrib.auth import login, logout
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
@@ -32,6 +34,7 @@ from django.db.backends.signals import connection_created
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import accept_websocket, guards, require_websocket
 from dwebsocket.guards import Guard, has_perm, session_alive, user_is_active, watch, watch_no_longer
@@ -40,7 +43,7 @@ from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import Home, Hub, Threads, assert_ends, run_program, until
 from tests.peer import Peer
 from tests.sites import Site
-from tests.test_sessions import DB, database_in
+from tests.test_sessions import AUTH, DB, SESSIONS, database_in
 
 SOON_SECONDS, NEVER_SECONDS = 0.02, 3600.0
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
@@ -182,6 +185,64 @@ def test_guard_refuses_the_opening_handshake_before_the_view_is_called(
     response = site(view, **({"WEBSOCKET_GUARD": guard} if where == "setting" else {})).handshake()
     assert response.status == status
     assert status == 500 or response.body.decode().strip() == sentence
+
+
+def test_text_of_a_permission_denied_reaches_neither_the_client_nor_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = guarded(site, denied).handshake()
+    site.until_idle()
+    assert "not for you" not in f"{response}{caplog.text}"
+
+
+def test_text_of_a_guard_that_would_forge_a_line_of_the_log_is_escaped(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def guard(request: Any) -> bool:
+        raise Forbidden("no such room\nERROR forged")
+
+    assert guarded(site, guard).handshake("/a/room/").status == 403
+    site.until_idle()
+    (record,) = caplog.records
+    assert record.getMessage() == r"Forbidden: /a/room/ (no such room\nERROR forged)"
+
+
+async def asynchronous(request: Any) -> bool:
+    return True
+
+
+@pytest.fixture
+def coroutine() -> Iterator[Any]:
+    """What an asynchronous guard returns, and nobody awaits."""
+    coroutine = asynchronous(None)
+    yield coroutine
+    coroutine.close()
+
+
+class Speechless(Guard):
+    """Judges nobody."""
+
+    def judge(self, requests: Sequence[Any]) -> list[HandshakeError | None]:
+        return []
+
+
+def test_guard_that_judges_nobody_lets_nobody_in(site: Site) -> None:
+    assert guarded(site, Speechless()).handshake().status == 500
+
+
+def test_guard_that_returns_a_coroutine_lets_nobody_in(site: Site, coroutine: Any) -> None:
+    assert guarded(site, lambda request: coroutine).handshake().status == 500
+
+
+def test_guard_that_returns_a_coroutine_later_is_logged_and_closes_nothing(
+    site: Site, coroutine: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers, heard = [True], Heard()
+    peer = guarded(site, lambda request: answers[0], heard).connect()
+    answers[0] = coroutine
+    assert_open(peer, heard)
+    assert "is asynchronous; here it is an ordinary function" in caplog.text
+    assert "could not be asked; the WebSockets stay open" in caplog.text
 
 
 def test_guard_of_a_view_replaces_that_of_the_settings(site: Site) -> None:
@@ -520,6 +581,69 @@ def test_guard_sees_the_user_of_now_though_the_view_has_one_of_before(site: Site
     assert site.hear() == "Ann"
 
 
+def lazily(request: Any) -> None:
+    request.user = SimpleLazyObject(lambda: User.objects.get(username="ann"))
+
+
+def at_once(request: Any) -> None:
+    request.user = User.objects.get(username="ann")
+
+
+def by_login(request: Any) -> None:
+    login(request, User.objects.get(username="ann"), backend="django.contrib.auth.backends.ModelBackend")
+
+
+@contextmanager
+def putting(put: Callable[[Any], None], *others: str) -> Iterator[dict[str, Any]]:
+    """Settings with a middleware that puts a user of its own on the request, behind `others`."""
+
+    def middleware(get_response: Any) -> Any:
+        def call(request: Any) -> Any:
+            put(request)
+            return get_response(request)
+
+        return call
+
+    with mock.patch(f"{__name__}.middleware", middleware, create=True):
+        yield {"MIDDLEWARE": [*others, f"{__name__}.middleware"], "SESSION_ENGINE": DB}
+
+
+@pytest.mark.parametrize("others", [[SESSIONS, AUTH], []], ids=["with sessions", "without"])
+@pytest.mark.parametrize("put", [lazily, at_once], ids=lambda put: put.__name__)
+def test_user_whom_a_middleware_of_the_project_has_found_stays_until_deactivated(
+    site: Site, put: Any, others: list[str]
+) -> None:
+    heard = Heard()
+    user_named("ann")
+    with putting(put, *others) as given:
+        guarded(site, lambda request: request.user.is_authenticated and request.user.is_active, heard, **given)
+        peer = site.connect()
+        assert_open(peer, heard)
+        User.objects.update(is_active=False)
+        assert_ends(peer, 4403, "permission denied")
+
+
+@pytest.mark.parametrize("put", [lazily, at_once], ids=lambda put: put.__name__)
+def test_user_whom_a_middleware_of_the_project_has_found_is_nobody_once_deleted(site: Site, put: Any) -> None:
+    heard = Heard()
+    user_named("ann")
+    with putting(put) as given:
+        peer = guarded(site, lambda request: request.user.is_authenticated, heard, **given).connect()
+        assert_open(peer, heard)
+        User.objects.all().delete()
+        assert_ends(peer, 4403, "permission denied")
+
+
+def test_user_whom_a_middleware_logs_in_stays_until_deactivated(site: Site) -> None:
+    heard = Heard()
+    user_named("ann")
+    with putting(by_login, SESSIONS, AUTH) as given:
+        peer = guarded(site, lambda request: request.user.is_active, heard, **given).connect()
+        assert_open(peer, heard)
+        User.objects.update(is_active=False)
+        assert_ends(peer, 4403, "permission denied")
+
+
 def test_guard_of_an_open_websocket_knows_by_which_path_it_came(site: Site) -> None:
     seen: list[Any] = []
 
@@ -697,6 +821,38 @@ def test_request_about_which_a_guard_fails_does_not_protect_the_others(wards: An
     assert not failing.revoked
 
 
+@pytest.mark.parametrize("kind", [iter, list], ids=["one by one", "all at once"])
+def test_websocket_that_cannot_be_judged_protects_no_other_of_its_batch(wards: Any, kind: Any) -> None:
+    class Batch(Guard):
+        def judge(self, requests: Sequence[Any]) -> Any:
+            return kind(self.verdict(request) for request in requests)
+
+        def verdict(self, request: Any) -> HandshakeError:
+            if request.path == "/broken/":
+                raise RuntimeError("broken")
+            return Forbidden("gone")
+
+    paths = ["/first/", "/broken/", "/last/"]
+    first, failing, last = wards(3, Batch(), requests=[RequestFactory().get(path) for path in paths])
+    until(lambda: first.revoked and last.revoked, "the others to be closed")
+    assert not failing.revoked
+
+
+def test_websocket_that_cannot_be_closed_protects_no_other_of_its_batch(wards: Any) -> None:
+    class Batch(Guard):
+        def judge(self, requests: Sequence[Any]) -> list[HandshakeError | None]:
+            return [None if lets else Forbidden("gone") for _ in requests]
+
+    def fail(error: HandshakeError) -> None:
+        raise RuntimeError("of a project's own WebSocket")
+
+    lets = [True]
+    first, failing, last = wards(3, Batch())
+    failing.revoke = fail
+    lets.clear()
+    until(lambda: first.revoked and last.revoked, "the others to be closed")
+
+
 def test_guard_that_fails_does_not_silence_the_others(wards: Any) -> None:
     class Broken(Guard):
         def judge(self, requests: Sequence[Any]) -> list[HandshakeError | None]:
@@ -768,6 +924,48 @@ def test_websocket_that_has_ended_is_asked_about_no_more(home: Home, wards: Any)
     seen.clear()
     heard.until_asked_again()
     assert set(seen) == {"/stays/"}
+
+
+def test_rounds_hold_no_websocket_while_they_wait_for_their_next_turn(home: Home, wards: Any) -> None:
+    heard = Heard()
+    wards(1, heard, interval=NEVER_SECONDS)
+    ward = Ward(home, RequestFactory().get("/"))
+    home.do(watch, ward, (heard,), NEVER_SECONDS)
+    rounds = rounds_of(home)
+    rounds._due[NEVER_SECONDS] = 0.0  # the hour is over
+    home.do(lambda: rounds._changed.set())
+    until(lambda: heard.rounds, "the guard to be asked")
+    leave(home, [ward])
+    alive = weakref.ref(ward)
+    del ward
+    until(lambda: [gc.collect(), alive() is None][1], "the WebSocket to go")
+    assert heard.rounds == 1
+
+
+class Kept:
+    """A value of a context."""
+
+
+def test_rounds_do_not_run_in_the_context_in_which_they_began(home: Home, wards: Any) -> None:
+    variable: contextvars.ContextVar[Kept] = contextvars.ContextVar("variable")
+    ward, heard = Ward(home, RequestFactory().get("/")), Heard()
+    spawn = type(home.reactor).spawn
+
+    def inherit(reactor: Any, function: Callable[[], None], name: str) -> None:  # as threads of Python 3.14 may
+        spawn(reactor, functools.partial(contextvars.copy_context().run, function), name)
+
+    def begin() -> weakref.ref[Kept]:
+        variable.set(kept := Kept())
+        watch(ward, (heard,), SOON_SECONDS)
+        return weakref.ref(kept)
+
+    with mock.patch.object(type(home.reactor), "spawn", inherit):
+        kept = home.do(begin)
+    try:
+        heard.until_asked_again()
+        until(lambda: [gc.collect(), kept() is None][1], "the context to go")
+    finally:
+        leave(home, [ward])
 
 
 def test_interval_is_not_disturbed_by_another_one(home: Home, wards: Any) -> None:

@@ -238,6 +238,29 @@ def test_refused_handshake_saves_the_session_as_every_request_does(site: Site) -
     assert stored(SimpleCookie(response.headers["set-cookie"])["sessionid"].value) == {"tried": True}
 
 
+@require_websocket
+def accept_twice(request: Any) -> HttpResponse | None:
+    """Accept a subprotocol that nobody has offered; then with none, or answer with HTTP."""
+    request.session["room"] = 7
+    with pytest.raises(ValueError, match="chat"):
+        request.websocket.accept("chat")
+    if "refuse" in request.GET:
+        return HttpResponse(status=400)
+    request.websocket.accept()
+    request.websocket.wait()
+    return None
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 101), ("/?refuse=1", 400)], ids=["accepts", "refuses"])
+def test_cookie_of_a_new_session_is_in_the_answer_though_the_first_accept_has_failed(
+    site: Site, path: str, status: int
+) -> None:
+    peer = site(accept_twice, SESSION_ENGINE=DB).peer()
+    response = peer.handshake(path, {"Connection": "Upgrade"})
+    assert response.status == status
+    assert stored(SimpleCookie(response.headers["set-cookie"])["sessionid"].value) == {"room": 7}
+
+
 # After the accept
 
 

@@ -135,6 +135,36 @@ def guarded(request):
     request.websocket.wait()
 
 
+class Slow:
+    """A guard that lets in at once, and then takes longer than the view to say so again."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self.calls = 0
+        self.is_asked, self.view_has_ended = threading.Event(), threading.Event()
+        self.said: list[str] = []
+
+    def __call__(self, request):
+        self.calls += 1
+        if self.calls > 1:
+            self.is_asked.set()
+            self.view_has_ended.wait(PATIENCE_SECONDS)
+            time.sleep(0.2)
+            self.said.append("yes")
+        return True
+
+
+slow = Slow()
+
+
+@require_websocket(guard=slow, guard_interval=0.02)
+def guarded_slowly(request):
+    request.websocket.wait()
+    slow.view_has_ended.set()
+
+
 urlpatterns = [
     path("echo/", echo),
     path("whoami/", whoami),
@@ -150,6 +180,7 @@ urlpatterns = [
     path("sleep-before/", sleep_before),
     path("wait-in-atomic/", wait_in_atomic),
     path("guarded/", guarded),
+    path("guarded-slowly/", guarded_slowly),
 ]
 
 
@@ -448,6 +479,13 @@ class DatabaseTests(TestCase):
         assert caught.value.close_code == 4401
         with pytest.raises(WebSocketRefused), self.client.websocket("/guarded/"):
             raise AssertionError("it was accepted")
+
+    def test_end_of_the_block_waits_for_the_guards_that_are_being_asked(self) -> None:
+        slow.begin()
+        with self.client.websocket("/guarded-slowly/"):
+            assert slow.is_asked.wait(PATIENCE_SECONDS)
+            assert slow.said == []
+        assert (slow.calls, slow.said) == (2, ["yes"])
 
 
 class CommittedTests(TransactionTestCase):

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Group
+from django.db import connections
 
+from dwebsocket import database as databases
+from dwebsocket import require_websocket
+from tests.links import until
 from tests.peer import Close, Peer
 from tests.project.views import BLOCKS
 from tests.real.postgresql import MAX_CONNECTIONS, POSTGRES, Database, PostgreSQL, postgresql
 from tests.real.servers import Server, assert_quiet, running
 from tests.real.test_contract import exchange
+from tests.sites import Site
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL")]
 
@@ -412,3 +418,54 @@ def test_plain_http_of_the_same_view_is_in_one_unless_the_view_says_otherwise(
     assert count_of(database, f"{note}-fails") == (0 if is_atomic else 1)
     server.expect_log(f"ERROR django.request: Internal Server Error: {path}")
     assert_quiet(server.take_news())
+
+
+# Transactions that Django does not know of
+
+
+@pytest.fixture
+def alias(database: Database) -> Iterator[str]:
+    """What a server in this process calls the database; a name of its own, so that no thread has been there before."""
+    databases._warned.clear()
+    lasting = database.settings(CONN_MAX_AGE=None)  # on a hub without patches the request's own end would close it
+    chosen = connections.configure_settings({"default": {}, database.name: lasting})
+    connections.databases[database.name] = chosen[database.name]
+    yield database.name
+    connections[database.name].close()
+    del connections.databases[database.name]
+
+
+@contextmanager
+def transaction_in_sql(wrapper: Any) -> Iterator[None]:
+    with wrapper.cursor() as cursor:
+        cursor.execute("BEGIN")
+    yield
+    with wrapper.cursor() as cursor:
+        cursor.execute("COMMIT")
+
+
+@contextmanager
+def transaction_of_the_driver(wrapper: Any) -> Iterator[None]:
+    wrapper.ensure_connection()
+    with wrapper.connection.transaction():
+        yield
+
+
+@pytest.mark.parametrize("transaction", [transaction_in_sql, transaction_of_the_driver])
+def test_transaction_that_was_begun_behind_djangos_back_outlasts_the_wait(
+    detached_site: Site, database: Database, alias: str, transaction: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        with transaction(connections[alias]):
+            Group.objects.using(alias).create(name="behind the back")
+            for message in request.websocket:
+                request.websocket.send(message)
+
+    peer = detached_site(view).connect()
+    until(lambda: "waits for its peer inside atomic()" in caplog.text, "the view to wait")
+    assert exchange(peer, "go on") == "go on"
+    assert count_of(database, "behind the back") == 0
+    assert peer.close().code == 1000
+    detached_site.until_idle()
+    assert count_of(database, "behind the back") == 1
