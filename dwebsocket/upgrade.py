@@ -389,7 +389,9 @@ class Session:
     def _report(self, error: BaseException) -> None:
         try:
             failures.report(self.request, error)
-        except Exception:  # of a receiver of the signal, or a log handler: this view has nobody above it
+        except self.reactor.stops:
+            raise
+        except BaseException:  # of a receiver of the signal, or a log handler: this view has nobody above it
             logger.exception("an exception of the view at %r could not be reported", self.request.path)
         finally:
             if self._connection is not None:
