@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 from .protocol.codes import CONTROL_BIT, OPCODES, CloseCode, Opcode
 from .protocol.exceptions import ProtocolError, WebSocketClosed, WebSocketError
 from .protocol.frames import FIN, MASK, MAX_CONTROL_PAYLOAD_BYTES, RSV1, RSV2, RSV3, Close, Frame
-from .protocol.handshake import accept_token, is_token
+from .protocol.handshake import Headers, accept_token, is_token, pairs
 from .protocol.messages import Assembler, Message
 
 CLOSE_TIMEOUT_SECONDS = 10.0
@@ -40,9 +40,6 @@ _EXTENDED_LENGTH = {126: (2, 126), 127: (8, 1 << 16)}
 _STATUS_LINE = re.compile(r"(HTTP/\d\.\d) (\d{3})(?: (.*))?\Z")  # RFC 9112, 4
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 _PATH_SAFE = "/%:@!$&'()*+,;=~?"  # what stays as it is in a URL; an escaped character stays escaped
-
-#: Header fields of the request: a mapping, or pairs where a name comes more than once.
-Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class HandshakeFailed(ProtocolError):
@@ -517,14 +514,14 @@ def read_head(sock: Stream, deadline: float | None) -> tuple[bytes, bytes]:
 
 
 def _request(target: Target, handshake: ClientHandshake, headers: Headers) -> bytes:
-    given = list(headers.items() if isinstance(headers, Mapping) else headers)
-    pairs = [*handshake.headers().items(), *given]
+    given = list(pairs(headers))
+    fields = [*handshake.headers().items(), *given]
     if not any(name.lower() == "host" for name, _ in given):
-        pairs.insert(0, ("Host", target.authority))
-    for name, value in pairs:
+        fields.insert(0, ("Host", target.authority))
+    for name, value in fields:
         if not is_token(name) or "\r" in value or "\n" in value:
             raise ValueError(f"{name!r}: {value!r} is not a header")
-    lines = [f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in pairs), "", ""]
+    lines = [f"GET {target.resource} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
 

@@ -238,7 +238,11 @@ def _class(name: str, path: str, base: type[T]) -> type[T]:
 
 def guards() -> tuple[AnyGuard, ...]:
     """The guards of every view that has none of its own."""
-    return tuple(map(_guard, _guards(get("GUARD"))))
+    return _resolved(get("GUARD"))
+
+
+def _resolved(value: Any) -> tuple[AnyGuard, ...]:
+    return tuple(map(_guard, _guards(value)))
 
 
 def _guard(guard: Any) -> AnyGuard:
@@ -280,6 +284,6 @@ def _choose(given: Mapping[str, Any]) -> Options:
         chosen["compression"] = Compression(**{"min_size": min_size, **parameters})
     else:
         chosen["compression"] = None
-    chosen["guard"] = tuple(map(_guard, _guards(chosen["guard"])))
+    chosen["guard"] = _resolved(chosen["guard"])
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-#: The session store of the request that is unwinding in this context.
+#: The token of the session of the request that is unwinding in this context.
 _unwinding: contextvars.ContextVar[object] = contextvars.ContextVar("dwebsocket_unwinding", default=None)
 
 
@@ -31,36 +31,29 @@ def save(request: HttpRequest) -> list[tuple[str, str]]:
         return []
     response = middleware.process_response(request, HttpResponse())
     session.modified = False
-    _keep_from_unwinding(session)
+    if not isinstance(session.save, _Save):  # accept() may have failed before
+        session.save = _Save(session.save)
     return [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
 
 
 def unwind(request: HttpRequest) -> None:
     """From now on this context only gives the request back to the server: it saves no session."""
-    _unwinding.set(_token(getattr(request, "session", None)))
-
-
-def _keep_from_unwinding(session: Any) -> None:
-    token = session._dwebsocket = object()  # not the session itself: what a server's thread was last in lives on
-    session.save = _Save(session.save, token)
+    save = getattr(getattr(request, "session", None), "save", None)
+    _unwinding.set(save.token if isinstance(save, _Save) else None)
 
 
 class _Save:
     """The `save` of a session that the unwinding request does not save."""
 
-    __slots__ = ("_save", "_token")
+    __slots__ = ("_save", "token")
 
-    def __init__(self, save: Callable[..., None], token: object) -> None:
+    def __init__(self, save: Callable[..., None]) -> None:
         self._save = save
-        self._token = token
+        self.token = object()  # and not the session: what a server's thread was last in lives on
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
-        if _unwinding.get() is not self._token:
+        if _unwinding.get() is not self.token:
             self._save(*args, **kwargs)
-
-
-def _token(session: Any) -> object:
-    return getattr(session, "_dwebsocket", None)
 
 
 _cache: list[SessionMiddleware | None] = []

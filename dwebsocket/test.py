@@ -90,8 +90,8 @@ class WebSocketClientMixin:
         Entering raises WebSocketRefused when the answer is not 101, the exception of the view where it raised one, and
         TimeoutError when nothing comes.
         """
-        defaults = getattr(self, "defaults", {})
-        host = {**defaults, **extra}.get("HTTP_HOST") or {**defaults, **extra}.get("SERVER_NAME") or "testserver"
+        environ = {**getattr(self, "defaults", {}), **extra}
+        host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME") or "testserver"
         if origin == SAME_ORIGIN:
             origin = f"{'https' if secure else 'http'}://{host}"
         handshake = ClientHandshake(subprotocols=subprotocols, origin=origin)

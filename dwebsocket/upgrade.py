@@ -12,7 +12,7 @@ import inspect
 import io
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -409,8 +409,8 @@ class Session:
             if subprotocol is None:
                 subprotocol = handshake.choose_subprotocol(self.opening.subprotocols, self._options.subprotocols)
             extensions, agreed = self._agree_on_extensions()
-            pairs = [*(headers.items() if isinstance(headers, Mapping) else headers or ()), *self._cookies]
-            response = self.opening.response(subprotocol, pairs, extensions=agreed)
+            headers = [*handshake.pairs(headers), *self._cookies]
+            response = self.opening.response(subprotocol, headers, extensions=agreed)
         if self._detach and self._server.reuses_environ:
             self.request.environ = self.request.META = dict(self.request.META)  # type: ignore[attr-defined]
         taken = self._server.detach() if self._detach else self._server.attach()
@@ -446,8 +446,6 @@ class Session:
             access.log(info, code, reason)
 
     def _send(self, signal: Signal, **arguments: Any) -> None:
-        if not signal.receivers:
-            return
         signal.send_robust(type(self._websocket), request=self.request, websocket=self._websocket, **arguments)
 
     def _agree_on_extensions(self) -> tuple[list[Extension], list[str]]:

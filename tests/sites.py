@@ -236,6 +236,21 @@ class Site:
         self.server.until_idle()
 
 
+@contextmanager
+def changing(change: Callable[[Any], object], *others: str) -> Iterator[dict[str, Any]]:
+    """Settings with a middleware that changes each request, behind `others`, in front of the view."""
+
+    def middleware(get_response: Any) -> Any:
+        def call(request: Any) -> Any:
+            change(request)
+            return get_response(request)
+
+        return call
+
+    with mock.patch(f"{__name__}.middleware", middleware, create=True):
+        yield {"MIDDLEWARE": [*others, f"{__name__}.middleware"]}
+
+
 @pytest.fixture(scope="session", params=[RunServer, PyWSGI], ids=lambda kind: kind.name)
 def wsgi_server(request: pytest.FixtureRequest) -> Iterator[InProcessServer]:
     server = request.param()

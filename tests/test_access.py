@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 
@@ -22,7 +19,7 @@ from dwebsocket.access import dotted_name, user_name
 from dwebsocket.signals import websocket_closed
 from tests.links import assert_ends
 from tests.peer import CLOSE, TEXT, Close, close_payload, frame, text
-from tests.sites import Site
+from tests.sites import Site, changing
 from tests.test_upgrade import recorded
 
 LINE = re.compile(
@@ -66,21 +63,6 @@ def extras(record: logging.LogRecord) -> dict[str, Any]:
     """What the record has and others have not."""
     usual = {*vars(logging.makeLogRecord({})), "message", "asctime"}
     return {name: value for name, value in vars(record).items() if name not in usual}
-
-
-@contextmanager
-def changing(change: Callable[[HttpRequest], object]) -> Iterator[dict[str, Any]]:
-    """Settings with a middleware that changes the request, in front of the view."""
-
-    def middleware(get_response: Any) -> Any:
-        def call(request: Any) -> Any:
-            change(request)
-            return get_response(request)
-
-        return call
-
-    with mock.patch(f"{__name__}.middleware", middleware, create=True):
-        yield {"MIDDLEWARE": [f"{__name__}.middleware"]}
 
 
 # The line

@@ -42,7 +42,7 @@ from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, Unauthoriz
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import Home, Hub, Threads, assert_ends, run_program, until
 from tests.peer import Peer
-from tests.sites import Site
+from tests.sites import Site, changing
 from tests.test_sessions import AUTH, DB, SESSIONS, database_in
 
 SOON_SECONDS, NEVER_SECONDS = 0.02, 3600.0
@@ -593,21 +593,6 @@ def by_login(request: Any) -> None:
     login(request, User.objects.get(username="ann"), backend="django.contrib.auth.backends.ModelBackend")
 
 
-@contextmanager
-def putting(put: Callable[[Any], None], *others: str) -> Iterator[dict[str, Any]]:
-    """Settings with a middleware that puts a user of its own on the request, behind `others`."""
-
-    def middleware(get_response: Any) -> Any:
-        def call(request: Any) -> Any:
-            put(request)
-            return get_response(request)
-
-        return call
-
-    with mock.patch(f"{__name__}.middleware", middleware, create=True):
-        yield {"MIDDLEWARE": [*others, f"{__name__}.middleware"], "SESSION_ENGINE": DB}
-
-
 @pytest.mark.parametrize("others", [[SESSIONS, AUTH], []], ids=["with sessions", "without"])
 @pytest.mark.parametrize("put", [lazily, at_once], ids=lambda put: put.__name__)
 def test_user_whom_a_middleware_of_the_project_has_found_stays_until_deactivated(
@@ -615,8 +600,14 @@ def test_user_whom_a_middleware_of_the_project_has_found_stays_until_deactivated
 ) -> None:
     heard = Heard()
     user_named("ann")
-    with putting(put, *others) as given:
-        guarded(site, lambda request: request.user.is_authenticated and request.user.is_active, heard, **given)
+    with changing(put, *others) as given:
+        guarded(
+            site,
+            lambda request: request.user.is_authenticated and request.user.is_active,
+            heard,
+            SESSION_ENGINE=DB,
+            **given,
+        )
         peer = site.connect()
         assert_open(peer, heard)
         User.objects.update(is_active=False)
@@ -627,8 +618,8 @@ def test_user_whom_a_middleware_of_the_project_has_found_stays_until_deactivated
 def test_user_whom_a_middleware_of_the_project_has_found_is_nobody_once_deleted(site: Site, put: Any) -> None:
     heard = Heard()
     user_named("ann")
-    with putting(put) as given:
-        peer = guarded(site, lambda request: request.user.is_authenticated, heard, **given).connect()
+    with changing(put) as given:
+        peer = guarded(site, lambda request: request.user.is_authenticated, heard, SESSION_ENGINE=DB, **given).connect()
         assert_open(peer, heard)
         User.objects.all().delete()
         assert_ends(peer, 4403, "permission denied")
@@ -637,8 +628,8 @@ def test_user_whom_a_middleware_of_the_project_has_found_is_nobody_once_deleted(
 def test_user_whom_a_middleware_logs_in_stays_until_deactivated(site: Site) -> None:
     heard = Heard()
     user_named("ann")
-    with putting(by_login, SESSIONS, AUTH) as given:
-        peer = guarded(site, lambda request: request.user.is_active, heard, **given).connect()
+    with changing(by_login, SESSIONS, AUTH) as given:
+        peer = guarded(site, lambda request: request.user.is_active, heard, SESSION_ENGINE=DB, **given).connect()
         assert_open(peer, heard)
         User.objects.update(is_active=False)
         assert_ends(peer, 4403, "permission denied")

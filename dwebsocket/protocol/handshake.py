@@ -113,6 +113,11 @@ def accept_token(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
+def pairs(headers: Headers | None) -> Iterable[tuple[str, str]]:
+    """The names and values in `headers`, whichever way they are written."""
+    return headers.items() if isinstance(headers, Mapping) else headers or ()
+
+
 def is_token(text: str) -> bool:
     """Whether `text` is a token of HTTP, as the name of a subprotocol must be."""
     return _TOKEN.match(text) is not None
@@ -164,8 +169,7 @@ def _tokens(value: str) -> set[str]:
 
 
 def _checked(headers: Headers | None) -> Iterable[tuple[str, str]]:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
-    for name, value in pairs:
+    for name, value in pairs(headers):
         if not is_token(name):
             raise ValueError(f"{name!r} is not the name of a header")
         if name.lower() in _RESERVED or name.lower().startswith(_RESERVED_PREFIX):
