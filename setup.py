@@ -22,6 +22,10 @@ MODULES = [
     "reactors.base",
     "reactors.gevent",
     "reactors.thread",
+    "ending",
+    "keepalive",
+    "outbox",
+    "batch",
     "connection",
     "verbs",
 ]

@@ -1,0 +1,77 @@
+"""Whether the peer of an open connection is alive, and whether the connection is still used. Sans I/O."""
+
+from __future__ import annotations
+
+import enum
+import math
+
+
+class Beat(enum.Enum):
+    """What is due."""
+
+    IDLE = "no message has come or gone for idle_timeout seconds"
+    PING = "a ping goes out every ping_interval seconds"
+    DEAD = "neither a pong nor anything else has come for ping_timeout seconds"
+
+
+class KeepAlive:
+    """The pings of one connection: times go in, what is due comes out.
+
+    `latency`: seconds between the last ping that was answered and its pong; None before the first. A timeout of None
+    is never due.
+    """
+
+    __slots__ = (
+        "_idle_timeout",
+        "_payload",
+        "_ping_interval",
+        "_ping_timeout",
+        "_pinged_at",
+        "_waits_since",
+        "latency",
+    )
+
+    def __init__(
+        self, now: float, ping_interval: float | None, ping_timeout: float | None, idle_timeout: float | None
+    ) -> None:
+        self.latency: float | None = None
+        self._ping_interval = math.inf if ping_interval is None else ping_interval
+        self._ping_timeout = math.inf if ping_timeout is None else ping_timeout
+        self._idle_timeout = math.inf if idle_timeout is None else idle_timeout
+        self._pinged_at = now
+        self._payload: bytes | None = None  # of the ping that has not been answered
+        self._waits_since = now  # for its pong
+
+    def beat(self, now: float, last_read_at: float, last_message_at: float) -> Beat | None:
+        """What is due, if anything is. The caller then does it, and says so: `pinged()` or `excuse()`."""
+        if last_message_at + self._idle_timeout <= now:
+            return Beat.IDLE
+        if self._ping_due(last_read_at) > now:
+            return None
+        return Beat.PING if self._payload is None else Beat.DEAD
+
+    def due(self, last_read_at: float, last_message_at: float) -> float:
+        """When `beat()` has something, if nothing else happens; infinity for never."""
+        return min(last_message_at + self._idle_timeout, self._ping_due(last_read_at))
+
+    def pinged(self, now: float, payload: bytes | None) -> None:
+        """A ping with `payload` has gone out; None: it was left out this time."""
+        self._pinged_at = self._waits_since = now
+        self._payload = payload
+
+    def pong(self, payload: bytes, now: float) -> bool:
+        """Whether a pong with `payload`, that was read at `now`, answers our ping."""
+        if self._payload is None or payload != self._payload:
+            return False
+        self.latency = now - self._pinged_at
+        self._payload = None
+        return True
+
+    def excuse(self, now: float) -> None:
+        """Wait for the pong anew: it was not the peer that was silent, but we who did not read."""
+        self._waits_since = now
+
+    def _ping_due(self, last_read_at: float) -> float:
+        if self._payload is None:
+            return self._pinged_at + self._ping_interval
+        return max(self._waits_since, last_read_at) + self._ping_timeout
