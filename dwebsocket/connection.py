@@ -1,14 +1,22 @@
-"""One live connection: protocol + socket + inbox + outbox + deadlines."""
+"""One live connection: the way of a message, and the facts that its end, its pings and its outbox are judged by.
+
+Beside it, without a socket or a clock, and made when they are first needed:
+
+ending      the phases of the end, and the steps between them
+keepalive   pings, latency, idleness
+outbox      what the kernel has not taken
+batch       answers that leave together
+"""
 
 from __future__ import annotations
 
 import _socket
-import contextlib
 import functools
 import logging
+import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -17,28 +25,31 @@ try:
 except ImportError:
     from .protocol import uncompiled as cython
 
+from .batch import Batch
 from .clock import monotonic
+from .ending import Ending, Facts, Phase, Step
+from .keepalive import Beat, KeepAlive
+from .outbox import Outbox
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint, Pong, State
 from .protocol.exceptions import SendTimeout, WebSocketClosed
+from .protocol.extensions import Extension
 from .protocol.messages import Message, Part
 from .protocol.parser import at_most
 from .reactors.base import Link, Reactor, Served
-from .sockets import READ_BYTES, receive, send, send_both
+from .sockets import READ_BYTES, limit_silence, receive, send, send_both
 
 logger = logging.getLogger("dwebsocket")
 
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
 _PING_BYTES = 4
 _LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
-_HELD_BYTES = 16 * 1024  # of answers that leave together
-_QUICK_SECONDS = 0.00025  # for one of them, and for all together
 _STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
-_SILENCE_SECONDS = 0.25  # of a peer that may still have been sending: a proxy cuts it off when we end our stream
-_LINGER_SECONDS = 2  # for a peer that has nothing more to say, and does not hang up
+_OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another frame is refused
 _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
+_OVER = Phase.OVER
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -106,54 +117,33 @@ class Connection(Served):
     """
 
     __slots__ = (
-        "_active",
+        "_answers_owed",
+        "_batch",
         "_descriptor",
         "_dispose",
-        "_disposed",
         "_ending",
-        "_heard",
-        "_held",
-        "_held_bytes",
-        "_held_since",
         "_home",
-        "_hung_up",
-        "_in_a_hurry",
         "_inbox",
         "_inbox_bytes",
         "_inbox_max_bytes",
-        "_late_pongs",
+        "_keep_alive",
         "_link",
-        "_moved",
         "_outbox",
-        "_outbox_bytes",
-        "_ping",
-        "_pinged",
-        "_quick",
         "_read_ended",
-        "_reads",
         "_receive_queue",
-        "_released",
         "_sending_parts",
-        "_sends_both",
         "_socket",
-        "_taken",
-        "_thread_ident",
-        "_timed_out",
-        "_took",
-        "_unparsed",
-        "_write_ended",
-        "_writes",
         "_written",
         "bytes_received",
         "endpoint",
         "keeper",
-        "latency",
+        "last_message_at",
+        "last_read_at",
         "limits",
         "lock",
         "messages_received",
         "messages_sent",
         "reactor",
-        "streaming",
     )
 
     def __init__(
@@ -161,58 +151,41 @@ class Connection(Served):
         sock: Any,
         reactor: Reactor,
         *,
-        endpoint: Endpoint,
         limits: Limits,
         dispose: Callable[[], None],
+        extensions: Sequence[Extension] = (),
         descriptor: int = -1,
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = Endpoint(
+            max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming
+        )
         self.limits = limits
-        self.latency: float | None = None
         self.keeper: Keeper | None = None
         self.messages_received = self.messages_sent = 0
         self.bytes_received = 0
+        self._written = 0  # bytes that have left
         self.reactor = reactor
         self._socket = sock
         self._descriptor = descriptor
-        # TLS wants what it has not taken to be offered again as it was, not cut in two.
-        self._sends_both = isinstance(sock, _socket.socket)
+        self._dispose: Callable[[], None] | None = dispose  # None when it has been disposed of: no thread polls it
         self._link: Link = reactor.link(self, sock.fileno())
         self.lock = self._link.lock
         self._home = reactor.home or 0  # 0: everywhere
-        self._thread_ident = reactor.thread_ident
-        self._dispose = dispose
         self._inbox: list[Message | Part] = []
         self._inbox_bytes = 0
         self._receive_queue = at_most(limits.receive_queue)
-        self.streaming = limits.streaming
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
+        self._answers_owed = 0  # messages that were taken, and may still be answered before the end is
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
-        self._unparsed = False  # what was read has not been looked at to its end
-        self._taken = False  # a message is out with somebody who may still want to answer it
-        self._reads = self._writes = False  # what the link watches for
-        self._held: list[bytes] = []  # answers that leave together
-        self._held_bytes = 0
-        self._held_since = 0.0
-        self._took = 0.0  # when a message was taken last that had others behind it
-        self._quick = False  # it was taken soon after the one before it
-        self._outbox: list[memoryview] = []  # what the kernel has not taken
-        self._outbox_bytes = 0
-        self._late_pongs = b""  # the latest answers to pings that came while the outbox was not empty
-        self._written = 0  # bytes that have left, of all that were ever put in the outbox
-        self._read_ended = False
-        self._write_ended = False
-        self._disposed = False  # nothing more is done with the socket
-        self._released = False  # nor does any thread still poll it: it has been disposed of
-        self._timed_out = False
-        self._in_a_hurry = False
-        now = monotonic()
-        self._heard = self._active = self._moved = now  # last byte in; last message; last byte out
-        self._pinged = now
-        self._ping: bytes | None = None  # the payload of the ping that has not been answered
-        self._ending: float | None = None  # since when the end is under way
-        self._hung_up: float | None = None  # since when we know that the end waits behind a full inbox
-        self._limit_silence()
+        self._read_ended = False  # the peer's stream has
+        self._batch: Batch | None = None
+        self._outbox: Outbox | None = None
+        self._ending: Ending | None = None
+        self._keep_alive: KeepAlive | None = None
+        self.last_read_at = self.last_message_at = now = monotonic()
+        if limits.ping_interval is not None or limits.idle_timeout is not None:
+            self._keep_alive = KeepAlive(now, limits.ping_interval, limits.ping_timeout, limits.idle_timeout)
+        limit_silence(sock, limits.ping_timeout, limits.send_timeout)
 
     # The verbs
 
@@ -264,6 +237,34 @@ class Connection(Served):
                 self._send_message(message)
 
     @at_home
+    def offer(self, frames: bytes, *, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
+        """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
+
+        They leave at once if the kernel takes them and nothing waits, else behind what waits, as soon as the peer has
+        read enough; never between two fragments of one message. From another thread than that of the hub, the caller
+        waits for the hub's turn.
+
+        False, and nothing is sent of it: the connection is not open any more, or more than `max_waiting_bytes` would
+        wait. Frames of any size are taken while nothing waits.
+        """
+        outbox = self._outbox
+        if self.endpoint.state is not _OPEN or (outbox is not None and not outbox.fits(len(frames), max_waiting_bytes)):
+            return False
+        now = monotonic()
+        if self._sending_parts:
+            outbox = self._outbox = outbox or Outbox(now)
+            outbox.put_behind(frames)
+        else:
+            self._write(frames)
+            if self._outbox is not None:
+                self._settle()
+                if self._outbox is not None and self._outbox.error is not None:
+                    return False
+        self.last_message_at = now
+        self.messages_sent += messages
+        return True
+
+    @at_home
     def begin_message(self) -> None:
         """Wait until no other message is under way; from now on none begins, until `end_message()`."""
         self._wait_for_turn()
@@ -272,7 +273,7 @@ class Connection(Served):
     @at_home
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
         """Send one fragment of the message that was begun. Errors as for `send()`."""
-        self._active = now = monotonic()
+        self.last_message_at = now = monotonic()
         self._link.breathe(now)
         self.messages_sent += fin
         self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
@@ -281,6 +282,10 @@ class Connection(Served):
     def end_message(self) -> None:
         """Let others send again."""
         self._sending_parts = False
+        if self._outbox is not None:
+            self._outbox.release(drop=not self._may_send())
+            self._flush()
+            self._settle()
         self._link.wake()
 
     @at_home
@@ -291,8 +296,10 @@ class Connection(Served):
     @at_home
     def go_away(self, code: int) -> None:
         """Close as `close()` does, for a process that ends: a peer that does not answer soon is not waited for."""
-        self._in_a_hurry = True
         self._end(self.endpoint.close(code))
+        if self._ending is not None:
+            self._ending.hurry()
+            self._schedule()
 
     @at_home
     def fail(self, code: int, reason: str = "") -> None:
@@ -313,10 +320,15 @@ class Connection(Served):
         """
         try:
             self._end(self.endpoint.close())
-            while not self._released:
+            while self._dispose is not None:
                 self._park(None)
         finally:  # whoever stops this greenlet or thread does not wait either
             self._abort("the server did not wait for the closing handshake")
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds between the last ping that was answered and its pong; None before the first."""
+        return None if self._keep_alive is None else self._keep_alive.latency
 
     @property
     def bytes_sent(self) -> int:
@@ -335,32 +347,31 @@ class Connection(Served):
         """Notice what has already happened to the socket."""
         self._let_go()
         self._link.look(pause=False)
-        self._look_behind_the_inbox(monotonic())
+        self._notice_hangup_while_paused(monotonic())
 
     # What the reactor calls
 
     def on_fork(self) -> None:
         """This is the child of a fork: what is held back leaves from its parent."""
-        self._held.clear()
-        self._held_bytes = 0
+        self._batch = None
 
     def is_elsewhere(self) -> bool:
         """Whether the calling thread must not touch the connection, but ask the reactor to."""
         if cython.compiled:
             return self._home != 0 and PyThread_get_thread_ident() != self._home  # type: ignore # noqa: F821
-        return self._home != 0 and self._thread_ident() != self._home
+        return self._home != 0 and self.reactor.thread_ident() != self._home
 
     def on_readable(self) -> None:
         """Read once, or look on at what was read, and do what it says."""
         try:
-            if self._unparsed:
+            if self.endpoint.has_more:
                 self._parse()
             else:
                 data = receive(self._socket, self._descriptor)
                 if data is None:
                     return
                 if data:
-                    self._heard = monotonic()
+                    self.last_read_at = monotonic()
                     self.bytes_received += len(data)
                     self.endpoint.feed(data)
                     self._parse()
@@ -375,9 +386,6 @@ class Connection(Served):
         """Send what is waiting to leave, as far as the kernel takes it."""
         try:
             self._flush()
-            if self._late_pongs and not self._outbox and self.endpoint.state is not _CLOSED:
-                pongs, self._late_pongs = self._late_pongs, b""
-                self._write(pongs)
             self._settle()
             self._link.wake()  # whoever sends looks how far it is
         except Exception:
@@ -393,9 +401,8 @@ class Connection(Served):
     def on_deadline(self, now: float) -> float | None:
         """Do what is due, and say when to be called again."""
         try:
-            self._look_behind_the_inbox(now)
-            while acts := [act for due, act in self._deadlines() if due <= now]:
-                acts[0](now)  # the others may not be due any more
+            self._notice_hangup_while_paused(now)
+            while self._act(now):
                 self._settle()
             return self._earliest()
         except Exception:
@@ -410,13 +417,14 @@ class Connection(Served):
     # Reading
 
     def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
-        if self._unparsed:  # before a message is taken: whoever is stopped while others run has lost none
+        if self.endpoint.has_more:  # before a message is taken: whoever is stopped while others run has lost none
             self._link.breathe(monotonic())
-        self._taken = False
-        if self.endpoint.state is _ENDING:  # whoever took the last message wants more: the end may have its turn
+        if self._answers_owed:  # whoever comes for more has answered what he took
+            self._answers_owed -= 1
+        if self.endpoint.state is _ENDING:  # the end may have its turn
             self._settle()
         if not self._inbox:
-            if self._held:
+            if self._batch is not None:
                 self._let_go()
             if timeout_seconds is not None:
                 self._wait_for_message(timeout_seconds)
@@ -439,20 +447,16 @@ class Connection(Served):
 
     def _parse(self) -> None:
         """Look at what was read, until the inbox is full or others should have their turn."""
-        self._unparsed = True
         endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
-        while self._wants_to_read():
-            if not endpoint.parser.buffered:
-                self._unparsed = False
-                break
+        while endpoint.has_more and self._wants_to_read():
             if not frames_left:
                 self._link.resume()
                 break
             frames_left -= 1
             event = endpoint.advance()
             if isinstance(event, (str, bytes, Part)):
-                self._active = self._heard
+                self.last_message_at = self.last_read_at
                 self._inbox.append(event)
                 if isinstance(event, (str, bytes)):
                     self._inbox_bytes += len(event)
@@ -462,34 +466,30 @@ class Connection(Served):
                     self.messages_received += event.fin
             elif isinstance(event, Pong):
                 self._receive_pong(event)
-            elif event is None:
-                self._unparsed = False
-                break
         if endpoint.output:
             self._answer_pings(endpoint.data_to_send())
 
     def _answer_pings(self, pongs: bytes) -> None:
-        if self._outbox:
-            self._late_pongs = pongs  # 5.5.3: the latest are enough; a peer that does not read costs no memory
+        if self._outbox is not None and self._outbox.waiting:
+            self._outbox.pong_later(pongs)
         else:
             self._write(pongs)
 
     def _receive_pong(self, pong: Pong) -> None:
-        if pong.payload == self._ping:
-            self.latency = self._heard - self._pinged
-            self._ping = None
+        if self._keep_alive is not None and self._keep_alive.pong(pong.payload, self.last_read_at):
             self._schedule()
 
     def _take(self) -> Message | Part:
         message = self._inbox.pop(0)
         self._inbox_bytes -= len(message) if isinstance(message, (str, bytes)) else len(message.data)
-        self._taken = True
-        if self._inbox:
-            now = monotonic()
-            self._quick = now - self._took < _QUICK_SECONDS
-            self._took = now
-        if not self._reads and not self._read_ended:  # the inbox was full
-            if self._unparsed:
+        self._answers_owed += 1
+        link = self._link
+        if self._inbox and link.holds:
+            if self._batch is None:
+                self._batch = Batch()
+            self._batch.took(monotonic())
+        if not link.reads and not self._read_ended:  # the inbox was full
+            if self.endpoint.has_more:
                 self._parse()
             self._settle()
         return message
@@ -501,148 +501,126 @@ class Connection(Served):
             return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
         return len(self._inbox) < self._receive_queue and self._inbox_bytes < self._inbox_max_bytes
 
-    def _look_behind_the_inbox(self, now: float) -> None:
+    def _notice_hangup_while_paused(self, now: float) -> None:
         """A peer that has left is noticed even while nothing is read: else its connection would never end."""
-        if self._hung_up is None and not self._disposed and not self._wants_to_read() and self._link.hung_up():
-            self._hung_up = now
+        if self._ending is None and not self._wants_to_read() and self._link.hung_up():
+            self._ending = Ending(now, self.limits.close_timeout, Phase.HUNG_UP)
             self._schedule()
-
-    def _limit_silence(self) -> None:
-        """Let the kernel notice a peer that has vanished, whether or not we read (TCP_USER_TIMEOUT, Linux)."""
-        seconds = (self.limits.ping_timeout, self.limits.send_timeout)
-        if None not in seconds and hasattr(socket, "TCP_USER_TIMEOUT"):
-            milliseconds = min(int(max(filter(None, seconds)) * 1000), _LONGEST_SLEEP_SECONDS * 1000)
-            with contextlib.suppress(OSError):  # a UNIX socket knows no such option
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
     # Writing
 
     def _send_message(self, message: Message) -> None:
         now = monotonic()
-        self._link.breathe(now)  # before anything leaves: whoever is stopped while others run has sent nothing
+        self._link.breathe(now)
         if self._sending_parts:
             self._wait_for_turn()
-        self._active = now
+        self.last_message_at = now
         self.messages_sent += 1
-        if self._sends_both and len(message) >= _LARGE_BYTES:
+        # TLS wants what it has not taken to be offered again as it was, not cut in two.
+        if len(message) >= _LARGE_BYTES and isinstance(self._socket, _socket.socket):
             header, payload = self.endpoint.send_large(message)
             self._send(header, payload)
             return
         data = self.endpoint.send_message(message)
-        if self._inbox and self._may_be_held(now):
-            self._hold(data, now)
-        else:
+        batch = self._batch
+        if batch is None or not (self._inbox and self._answers_owed and self._outbox is None and batch.may_hold(now)):
             self._send(data)
+        elif batch.hold(data, now):
+            self._link.call_soon()
 
     def _wait_for_turn(self) -> None:
-        while self._sending_parts and (self.endpoint.state is _OPEN or self.endpoint.state is _ENDING):
+        while self._sending_parts and self._may_send():
             self._park(None)
 
-    def _may_be_held(self, now: float) -> bool:
-        """Whether an answer may wait for the one to the next message, which is here and will be taken at once.
-
-        That is what a view does which has just done it: the first answer of those that could leave together leaves
-        alone, and one that took its time does.
-        """
-        return (
-            self._quick
-            and self._taken
-            and self._link.holds
-            and now - (self._held_since if self._held else self._took) < _QUICK_SECONDS
-            and self._held_bytes < _HELD_BYTES
-            and not self._outbox
-            and not self._write_ended
-        )
-
-    def _hold(self, data: bytes, now: float) -> None:
-        if not self._held:
-            self._held_since = now
-            self._link.call_soon()
-        self._held.append(data)
-        self._held_bytes += len(data)
+    def _may_send(self) -> bool:
+        return self.endpoint.state is _OPEN or self.endpoint.state is _ENDING
 
     def _let_go(self) -> None:
-        if self._held:
+        """Let the answers leave that wait for the next one."""
+        if self._batch is not None and self._batch.size:
             self._write(b"")
+            if self._outbox is not None:
+                self._settle()
 
     def _send(self, data: bytes, payload: bytes = b"") -> None:
-        mark = self._write(data, payload)
-        if self._written < mark:
-            self._wait_until_written(mark)
+        self._write(data, payload)
+        if self._outbox is not None:
+            self._wait_until_written(self._outbox)
 
-    def _write(self, data: bytes, payload: bytes = b"") -> int:
-        """Send what the kernel takes and queue the rest; the mark that `_written` reaches when all of it has left."""
-        if self._held:
-            data = b"".join((*self._held, data))
-            self._held.clear()
-            self._held_bytes = 0
+    def _write(self, data: bytes, payload: bytes = b"") -> None:
+        """Send what the kernel takes; the rest goes to the outbox, and `_settle()` sees to it that it leaves."""
+        if self._batch is not None and self._batch.size:
+            data = self._batch.release(data)
         size = len(data) + len(payload)
-        mark = self._written + self._outbox_bytes + size
-        if self._write_ended or not size:
-            return mark
-        if self._outbox:
-            self._queue(data, payload, 0)
-            return mark
+        if not size:
+            return
+        if self._outbox is not None:
+            self._write_behind(self._outbox, data, payload)
+            return
         if payload:
             sent = send_both(self._socket, self._descriptor, data, payload)
         else:
             sent = send(self._socket, self._descriptor, data)
         if sent < 0:
             self._lose_peer()
-            return mark
+            sent = 0
         self._written += sent
-        if sent < size or self.endpoint.state is not _OPEN:
-            self._moved = monotonic()
         if sent < size:
-            self._queue(data, payload, sent)
-            self._settle()
-        return mark
+            if self._outbox is None:
+                self._outbox = Outbox(monotonic())
+            self._outbox.put(data, payload, sent)
 
-    def _queue(self, data: bytes, payload: bytes, sent: int) -> None:
-        """Let `data` and `payload`, but for the first `sent` bytes, leave as soon as the kernel takes them."""
-        for piece in (data, payload):
-            rest = memoryview(piece)[sent:]
-            sent = max(0, sent - len(piece))
-            if rest:
-                self._outbox.append(rest)
-                self._outbox_bytes += len(rest)
+    def _write_behind(self, outbox: Outbox, data: bytes, payload: bytes) -> None:
+        nothing_waits = not outbox.waiting
+        outbox.put(data, payload)
+        if nothing_waits:
+            self._flush()
 
     def _flush(self) -> None:
-        while self._outbox:
-            piece = self._outbox[0]
-            sent = send(self._socket, self._descriptor, piece)
+        """Send what waits, as far as the kernel takes it."""
+        outbox = self._outbox
+        if outbox is None:
+            return
+        while outbox.waiting:
+            sent = send(self._socket, self._descriptor, outbox.first())
             if sent < 0:
                 self._lose_peer()
                 return
             if not sent:
                 return
-            self._moved = monotonic()
+            outbox.sent(sent, monotonic())
             self._written += sent
-            self._outbox_bytes -= sent
-            if sent < len(piece):
-                self._outbox[0] = piece[sent:]
-            else:
-                self._outbox.pop(0)
+            if not outbox.waiting and self.endpoint.state is not _CLOSED:
+                outbox.put(outbox.take_late_pongs())
+        if outbox.is_done:
+            self._outbox = None
 
     def _lose_peer(self) -> None:
         """The peer is gone; what it sent before is still to be read, and then its end."""
-        self._drop_outbox()
+        self._stop_writing(WebSocketClosed)
         self._link.look(pause=False)
 
-    def _wait_until_written(self, mark: int) -> None:
+    def _stop_writing(self, error: type[WebSocketClosed]) -> None:
+        if self._outbox is None:
+            self._outbox = Outbox(monotonic())
+        self._outbox.end(error)
+        if self._batch is not None:
+            self._batch.drop()
+
+    def _wait_until_written(self, outbox: Outbox) -> None:
+        mark = outbox.mark
         timeout = self.limits.send_timeout
         deadline = None if timeout is None else monotonic() + timeout
-        while self._written < mark and not self._write_ended:
+        self._settle()
+        while outbox.left < mark and outbox.error is None:
             if not self._park(deadline):
                 self._give_up_sending()
                 break
-        if self._written < mark:
-            error = SendTimeout if self._timed_out else WebSocketClosed
-            raise error(self.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE, self.endpoint.close_reason)
+        if outbox.left < mark and outbox.error is not None:
+            raise outbox.error(self.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE, self.endpoint.close_reason)
 
     def _give_up_sending(self) -> None:
-        self._timed_out = True
-        self._abort(f"the peer did not read for {self.limits.send_timeout} seconds")
+        self._abort(f"the peer did not read for {self.limits.send_timeout} seconds", SendTimeout)
 
     def _park(self, deadline: float | None) -> bool:
         """Sleep until something may have happened; False, at once, when the deadline has passed."""
@@ -675,86 +653,92 @@ class Connection(Served):
 
     # The end
 
+    def _settle(self) -> None:
+        """Do what follows from the state as it is now; everything that changes it ends here."""
+        is_open = self.endpoint.state is _OPEN
+        if not is_open and self._move_to_the_end():
+            return
+        link = self._link
+        reads, writes = self._wants_to_read(), self._outbox is not None and self._outbox.waiting > 0
+        if reads != link.reads or writes != link.writes:
+            link.watch(read=reads, write=writes)
+        if not is_open or writes:  # the other deadlines move away, and are judged anew when they are due
+            self._schedule()
+        if not is_open or self._inbox:
+            link.wake()
+
+    def _move_to_the_end(self) -> bool:
+        """Take the steps of the end that can be taken now; whether it has come."""
+        now = monotonic()
+        if self._ending is None:
+            self._ending = Ending(now, self.limits.close_timeout)
+        while (step := self._ending.move(now, self._facts())) is not None:
+            _STEPS[step](self)
+        return self._ending.phase is _OVER
+
+    def _facts(self) -> Facts:
+        endpoint, outbox = self.endpoint, self._outbox
+        return Facts(
+            endpoint.state,
+            bool(self._inbox) or self._answers_owed > 0,
+            not self._wants_to_read(),
+            outbox is not None and outbox.waiting > 0,
+            outbox is not None and outbox.error is not None,
+            self._read_ended,
+            endpoint.close_received,
+            self.last_read_at,
+            0.0 if outbox is None else outbox.last_progress_at,
+        )
+
     def _end(self, close_frame: bytes) -> None:
         self._drop_inbox()
         self._write(close_frame)
         self._settle()
 
-    def _abort(self, reason: str) -> None:
-        if self._disposed:
+    def _abort(self, reason: str, error: type[WebSocketClosed] = WebSocketClosed) -> None:
+        if self._ending is None:
+            self._ending = Ending(monotonic(), self.limits.close_timeout)
+        elif self._ending.phase is _OVER:
             return
+        self._ending.give_up()
         self.endpoint.abort(reason)
-        self._drop_outbox()
+        self._stop_writing(error)
         self._dispose_of_socket()
 
     def _drop_inbox(self) -> None:
         self._inbox.clear()
-        self._inbox_bytes = 0
-        if self._unparsed:  # the end may be in it
+        self._inbox_bytes = self._answers_owed = 0
+        if self.endpoint.has_more:  # the end may be in it
             self._link.resume()
 
-    def _drop_outbox(self) -> None:
-        self._outbox.clear()
-        self._held.clear()
-        self._outbox_bytes = self._held_bytes = 0
-        self._write_ended = True
-
-    def _settle(self) -> None:
-        """Do what follows from the state as it is now; everything that changes it ends here."""
-        if self._disposed:
-            return
-        is_open = self.endpoint.state is _OPEN
-        if not is_open and self._move_to_the_end():
-            return
-        reads, writes = self._wants_to_read(), bool(self._outbox)
-        if reads != self._reads or writes != self._writes:
-            self._reads, self._writes = reads, writes
-            self._link.watch(read=reads, write=writes)
-        if not is_open or writes:  # the other deadlines move away, and are judged anew when they are due
-            self._schedule()
-        if not is_open or self._inbox:
-            self._link.wake()
-
-    def _move_to_the_end(self) -> bool:
-        """Take the steps of the end that can be taken now; whether it has come."""
-        if self.endpoint.state is _ENDING and not self._inbox and not self._taken:
-            self._write(self.endpoint.answer())
-        if self._has_said_all() and (self._read_ended or self.endpoint.close_received):
-            self._end_writing()
-        if self._read_ended and self._write_ended:
-            self._dispose_of_socket()
-            return True
-        if self._ending is None:
-            self._ending = monotonic()
-        return False
-
-    def _has_said_all(self) -> bool:
-        return self.endpoint.state is _CLOSED and not self._outbox and not self._write_ended
+    def _answer_the_end(self) -> None:
+        self._write(self.endpoint.answer())
 
     def _end_writing(self) -> None:
-        self._write_ended = True
-        self._ending = monotonic()
+        self._stop_writing(WebSocketClosed)
         if not self._read_ended:
             # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we are
             # done, and read until the peer says the same.
-            self._shutdown(socket.SHUT_WR)
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._read_ended = True
 
-    def _shutdown(self, how: int) -> None:
-        try:
-            self._socket.shutdown(how)
-        except OSError:
-            self._read_ended = True
+    def _give_up_waiting(self) -> None:
+        self._drop_inbox()
+        self._abort(self._ending.reason)  # type: ignore[union-attr]  # this is a step of it
 
     def _dispose_of_socket(self) -> None:
-        if not self._disposed:
-            self._disposed = True
-            self._link.close(self._release)
+        self._link.close(self._release)
 
     def _release(self) -> None:
         try:
-            self._dispose()
+            self._dispose()  # type: ignore[misc]  # called once
         finally:
-            self._released = True
+            self._dispose = None
+
+    def _go_on(self) -> None:
+        self._ending = None
 
     # Deadlines
 
@@ -764,70 +748,65 @@ class Connection(Served):
             self._link.schedule(earliest)
 
     def _earliest(self) -> float | None:
-        return min([due for due, _ in self._deadlines()], default=None)
-
-    def _deadlines(self) -> list[tuple[float, Callable[[float], None]]]:
-        """What has to be done, and when."""
-        limits = self.limits
-        deadlines: list[tuple[float, Callable[[float], None]]] = []
-        if self._disposed:
-            return deadlines
-        if self._outbox and limits.send_timeout is not None:
-            deadlines.append((self._moved + limits.send_timeout, self._on_stalled))
+        """When there is something to be done, if nothing else happens."""
+        due = self._stalled_at()
         if self._ending is not None:
-            # What is still leaving gets its time, as long as it moves.
-            due = (max(self._ending, self._moved) if self._outbox else self._ending) + limits.close_timeout
-            if self._write_ended or (self._in_a_hurry and not self._outbox):
-                due = min(due, max(self._ending, self._heard) + _LINGER_SECONDS)
-            deadlines.append((due, self._on_close_timeout))
-            if self._has_said_all():
-                deadlines.append((max(self._moved, self._heard) + _SILENCE_SECONDS, self._on_silence))
-        elif self.endpoint.state is _OPEN:
-            if self._hung_up is not None:
-                deadlines.append((self._hung_up + limits.close_timeout, self._on_hung_up))
-            if limits.idle_timeout is not None:
-                deadlines.append((self._active + limits.idle_timeout, self._on_idle))
-            if self._ping is None and limits.ping_interval is not None:
-                deadlines.append((self._pinged + limits.ping_interval, self._on_ping_interval))
-            if self._ping is not None and limits.ping_timeout is not None:
-                deadlines.append((max(self._pinged, self._heard) + limits.ping_timeout, self._on_ping_timeout))
-        return deadlines
+            due = min(due, self._ending.due(self._facts()))
+        if self._keep_alive is not None and self.endpoint.state is _OPEN:
+            due = min(due, self._keep_alive.due(self.last_read_at, self.last_message_at))
+        return None if due == math.inf else due
 
-    def _on_stalled(self, now: float) -> None:
-        self._give_up_sending()
+    def _stalled_at(self) -> float:
+        if self._outbox is None or not self._outbox.waiting or self.limits.send_timeout is None:
+            return math.inf
+        return self._outbox.last_progress_at + self.limits.send_timeout
 
-    def _on_close_timeout(self, now: float) -> None:
-        if self.endpoint.state is _ENDING:  # nobody came back for the messages before the end
-            self._ending = now
-            self._drop_inbox()
-            self._taken = False
-        else:
-            self._abort("the peer did not finish the closing handshake")
+    def _act(self, now: float) -> bool:
+        """Do one thing whose time has come, if there is one: the others may not be due any more."""
+        if self._stalled_at() <= now:
+            self._give_up_sending()
+            return True
+        if self._ending is not None and (step := self._ending.expire(now, self._facts())) is not None:
+            _STEPS[step](self)
+            return True
+        if self._keep_alive is None or self.endpoint.state is not _OPEN:
+            return False
+        beat = self._keep_alive.beat(now, self.last_read_at, self.last_message_at)
+        if beat is not None:
+            _BEATS[beat](self, now, self._keep_alive)
+        return beat is not None
 
-    def _on_silence(self, now: float) -> None:
-        self._end_writing()
-
-    def _on_hung_up(self, now: float) -> None:
-        self._hung_up = None
-        if not self._wants_to_read():  # nobody came for the messages before the end
-            self._drop_inbox()
-            self._abort("the peer has left, and nobody took what it had sent")
-
-    def _on_idle(self, now: float) -> None:
-        active = self._active
+    def _close_if_idle(self, now: float, keep_alive: KeepAlive) -> None:
+        last_message_at = self.last_message_at
         self._link.look(pause=False)  # a message may have come while this process stood still
-        if self._active == active:
+        if self.last_message_at == last_message_at:
             self._end(self.endpoint.close(CloseCode.NORMAL_CLOSURE, "idle"))
 
-    def _on_ping_interval(self, now: float) -> None:
-        self._pinged = now
-        if not self._outbox:  # else the peer has enough to read, and the stalled outbox has its own deadline
-            self._ping = os.urandom(_PING_BYTES)
-            self._write(self.endpoint.send_ping(self._ping))
+    def _ping(self, now: float, keep_alive: KeepAlive) -> None:
+        # A peer with bytes waiting for it has enough to read, and the stalled outbox has its own deadline.
+        payload = os.urandom(_PING_BYTES) if self._outbox is None else None
+        keep_alive.pinged(now, payload)
+        if payload is not None:
+            self._write(self.endpoint.send_ping(payload))
 
-    def _on_ping_timeout(self, now: float) -> None:
+    def _give_up_silent_peer(self, now: float, keep_alive: KeepAlive) -> None:
         # Its answer may wait behind messages that nobody takes, or this process stood still: not the peer's silence.
         if self._wants_to_read() and not self._link.arrived():
             self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
         else:
-            self._heard = now
+            keep_alive.excuse(now)
+
+
+_STEPS: dict[Step, Callable[[Connection], None]] = {
+    Step.GO_ON: Connection._go_on,
+    Step.ANSWER: Connection._answer_the_end,
+    Step.DROP_INBOX: Connection._drop_inbox,
+    Step.END_WRITING: Connection._end_writing,
+    Step.ABORT: Connection._give_up_waiting,
+    Step.DISPOSE: Connection._dispose_of_socket,
+}
+_BEATS: dict[Beat, Callable[[Connection, float, KeepAlive], None]] = {
+    Beat.IDLE: Connection._close_if_idle,
+    Beat.PING: Connection._ping,
+    Beat.DEAD: Connection._give_up_silent_peer,
+}

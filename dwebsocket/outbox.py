@@ -83,10 +83,10 @@ class Outbox:
         self._behind.append(frame)
         self._behind_bytes += len(frame)
 
-    def release(self) -> None:
-        """The message has its end: what waited for it may leave."""
+    def release(self, *, drop: bool = False) -> None:
+        """The message has its end: what waited for it may leave, or is dropped."""
         behind, self._behind, self._behind_bytes = self._behind, [], 0
-        for frame in behind:
+        for frame in () if drop else behind:
             self.put(frame)
 
     def pong_later(self, pongs: bytes) -> None:

@@ -6,6 +6,8 @@ another connection by now.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import Any
 
 try:
@@ -13,6 +15,7 @@ try:
 except ImportError:
     from .protocol import uncompiled as cython
 
+_LONGEST_SECONDS = 24 * 60 * 60  # what every operating system can count
 READ_BYTES = 64 * 1024  # at most, that are read at once, where nothing is compiled
 
 
@@ -50,3 +53,12 @@ def send_both(sock: Any, descriptor: int, header: bytes, payload: bytes) -> int:
         return 0
     except OSError:
         return -1
+
+
+def limit_silence(sock: Any, ping_timeout: float | None, send_timeout: float | None) -> None:
+    """Let the kernel notice a peer that has vanished, whether or not we read (TCP_USER_TIMEOUT, Linux)."""
+    if ping_timeout is None or send_timeout is None or not hasattr(socket, "TCP_USER_TIMEOUT"):
+        return
+    seconds = min(max(ping_timeout, send_timeout), _LONGEST_SECONDS)
+    with contextlib.suppress(OSError):  # a UNIX socket knows no such option
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))

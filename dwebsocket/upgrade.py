@@ -31,7 +31,6 @@ from .database import Lease, close_own_connections, give_back, with_shared_conne
 from .live import live
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
-from .protocol.endpoint import Endpoint
 from .protocol.exceptions import (
     HandshakeError,
     OriginForbidden,
@@ -414,11 +413,9 @@ class Session:
         if self._detach and self._server.reuses_environ:
             self.request.environ = self.request.META = dict(self.request.META)  # type: ignore[attr-defined]
         taken = self._server.detach() if self._detach else self._server.attach()
-        limits = self._options.limits
-        endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
         connection = Connection(
             taken.sock, self.reactor,
-            endpoint=endpoint, limits=limits, dispose=taken.dispose, descriptor=taken.descriptor,
+            limits=self._options.limits, extensions=extensions, dispose=taken.dispose, descriptor=taken.descriptor,
         )  # fmt: skip
         self._websocket.subprotocol = subprotocol
         self._connection = connection

@@ -94,7 +94,7 @@ class Verbs:
             connection = self._open()
         if connection is None:
             return None
-        if connection.streaming:
+        if connection.endpoint.streaming:
             return self._gather(connection, timeout)
         return connection.receive(timeout)  # type: ignore[return-value]  # parts come with streaming only
 

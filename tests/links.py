@@ -26,7 +26,6 @@ import gevent.event
 import pytest
 
 from dwebsocket.connection import Connection, Limits
-from dwebsocket.protocol.endpoint import Endpoint
 from dwebsocket.protocol.extensions import Extension
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import thread as thread_reactor
@@ -197,10 +196,8 @@ def connect(
         server.close()
 
     def open_connection() -> Connection:
-        chosen = Limits(**limits)
-        endpoint = Endpoint(max_message_size=chosen.max_message_size, extensions=extensions)
         connection = Connection(
-            server, reactor or home.reactor, endpoint=endpoint, limits=chosen, dispose=dispose
+            server, reactor or home.reactor, limits=Limits(**limits), extensions=extensions, dispose=dispose
         )  # fmt: skip
         connection.open(response, early)
         return connection

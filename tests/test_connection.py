@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 
-from dwebsocket import connection
+from dwebsocket.ending import RULES, Phase
 from dwebsocket.protocol import frames
 from dwebsocket.protocol.codes import Opcode
 from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, agree
@@ -394,7 +394,7 @@ def test_peer_that_does_not_read_its_pongs_costs_no_memory_and_gets_the_latest_l
         a.peer.send_raw(PINGS)
     a.peer.send_raw(frame(PING, b"the last") + text("behind the pings"))
     assert received.result(PATIENCE_SECONDS) == "behind the pings"
-    assert a.connection._outbox_bytes + len(a.connection._late_pongs) < 256 * 1024
+    assert a.connection._outbox.waiting < 256 * 1024
     while (pong := a.peer.recv_frame()).payload != b"the last":
         assert pong == Frame(PONG, bytes(125))
     a.do("send", "and on")
@@ -834,7 +834,7 @@ def test_peer_that_answers_the_close_and_stays_is_given_up_after_close_timeout(l
 def test_peer_that_has_closed_and_says_nothing_more_is_not_waited_for_for_long(
     link: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_LINGER_SECONDS", 0.2)
+    monkeypatch.setitem(RULES, Phase.LINGERING, RULES[Phase.LINGERING]._replace(silent_seconds=0.2))
     a = link(close_timeout=1000)
     a.do("close")
     a.peer.send_close()
@@ -925,7 +925,7 @@ def test_stream_does_not_end_after_an_error_while_the_peer_may_still_be_sending(
     link: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy cuts its client off when we end the stream, and what it has not passed on is lost."""
-    monkeypatch.setattr(connection, "_SILENCE_SECONDS", 600)
+    monkeypatch.setitem(RULES, Phase.SILENCE, RULES[Phase.SILENCE]._replace(silent_seconds=600))
     failed = link(max_message_size=1)
     failed.peer.send_message("too long")
     assert failed.peer.recv_message() == Close(1009, "message of more than 1 bytes")

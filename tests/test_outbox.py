@@ -190,3 +190,11 @@ def test_frames_behind_a_message_in_fragments_leave_when_it_has_its_end() -> Non
     assert outbox.is_done
     outbox.release()
     assert outbox.is_done
+
+
+def test_frames_behind_a_message_that_found_no_end_are_dropped() -> None:
+    outbox = Outbox(NOW)
+    outbox.put_behind(b"frame")
+    outbox.release(drop=True)
+
+    assert outbox.is_done

@@ -11,7 +11,7 @@ cdef int _FIN_BINARY
 @cython.final
 cdef class Endpoint:
     cdef readonly object state, close_code, close_reason
-    cdef readonly bint close_received
+    cdef readonly bint close_received, has_more, streaming
     cdef readonly bytes output
     cdef bint _takes_whole
     cdef object _extensions
@@ -21,9 +21,10 @@ cdef class Endpoint:
 
     cpdef feed(self, data)
 
-    @cython.locals(payload=bytes)
     cpdef advance(self)
 
+    @cython.locals(payload=bytes)
+    cdef _advance_message(self)
     cdef _advance_frame(self)
     cpdef bytes data_to_send(self)
     cpdef bytes send_message(self, message)

@@ -80,6 +80,8 @@ class Endpoint:
     description where none was (7.1.5). They are None and "" until then. `close_received`: the peer's Close frame has
     come, so that it sends nothing more.
 
+    `has_more`: what has arrived has not been looked at to its end, `advance()` may give something.
+
     `streaming`: what arrives is given as the parts of messages, and no message is too big: that is for the taker of
     the parts to say.
     """
@@ -92,9 +94,11 @@ class Endpoint:
         "close_code",
         "close_reason",
         "close_received",
+        "has_more",
         "output",
         "parser",
         "state",
+        "streaming",
     )
 
     def __init__(
@@ -108,6 +112,8 @@ class Endpoint:
         self.close_code: int | None = None
         self.close_reason = ""
         self.close_received = False
+        self.has_more = False
+        self.streaming = streaming
         self._extensions = extensions
         if streaming:
             max_message_size = None
@@ -136,8 +142,9 @@ class Endpoint:
         """
         self.feed(data)
         events: list[Message | Part | Pong] = []
-        while (event := self.advance()) is not None:
-            if event is not NOTHING:
+        while self.has_more:
+            event = self.advance()
+            if event is not None and event is not NOTHING:
                 events.append(event)
         return events
 
@@ -145,6 +152,7 @@ class Endpoint:
         """Add bytes that have arrived, to be looked at by `advance()`."""
         if self._listens():
             self.parser.feed(data)
+            self.has_more = True
 
     def advance(self) -> Message | Part | Pong | Nothing | None:
         """Look at one frame: the message or pong that is complete with it, else NOTHING; None: more bytes are needed.
@@ -152,16 +160,14 @@ class Endpoint:
         That is how whoever drives the endpoint can pause between two frames. Look at `state` after None.
         """
         try:
-            if self._takes_whole and self.state is _OPEN:
-                payload = self.parser.take_message()
-                if payload is not None:
-                    return decode(payload) if self.parser.is_text else payload
-            return self._advance_frame()
+            event = self._advance_message() if self._takes_whole and self.state is _OPEN else self._advance_frame()
         except ProtocolError as error:
             reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
             close = Close(error.close_code, reason)
             self._peer_ended(close, close.serialize())
-            return None
+            event = None
+        self.has_more = event is not None and len(self.parser.buffered) > 0
+        return event
 
     def receive_eof(self) -> None:
         """The stream has ended: nothing more will arrive."""
@@ -256,6 +262,12 @@ class Endpoint:
     def _listens(self) -> bool:
         return self.state is _OPEN or self.state is _CLOSING
 
+    def _advance_message(self) -> Message | Part | Pong | Nothing | None:
+        payload = self.parser.take_message()
+        if payload is None:
+            return self._advance_frame()
+        return decode(payload) if self.parser.is_text else payload
+
     def _advance_frame(self) -> Message | Part | Pong | Nothing | None:
         if not self._listens():
             return None
@@ -294,5 +306,6 @@ class Endpoint:
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
         if not self._listens():
+            self.has_more = False
             self.parser.discard()
             self._assembler.discard()

@@ -9,6 +9,7 @@ cdef class Served:
 cdef class Link:
     cdef readonly object lock
     cdef readonly bint holds
+    cdef public bint reads, writes
 
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)

@@ -44,11 +44,12 @@ class Served:
 class Link:
     """The tie between one connection and the reactor that serves it."""
 
-    __slots__ = ("holds", "lock")
+    __slots__ = ("holds", "lock", "reads", "writes")
 
     def __init__(self, lock: threading.Lock | None, *, holds: bool) -> None:
         self.lock = lock  # held around everything that touches the connection; None where nothing can come in between
         self.holds = holds  # whether `call_soon()` is to be had
+        self.reads = self.writes = False  # what is watched for
 
     def watch(self, *, read: bool, write: bool) -> None:
         """Call `on_readable` and `on_writable` from now on, each if asked to."""

@@ -287,6 +287,7 @@ class GeventLink(Link):
     def watch(self, *, read: bool, write: bool) -> None:
         if self._served is None:
             return
+        self.reads, self.writes = read, write
         if read or self._readable is not None:
             self._readable = self._watch(self._readable, _READ, read, self._served.on_readable)
         if write or self._writable is not None:

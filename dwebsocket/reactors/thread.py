@@ -177,6 +177,7 @@ class ThreadLink(Link):
         self._closed = False
 
     def watch(self, *, read: bool, write: bool) -> None:
+        self.reads, self.writes = read, write
         mask = (_READ if read else 0) | (_WRITE if write else 0)
         if mask != self.mask:
             self.mask = mask

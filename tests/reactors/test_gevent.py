@@ -246,7 +246,7 @@ def connect(**limits):
     sock = _socket.socket(ours.family, ours.type, ours.proto, fileno=ours.detach())
     sock.setblocking(False)
     connection = Connection(
-        sock, reactor.current(), endpoint=Endpoint(), limits=Limits(**limits), dispose=sock.close
+        sock, reactor.current(), limits=Limits(**limits), dispose=sock.close
     )
     connection.open(b"", b"")
     return connection, Peer.over(theirs)
