@@ -26,6 +26,7 @@ MODULES = [
     "keepalive",
     "outbox",
     "batch",
+    "lifetime",
     "connection",
     "verbs",
 ]

@@ -12,13 +12,8 @@ from __future__ import annotations
 
 import _socket
 import functools
-import logging
-import math
-import os
-import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 try:
     import cython
@@ -27,61 +22,27 @@ except ImportError:
 
 from .batch import Batch
 from .clock import monotonic
-from .ending import Ending, Facts, Phase, Step
-from .keepalive import Beat, KeepAlive
+from .lifetime import Keeper as Keeper
+from .lifetime import Lifetime
+from .limits import Limits as Limits
 from .outbox import Outbox
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint, Pong, State
-from .protocol.exceptions import SendTimeout, WebSocketClosed
+from .protocol.exceptions import WebSocketClosed
 from .protocol.extensions import Extension
 from .protocol.messages import Message, Part
 from .protocol.parser import at_most
-from .reactors.base import Link, Reactor, Served
-from .sockets import READ_BYTES, limit_silence, receive, send, send_both
-
-logger = logging.getLogger("dwebsocket")
+from .reactors.base import Reactor
+from .sockets import READ_BYTES, receive, send, send_both
 
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
-_PING_BYTES = 4
 _LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
 _STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
 _OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another frame is refused
-_LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
-_OVER = Phase.OVER
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one connection may take: bytes, messages and seconds. None means without limit."""
-
-    max_message_size: int | None = 1024 * 1024
-    streaming: bool = False
-    receive_queue: int = 32
-    send_timeout: float | None = 30
-    ping_interval: float | None = 20
-    ping_timeout: float | None = 20
-    close_timeout: float = 10
-    idle_timeout: float | None = None
-
-
-class Keeper(Protocol):
-    """Who keeps something for whoever waits, and lets go of it when the wait becomes long."""
-
-    def keeps_for(self, now: float) -> float:
-        """For how many seconds from `now` (time.monotonic()) nothing is to be let go of. Must not wait."""
-        ...  # pragma: no cover
-
-    def let_go(self) -> None:
-        """Let go of it; called where somebody begins to wait, and may wait itself."""
-        ...  # pragma: no cover
-
-    def woken(self) -> None:
-        """Called after a wait in which nothing was let go of. Must not wait."""
-        ...  # pragma: no cover
 
 
 def at_home(method: Method) -> Method:
@@ -99,7 +60,7 @@ def at_home(method: Method) -> Method:
     return call  # type: ignore[return-value]
 
 
-class Connection(Served):
+class Connection(Lifetime):
     """An open WebSocket on a socket, served by a reactor.
 
     Reading is pushed: what arrives is parsed at once, control frames are answered, messages go to the inbox. When the
@@ -117,30 +78,14 @@ class Connection(Served):
     """
 
     __slots__ = (
-        "_answers_owed",
         "_batch",
         "_descriptor",
-        "_dispose",
-        "_ending",
         "_home",
-        "_inbox",
-        "_inbox_bytes",
         "_inbox_max_bytes",
-        "_keep_alive",
-        "_link",
-        "_outbox",
-        "_read_ended",
         "_receive_queue",
         "_sending_parts",
-        "_socket",
         "_written",
         "bytes_received",
-        "endpoint",
-        "keeper",
-        "last_message_at",
-        "last_read_at",
-        "limits",
-        "lock",
         "messages_received",
         "messages_sent",
         "reactor",
@@ -156,36 +101,18 @@ class Connection(Served):
         extensions: Sequence[Extension] = (),
         descriptor: int = -1,
     ) -> None:
-        self.endpoint = Endpoint(
-            max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming
-        )
-        self.limits = limits
-        self.keeper: Keeper | None = None
+        endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
+        super().__init__(sock, reactor.link(self, sock.fileno()), endpoint, limits, dispose)
         self.messages_received = self.messages_sent = 0
         self.bytes_received = 0
-        self._written = 0  # bytes that have left
         self.reactor = reactor
-        self._socket = sock
+        self._written = 0  # bytes that have left
         self._descriptor = descriptor
-        self._dispose: Callable[[], None] | None = dispose  # None when it has been disposed of: no thread polls it
-        self._link: Link = reactor.link(self, sock.fileno())
-        self.lock = self._link.lock
         self._home = reactor.home or 0  # 0: everywhere
-        self._inbox: list[Message | Part] = []
-        self._inbox_bytes = 0
         self._receive_queue = at_most(limits.receive_queue)
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
-        self._answers_owed = 0  # messages that were taken, and may still be answered before the end is
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
-        self._read_ended = False  # the peer's stream has
         self._batch: Batch | None = None
-        self._outbox: Outbox | None = None
-        self._ending: Ending | None = None
-        self._keep_alive: KeepAlive | None = None
-        self.last_read_at = self.last_message_at = now = monotonic()
-        if limits.ping_interval is not None or limits.idle_timeout is not None:
-            self._keep_alive = KeepAlive(now, limits.ping_interval, limits.ping_timeout, limits.idle_timeout)
-        limit_silence(sock, limits.ping_timeout, limits.send_timeout)
 
     # The verbs
 
@@ -326,11 +253,6 @@ class Connection(Served):
             self._abort("the server did not wait for the closing handshake")
 
     @property
-    def latency(self) -> float | None:
-        """Seconds between the last ping that was answered and its pong; None before the first."""
-        return None if self._keep_alive is None else self._keep_alive.latency
-
-    @property
     def bytes_sent(self) -> int:
         """How many bytes of frames have left."""
         return max(0, self._written)
@@ -397,22 +319,6 @@ class Connection(Served):
             self._let_go()
         except Exception:
             self._break_off()
-
-    def on_deadline(self, now: float) -> float | None:
-        """Do what is due, and say when to be called again."""
-        try:
-            self._notice_hangup_while_paused(now)
-            while self._act(now):
-                self._settle()
-            return self._earliest()
-        except Exception:
-            self._break_off()
-            return None
-
-    def _break_off(self) -> None:
-        """A fault of ours ends this connection, and no other."""
-        logger.exception("internal error; the connection is dropped")
-        self._abort("internal error")
 
     # Reading
 
@@ -500,12 +406,6 @@ class Connection(Served):
         if self.endpoint.state is not _OPEN or not self._inbox:
             return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
         return len(self._inbox) < self._receive_queue and self._inbox_bytes < self._inbox_max_bytes
-
-    def _notice_hangup_while_paused(self, now: float) -> None:
-        """A peer that has left is noticed even while nothing is read: else its connection would never end."""
-        if self._ending is None and not self._wants_to_read() and self._link.hung_up():
-            self._ending = Ending(now, self.limits.close_timeout, Phase.HUNG_UP)
-            self._schedule()
 
     # Writing
 
@@ -600,13 +500,6 @@ class Connection(Served):
         self._stop_writing(WebSocketClosed)
         self._link.look(pause=False)
 
-    def _stop_writing(self, error: type[WebSocketClosed]) -> None:
-        if self._outbox is None:
-            self._outbox = Outbox(monotonic())
-        self._outbox.end(error)
-        if self._batch is not None:
-            self._batch.drop()
-
     def _wait_until_written(self, outbox: Outbox) -> None:
         mark = outbox.mark
         timeout = self.limits.send_timeout
@@ -618,195 +511,3 @@ class Connection(Served):
                 break
         if outbox.left < mark and outbox.error is not None:
             raise outbox.error(self.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE, self.endpoint.close_reason)
-
-    def _give_up_sending(self) -> None:
-        self._abort(f"the peer did not read for {self.limits.send_timeout} seconds", SendTimeout)
-
-    def _park(self, deadline: float | None) -> bool:
-        """Sleep until something may have happened; False, at once, when the deadline has passed."""
-        now = monotonic()
-        remaining = _LONGEST_SLEEP_SECONDS if deadline is None else deadline - now
-        if remaining <= 0:
-            return False
-        keeper = self.keeper
-        if keeper is None:
-            self._link.park(None if deadline is None else min(remaining, _LONGEST_SLEEP_SECONDS))
-            return True
-        keeps = keeper.keeps_for(now)
-        if keeps <= 0:  # others may run meanwhile: whoever waits looks again
-            self._let_others_in(keeper.let_go)
-        else:
-            self._link.park(min(remaining, keeps, _LONGEST_SLEEP_SECONDS))
-            keeper.woken()
-        return True
-
-    def _let_others_in(self, function: Callable[[], None]) -> None:
-        """Call `function`, which may wait, without the lock."""
-        if self.lock is None:
-            function()
-            return
-        self.lock.release()
-        try:
-            function()
-        finally:
-            self.lock.acquire()
-
-    # The end
-
-    def _settle(self) -> None:
-        """Do what follows from the state as it is now; everything that changes it ends here."""
-        is_open = self.endpoint.state is _OPEN
-        if not is_open and self._move_to_the_end():
-            return
-        link = self._link
-        reads, writes = self._wants_to_read(), self._outbox is not None and self._outbox.waiting > 0
-        if reads != link.reads or writes != link.writes:
-            link.watch(read=reads, write=writes)
-        if not is_open or writes:  # the other deadlines move away, and are judged anew when they are due
-            self._schedule()
-        if not is_open or self._inbox:
-            link.wake()
-
-    def _move_to_the_end(self) -> bool:
-        """Take the steps of the end that can be taken now; whether it has come."""
-        now = monotonic()
-        if self._ending is None:
-            self._ending = Ending(now, self.limits.close_timeout)
-        while (step := self._ending.move(now, self._facts())) is not None:
-            _STEPS[step](self)
-        return self._ending.phase is _OVER
-
-    def _facts(self) -> Facts:
-        endpoint, outbox = self.endpoint, self._outbox
-        return Facts(
-            endpoint.state,
-            bool(self._inbox) or self._answers_owed > 0,
-            not self._wants_to_read(),
-            outbox is not None and outbox.waiting > 0,
-            outbox is not None and outbox.error is not None,
-            self._read_ended,
-            endpoint.close_received,
-            self.last_read_at,
-            0.0 if outbox is None else outbox.last_progress_at,
-        )
-
-    def _end(self, close_frame: bytes) -> None:
-        self._drop_inbox()
-        self._write(close_frame)
-        self._settle()
-
-    def _abort(self, reason: str, error: type[WebSocketClosed] = WebSocketClosed) -> None:
-        if self._ending is None:
-            self._ending = Ending(monotonic(), self.limits.close_timeout)
-        elif self._ending.phase is _OVER:
-            return
-        self._ending.give_up()
-        self.endpoint.abort(reason)
-        self._stop_writing(error)
-        self._dispose_of_socket()
-
-    def _drop_inbox(self) -> None:
-        self._inbox.clear()
-        self._inbox_bytes = self._answers_owed = 0
-        if self.endpoint.has_more:  # the end may be in it
-            self._link.resume()
-
-    def _answer_the_end(self) -> None:
-        self._write(self.endpoint.answer())
-
-    def _end_writing(self) -> None:
-        self._stop_writing(WebSocketClosed)
-        if not self._read_ended:
-            # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we are
-            # done, and read until the peer says the same.
-            try:
-                self._socket.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._read_ended = True
-
-    def _give_up_waiting(self) -> None:
-        self._drop_inbox()
-        self._abort(self._ending.reason)  # type: ignore[union-attr]  # this is a step of it
-
-    def _dispose_of_socket(self) -> None:
-        self._link.close(self._release)
-
-    def _release(self) -> None:
-        try:
-            self._dispose()  # type: ignore[misc]  # called once
-        finally:
-            self._dispose = None
-
-    def _go_on(self) -> None:
-        self._ending = None
-
-    # Deadlines
-
-    def _schedule(self) -> None:
-        earliest = self._earliest()
-        if earliest is not None:
-            self._link.schedule(earliest)
-
-    def _earliest(self) -> float | None:
-        """When there is something to be done, if nothing else happens."""
-        due = self._stalled_at()
-        if self._ending is not None:
-            due = min(due, self._ending.due(self._facts()))
-        if self._keep_alive is not None and self.endpoint.state is _OPEN:
-            due = min(due, self._keep_alive.due(self.last_read_at, self.last_message_at))
-        return None if due == math.inf else due
-
-    def _stalled_at(self) -> float:
-        if self._outbox is None or not self._outbox.waiting or self.limits.send_timeout is None:
-            return math.inf
-        return self._outbox.last_progress_at + self.limits.send_timeout
-
-    def _act(self, now: float) -> bool:
-        """Do one thing whose time has come, if there is one: the others may not be due any more."""
-        if self._stalled_at() <= now:
-            self._give_up_sending()
-            return True
-        if self._ending is not None and (step := self._ending.expire(now, self._facts())) is not None:
-            _STEPS[step](self)
-            return True
-        if self._keep_alive is None or self.endpoint.state is not _OPEN:
-            return False
-        beat = self._keep_alive.beat(now, self.last_read_at, self.last_message_at)
-        if beat is not None:
-            _BEATS[beat](self, now, self._keep_alive)
-        return beat is not None
-
-    def _close_if_idle(self, now: float, keep_alive: KeepAlive) -> None:
-        last_message_at = self.last_message_at
-        self._link.look(pause=False)  # a message may have come while this process stood still
-        if self.last_message_at == last_message_at:
-            self._end(self.endpoint.close(CloseCode.NORMAL_CLOSURE, "idle"))
-
-    def _ping(self, now: float, keep_alive: KeepAlive) -> None:
-        # A peer with bytes waiting for it has enough to read, and the stalled outbox has its own deadline.
-        payload = os.urandom(_PING_BYTES) if self._outbox is None else None
-        keep_alive.pinged(now, payload)
-        if payload is not None:
-            self._write(self.endpoint.send_ping(payload))
-
-    def _give_up_silent_peer(self, now: float, keep_alive: KeepAlive) -> None:
-        # Its answer may wait behind messages that nobody takes, or this process stood still: not the peer's silence.
-        if self._wants_to_read() and not self._link.arrived():
-            self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
-        else:
-            keep_alive.excuse(now)
-
-
-_STEPS: dict[Step, Callable[[Connection], None]] = {
-    Step.GO_ON: Connection._go_on,
-    Step.ANSWER: Connection._answer_the_end,
-    Step.DROP_INBOX: Connection._drop_inbox,
-    Step.END_WRITING: Connection._end_writing,
-    Step.ABORT: Connection._give_up_waiting,
-    Step.DISPOSE: Connection._dispose_of_socket,
-}
-_BEATS: dict[Beat, Callable[[Connection, float, KeepAlive], None]] = {
-    Beat.IDLE: Connection._close_if_idle,
-    Beat.PING: Connection._ping,
-    Beat.DEAD: Connection._give_up_silent_peer,
-}

@@ -20,11 +20,12 @@ HOUSE = [
     ["websocket", "legacy"],
     ["verbs"],
     ["connection"],
+    ["lifetime"],
     ["sockets"],
     ["clock"],
     ["reactors"],
     ["client"],
-    ["ending", "keepalive", "outbox", "batch"],
+    ["ending", "keepalive", "outbox", "batch", "limits"],
     ["protocol"],  # its own docstring says so little that nobody needs to import it
     ["protocol.endpoint"],
     ["protocol.deflate"],
@@ -50,7 +51,7 @@ GUESTS = {
 }
 
 #: Where bytes, facts and times go in and come out.
-SANS_IO = ["protocol", "ending", "keepalive", "outbox", "batch"]
+SANS_IO = ["protocol", "ending", "keepalive", "outbox", "batch", "limits"]
 
 #: What the standard library has of sockets, threads, clocks and randomness: nothing for what is sans I/O.
 NOT_SANS_IO = {
