@@ -26,12 +26,13 @@ cdef class Connection(Lifetime):
 
     cpdef receive(self, timeout_seconds=*)
     cpdef send(self, message)
+    cpdef offer(self, bytes frames, messages=*, max_waiting_bytes=*)
     cpdef bint is_elsewhere(self) except -1
     cpdef on_readable(self)
     cpdef on_writable(self)
     cpdef on_turn(self)
     cpdef on_fork(self)
-    cdef _receive_next(self, timeout_seconds)
+    cpdef _receive_next(self, timeout_seconds)
     cdef _wait_for_message(self, timeout_seconds)
     @cython.locals(endpoint=Endpoint, frames_left=int)
     cdef _parse(self)
@@ -41,7 +42,9 @@ cdef class Connection(Lifetime):
     cdef _take(self)
     cdef bint _wants_to_read(self) except -1
     @cython.locals(data=bytes, now=double, batch=Batch)
-    cdef _send_message(self, message)
+    cpdef _send_message(self, message)
+    @cython.locals(now=double, outbox=Outbox)
+    cpdef _offer(self, bytes frames, messages, max_waiting_bytes)
     cdef _wait_for_turn(self)
     cdef bint _may_send(self) except -1
     cdef _let_go(self)

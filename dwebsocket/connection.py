@@ -42,6 +42,7 @@ _OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another fra
 
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
 
+T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -50,12 +51,7 @@ def at_home(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Connection, *arguments: Any) -> Any:
-        if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(call, self, *arguments))
-        if self.lock is None:
-            return method(self, *arguments)
-        with self.lock:
-            return method(self, *arguments)
+        return self.call_at_home(method, self, *arguments)
 
     return call  # type: ignore[return-value]
 
@@ -134,12 +130,9 @@ class Connection(Lifetime):
 
         With `streaming` it may be a Part.
         """
-        if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(self.receive, timeout_seconds))
-        if self.lock is None:
+        if self.lock is None and not self.is_elsewhere():
             return self._receive_next(timeout_seconds)
-        with self.lock:
-            return self._receive_next(timeout_seconds)
+        return self.call_at_home(self._receive_next, timeout_seconds)
 
     @at_home
     def waiting(self) -> int:
@@ -155,16 +148,12 @@ class Connection(Lifetime):
         WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
         connection is dropped then, for half a frame may have left.
         """
-        if self.is_elsewhere():
-            self.reactor.run_home(functools.partial(self.send, message))
-        elif self.lock is None:
+        if self.lock is None and not self.is_elsewhere():
             self._send_message(message)
         else:
-            with self.lock:
-                self._send_message(message)
+            self.call_at_home(self._send_message, message)
 
-    @at_home
-    def offer(self, frames: bytes, *, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
+    def offer(self, frames: bytes, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
         """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
 
         They leave at once if the kernel takes them and nothing waits, else behind what waits, as soon as the peer has
@@ -174,22 +163,9 @@ class Connection(Lifetime):
         False, and nothing is sent of it: the connection is not open any more, or more than `max_waiting_bytes` would
         wait. Frames of any size are taken while nothing waits.
         """
-        outbox = self._outbox
-        if self.endpoint.state is not _OPEN or (outbox is not None and not outbox.fits(len(frames), max_waiting_bytes)):
-            return False
-        now = monotonic()
-        if self._sending_parts:
-            outbox = self._outbox = outbox or Outbox(now)
-            outbox.put_behind(frames)
-        else:
-            self._write(frames)
-            if self._outbox is not None:
-                self._settle()
-                if self._outbox is not None and self._outbox.error is not None:
-                    return False
-        self.last_message_at = now
-        self.messages_sent += messages
-        return True
+        if self.lock is None and not self.is_elsewhere():
+            return self._offer(frames, messages, max_waiting_bytes)
+        return self.call_at_home(self._offer, frames, messages, max_waiting_bytes)
 
     @at_home
     def begin_message(self) -> None:
@@ -270,6 +246,15 @@ class Connection(Lifetime):
         self._let_go()
         self._link.look(pause=False)
         self._notice_hangup_while_paused(monotonic())
+
+    def call_at_home(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of `function`, run where the connection lives, with its lock held, whichever thread calls."""
+        if self.is_elsewhere():
+            return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments))
+        if self.lock is None:
+            return function(*arguments)
+        with self.lock:
+            return function(*arguments)
 
     # What the reactor calls
 
@@ -427,6 +412,25 @@ class Connection(Lifetime):
             self._send(data)
         elif batch.hold(data, now):
             self._link.call_soon()
+
+    def _offer(self, frames: bytes, messages: int, max_waiting_bytes: int) -> bool:
+        outbox = self._outbox
+        if self.endpoint.state is not _OPEN or (outbox is not None and not outbox.fits(len(frames), max_waiting_bytes)):
+            return False
+        now = monotonic()
+        if self._sending_parts:
+            if outbox is None:
+                outbox = self._outbox = Outbox(now)
+            outbox.put_behind(frames)
+        else:
+            self._write(frames)
+            if self._outbox is not None:
+                self._settle()
+                if self._outbox is not None and self._outbox.error is not None:
+                    return False
+        self.last_message_at = now
+        self.messages_sent += messages
+        return True
 
     def _wait_for_turn(self) -> None:
         while self._sending_parts and self._may_send():

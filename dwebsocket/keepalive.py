@@ -9,6 +9,8 @@ import math
 class Beat(enum.Enum):
     """What is due."""
 
+    __hash__ = object.__hash__  # each is one object; Enum would call Python for the hash of its name
+
     IDLE = "no message has come or gone for idle_timeout seconds"
     PING = "a ping goes out every ping_interval seconds"
     DEAD = "neither a pong nor anything else has come for ping_timeout seconds"

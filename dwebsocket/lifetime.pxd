@@ -1,7 +1,7 @@
 cimport cython
 
 from .clock cimport monotonic
-from .ending cimport Ending
+from .ending cimport Ending, Facts
 from .keepalive cimport KeepAlive
 from .outbox cimport Outbox
 from .protocol.endpoint cimport Endpoint
@@ -36,7 +36,7 @@ cdef class Lifetime(Served):
     @cython.locals(now=double)
     cdef bint _move_to_the_end(self) except -1
     @cython.locals(endpoint=Endpoint, outbox=Outbox)
-    cdef _facts(self)
+    cdef Facts _facts(self)
     cdef bint _is_writing(self) except -1
     cdef _end(self, close_frame)
     cdef _abort(self, reason, error=*)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from .protocol.exceptions import WebSocketClosed
 
 _JOINED_BYTES = 64 * 1024  # small pieces leave together, up to that many bytes in one call of send()
@@ -33,7 +31,7 @@ class Outbox:
         self.left = self.mark = self.waiting = 0
         self.last_progress_at = now
         self.error: type[WebSocketClosed] | None = None
-        self._pieces: deque[bytes | memoryview] = deque()
+        self._pieces: list[bytes | memoryview] = []
         self._behind: list[bytes] = []  # whole frames that wait for the end of a message sent in fragments
         self._behind_bytes = 0
         self._late_pongs = b""
@@ -54,12 +52,11 @@ class Outbox:
         """What leaves next: never less than was given before, for TLS wants to be offered the same again."""
         pieces = self._pieces
         if len(pieces) > 1 and len(pieces[0]) + len(pieces[1]) <= _JOINED_BYTES:
-            together = [pieces.popleft()]
-            size = len(together[0])
-            while pieces and size + len(pieces[0]) <= _JOINED_BYTES:
-                size += len(pieces[0])
-                together.append(pieces.popleft())
-            pieces.appendleft(b"".join(together))
+            size, count = len(pieces[0]), 1
+            while count < len(pieces) and size + len(pieces[count]) <= _JOINED_BYTES:
+                size += len(pieces[count])
+                count += 1
+            pieces[:count] = [b"".join(pieces[:count])]
         return pieces[0]
 
     def sent(self, count: int, now: float) -> None:
@@ -68,7 +65,7 @@ class Outbox:
         if count < len(first):
             self._pieces[0] = memoryview(first)[count:]
         else:
-            self._pieces.popleft()
+            self._pieces.pop(0)
         self.left += count
         self.waiting -= count
         self.last_progress_at = now

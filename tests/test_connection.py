@@ -1392,3 +1392,223 @@ def test_connection_given_up_with_frames_not_looked_at_is_not_called_back(link: 
     given_up.do("abort", "the peer did not read")
     given_up.do("finish")
     given_up.home.do(given_up.home.pause, 0.02)  # on the hub, a call that was asked for has had its turn: no fault
+
+
+# Frames that are offered
+
+
+def server_frame(payload: bytes) -> bytes:
+    """A whole text frame, as a server sends it."""
+    return frames.Frame(Opcode.TEXT, payload).serialize()
+
+
+def block(a: Link) -> int:
+    """Offer until the kernel takes no more; how many frames of 64 KiB were taken by the kernel or wait."""
+    count = 0
+    while not a.home.do(lambda: a.connection._outbox is not None):
+        assert a.do("offer", server_frame(b"x" * 65_536))
+        count += 1
+    return count
+
+
+def test_offered_frame_leaves_at_once(link: Connect) -> None:
+    a = link()
+    assert a.do("offer", server_frame(b"news"))
+    assert a.peer.recv_message() == "news"
+    assert (a.connection.messages_sent, a.connection.bytes_sent) == (1, 6)
+    assert a.connection._outbox is None
+
+
+def test_several_frames_are_offered_in_one_piece(link: Connect) -> None:
+    a = link()
+    assert a.home.do(lambda: a.connection.offer(b"".join(map(server_frame, [b"1", b"2", b"3"])), messages=3))
+    assert [a.peer.recv_message() for _ in range(3)] == ["1", "2", "3"]
+    assert a.connection.messages_sent == 3
+
+
+def test_frame_is_offered_from_a_thread_that_has_no_hub(link: Connect) -> None:
+    a = link()
+    assert a.connection.offer(server_frame(b"from elsewhere"))
+    assert a.peer.recv_message() == "from elsewhere"
+
+
+def test_offers_to_a_peer_that_does_not_read_never_block_and_are_refused_beyond_the_bound(link: Connect) -> None:
+    a = link(send_timeout=None)
+    block(a)
+    offered = 0
+    while a.do("offer", server_frame(b"y" * 1000)):
+        offered += 1
+    waiting = a.connection._outbox.waiting
+    assert waiting <= 1024 * 1024 < waiting + 1004
+    assert offered > 900
+    assert not a.home.do(lambda: a.connection.offer(server_frame(b"z"), max_waiting_bytes=1000))
+    assert a.home.do(lambda: a.connection.offer(server_frame(b"z"), max_waiting_bytes=2 * MIB))
+
+
+def test_what_waits_leaves_when_the_peer_reads_though_no_view_does_anything(link: Connect) -> None:
+    a = link()
+    count = block(a)
+    for number in range(100):
+        assert a.do("offer", server_frame(b"%d" % number))
+    assert [a.peer.recv_message() for _ in range(count)] == ["x" * 65_536] * count
+    assert [a.peer.recv_message() for _ in range(100)] == [str(number) for number in range(100)]
+    until(lambda: a.connection._outbox is None)
+
+
+def test_what_waits_leaves_while_a_view_waits_for_a_message(link: Connect) -> None:
+    a = link()
+    receiving = a.start("receive")
+    count = block(a)
+    assert a.do("offer", server_frame(b"the last"))
+    assert [a.peer.recv_message() for _ in range(count + 1)][-1] == "the last"
+    a.peer.send_message("enough")
+    assert receiving.result(PATIENCE_SECONDS) == "enough"
+
+
+def test_frame_of_any_size_is_taken_while_nothing_waits(link: Connect) -> None:
+    a = link()
+    assert a.do("offer", server_frame(b"x" * 3 * MIB))
+    assert a.do("offer", server_frame(b"behind it")) is False
+    assert a.peer.recv_message() == "x" * 3 * MIB
+    assert until(lambda: a.do("offer", server_frame(b"later")))
+    assert a.peer.recv_message() == "later"
+
+
+def test_offered_frame_stands_behind_what_a_sender_is_waiting_for_and_before_what_comes_later(link: Connect) -> None:
+    a = link()
+    first = a.start("send", "a" * 4 * MIB)
+    until(lambda: a.home.do(lambda: a.connection._outbox is not None))
+    assert a.home.do(lambda: a.connection.offer(server_frame(b"offered"), max_waiting_bytes=16 * MIB))
+    second = a.start("send", "b" * MIB)
+    assert [a.peer.recv_message() for _ in range(3)] == ["a" * 4 * MIB, "offered", "b" * MIB]
+    for sending in (first, second):
+        sending.result(PATIENCE_SECONDS)
+
+
+def test_frames_of_many_who_offer_and_send_are_whole_and_in_the_order_of_each(link: Connect) -> None:
+    a = link()
+    each = 100
+
+    def offer_all(name: str) -> None:
+        for number in range(each):
+            payload = f"{name} {number} " + name * (number * 997 % 5_000)
+            assert until(lambda payload=payload: a.connection.offer(server_frame(payload.encode())))
+
+    def send_all(name: str) -> None:
+        for number in range(each):
+            a.connection.send(f"{name} {number} " + name * (number * 997 % 20_000))
+
+    threads = [threading.Thread(target=offer_all, args=[name]) for name in "ab"]  # which have no hub
+    for thread in threads:
+        thread.start()
+    sending = [a.home.start(send_all, name) for name in "cd"]
+    received: dict[str, list[int]] = {}
+    for _ in range(4 * each):
+        message = a.peer.recv_message()
+        assert isinstance(message, str)
+        name, number, body = message.split(" ", 2)
+        assert set(body) <= {name}
+        received.setdefault(name, []).append(int(number))
+    assert received == {name: list(range(each)) for name in "abcd"}
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    wait_for_all(sending, PATIENCE_SECONDS)
+
+
+def test_offered_frames_wait_for_the_end_of_a_message_in_fragments(link: Connect) -> None:
+    a = link()
+    a.do("begin_message")
+    a.do("send_fragment", "one ", True, False)
+    assert a.do("offer", server_frame(b"offered"))
+    assert a.peer.recv_frame() == Frame(TEXT, b"one ", fin=False)
+    a.do("send_fragment", "message", False, True)
+    assert a.peer.recv_frame() == Frame(CONTINUATION, b"message")
+    with pytest.raises(PeerTimeout):
+        a.peer.recv_frame(timeout=0.05)
+    a.do("end_message")
+    assert a.peer.recv_message() == "offered"
+    a.do("send", "and on")
+    assert a.peer.recv_message() == "and on"
+
+
+def test_frames_that_wait_for_a_message_in_fragments_are_bounded(link: Connect) -> None:
+    a = link()
+    a.do("begin_message")
+    assert a.do("offer", server_frame(b"x" * MIB))
+    assert not a.do("offer", server_frame(b"one more"))
+    a.do("send_fragment", "message", True, True)
+    a.do("end_message")
+    assert [a.peer.recv_message() for _ in range(2)] == ["message", "x" * MIB]
+
+
+def test_frames_behind_a_message_that_is_not_finished_are_dropped(link: Connect) -> None:
+    a = link()
+    a.do("begin_message")
+    a.do("send_fragment", "one ", True, False)
+    assert a.do("offer", server_frame(b"offered"))
+    a.do("fail", 1011)
+    a.do("end_message")
+    assert a.peer.recv_frame() == Frame(TEXT, b"one ", fin=False)
+    assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1011))
+    assert a.peer.read_to_eof() == b""
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "closed by the peer", "the peer is gone"])
+def test_offer_is_refused_by_a_connection_that_is_not_open(link: Connect, end: str) -> None:
+    a = link(tcp=True)
+    if end == "close":
+        a.do("close")
+    elif end == "abort":
+        a.do("abort", "enough")
+    elif end == "closed by the peer":
+        a.peer.send_close()
+        until(lambda: a.connection.endpoint.state is not State.OPEN)
+    else:
+        a.peer.reset()
+    assert until(lambda: a.do("offer", server_frame(b"too late")) is False)
+    assert a.do("offer", server_frame(b"too late")) is False
+
+
+def test_peer_that_does_not_read_what_was_offered_is_dropped_after_send_timeout(link: Connect) -> None:
+    a = link(send_timeout=0.3)
+    block(a)
+    a.until_disposed()
+    assert a.connection.endpoint.close_reason == "the peer did not read for 0.3 seconds"
+
+
+def test_offered_frame_leaves_behind_the_answers_that_were_held_back(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+
+    def view() -> None:
+        echo(a, 4)
+        assert a.connection.offer(server_frame(b"offered"))
+        echo(a, 1)
+
+    a.home.start(view).result(PATIENCE_SECONDS)
+    assert [a.peer.recv_message() for _ in range(6)] == [*FIVE[:4], "offered", FIVE[4]]
+
+
+def test_offer_counts_as_activity(link: Connect) -> None:
+    a = link(idle_timeout=3600)
+    before = a.connection.last_message_at
+    assert a.do("offer", server_frame(b"news"))
+    assert a.connection.last_message_at > before
+
+
+# Who may still answer
+
+
+def test_answer_of_one_view_still_leaves_when_another_comes_back_for_more(link: Connect) -> None:
+    a = link()
+    receiving = [a.start("receive", 5) for _ in range(2)]
+    time.sleep(0.1)
+    a.peer.send_raw(text("one") + text("two") + frame(CLOSE, close_payload(1001)))
+    assert {one.result(PATIENCE_SECONDS) for one in receiving} == {"one", "two"}
+    back = a.start("receive")
+    assert back.result(PATIENCE_SECONDS) is None
+    a.do("send", "the other's answer")
+    assert a.peer.recv_message() == "the other's answer"
+    assert a.do("receive") is None
+    assert a.peer.recv_message() == Close(1001)
