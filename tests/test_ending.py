@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any
 
@@ -15,7 +14,7 @@ CLOSE_TIMEOUT = 10.0
 MOMENT = 0.001
 BEGAN = 100.0
 
-FACTS_OF_A_CONNECTION = list(inspect.signature(Facts).parameters)
+FACTS_OF_A_CONNECTION = [name for name in dir(Facts) if not name.startswith("_")]
 #: The facts in which each phase stands still.
 FACTS = {
     Phase.HUNG_UP: Facts(State.OPEN, is_owed=True, is_paused=True),
