@@ -235,7 +235,7 @@ class Connection(Served):
         With `streaming` it may be a Part.
         """
         if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(self.receive, timeout_seconds))
+            return self.reactor.run_home(functools.partial(self.receive, timeout_seconds), self._put_back)
         if self.lock is None:
             return self._receive_next(timeout_seconds)
         with self.lock:
@@ -340,9 +340,16 @@ class Connection(Served):
     # What the reactor calls
 
     def on_fork(self) -> None:
-        """This is the child of a fork: what is held back leaves from its parent."""
-        self._held.clear()
-        self._held_bytes = 0
+        """This is the child of a fork, and the connection its parent's: here it has ended, and not a byte is sent."""
+        self._home = 0  # the hub's thread is one of the parent, too
+        self._disposed = self._released = True  # never by shutdown(), which would end the parent's stream
+        self._unparsed = self._sending_parts = False
+        self.endpoint.abort("this process is the child of a fork")
+        self._drop_inbox()
+        self._drop_outbox()
+        self._late_pongs = b""
+        if self._descriptor >= 0:
+            self._socket.close()  # our copy of it: else the peer would hear of the parent's end only at ours
 
     def is_elsewhere(self) -> bool:
         """Whether the calling thread must not touch the connection, but ask the reactor to."""
@@ -525,6 +532,13 @@ class Connection(Served):
         self._active = now
         self.messages_sent += 1
         if self._sends_both and len(message) >= _LARGE_BYTES:
+    def _put_back(self, message: Message | Part | None) -> None:
+        """Let `message` be the next one again: its taker was stopped before it had it."""
+        if message is not None and self.endpoint.state in (_OPEN, _ENDING):
+            self._inbox.insert(0, message)
+            self._inbox_bytes += len(message) if isinstance(message, (str, bytes)) else len(message.data)
+            self._settle()
+
             header, payload = self.endpoint.send_large(message)
             self._send(header, payload)
             return
