@@ -3,7 +3,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 
 from .clock cimport monotonic
 from .protocol.endpoint cimport Endpoint
-from .reactors.base cimport Link, Served
+from .reactors.base cimport Link, LinkLock, Served
 from .sockets cimport receive, send, send_both
 
 cdef object _OPEN, _ENDING, _CLOSED
@@ -14,7 +14,8 @@ cdef double _QUICK_SECONDS
 
 cdef class Connection(Served):
     cdef readonly Endpoint endpoint
-    cdef readonly object limits, latency, reactor, lock
+    cdef readonly object limits, latency, reactor
+    cdef readonly LinkLock lock
     cdef readonly bint streaming
     cdef public object keeper
     cdef readonly long long messages_received, messages_sent, bytes_received
@@ -28,8 +29,8 @@ cdef class Connection(Served):
     cdef readonly Py_ssize_t _outbox_bytes
     cdef readonly bytes _late_pongs
     cdef long long _written
-    cdef object _ping, _ending, _hung_up
-    cdef bint _sends_both, _sending_parts, _unparsed, _taken, _reads, _writes
+    cdef object _ping, _ending, _hung_up, _sender
+    cdef bint _compresses, _sends_both, _sending_parts, _unparsed, _taken, _reads, _writes
     cdef readonly bint _read_ended
     cdef bint _write_ended, _disposed, _released, _timed_out, _in_a_hurry
     cdef bint _quick

@@ -41,6 +41,7 @@ _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
 
 Method = TypeVar("Method", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +83,11 @@ def at_home(method: Method) -> Method:
             return self.reactor.run_home(functools.partial(call, self, *arguments))
         if self.lock is None:
             return method(self, *arguments)
-        with self.lock:
+        self.lock.acquire()
+        try:
             return method(self, *arguments)
+        finally:
+            self.lock.release()
 
     return call  # type: ignore[return-value]
 
@@ -107,6 +111,7 @@ class Connection(Served):
 
     __slots__ = (
         "_active",
+        "_compresses",
         "_descriptor",
         "_dispose",
         "_disposed",
@@ -133,6 +138,7 @@ class Connection(Served):
         "_reads",
         "_receive_queue",
         "_released",
+        "_sender",
         "_sending_parts",
         "_sends_both",
         "_socket",
@@ -187,7 +193,9 @@ class Connection(Served):
         self._receive_queue = at_most(limits.receive_queue)
         self.streaming = limits.streaming
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
-        self._sending_parts = False  # a message is being sent in fragments: no other may begin
+        self._sending_parts = False  # a message is being sent in fragments, or compressed: no other may begin
+        self._sender = 0  # the thread that does so
+        self._compresses = self.lock is not None and endpoint.has_extensions  # with the lock free meanwhile
         self._unparsed = False  # what was read has not been looked at to its end
         self._taken = False  # a message is out with somebody who may still want to answer it
         self._reads = self._writes = False  # what the link watches for
@@ -238,8 +246,11 @@ class Connection(Served):
             return self.reactor.run_home(functools.partial(self.receive, timeout_seconds), self._put_back)
         if self.lock is None:
             return self._receive_next(timeout_seconds)
-        with self.lock:
+        self.lock.acquire()
+        try:
             return self._receive_next(timeout_seconds)
+        finally:
+            self.lock.release()
 
     @at_home
     def waiting(self) -> int:
@@ -260,14 +271,17 @@ class Connection(Served):
         elif self.lock is None:
             self._send_message(message)
         else:
-            with self.lock:
+            self.lock.acquire()
+            try:
                 self._send_message(message)
+            finally:
+                self.lock.release()
 
     @at_home
     def begin_message(self) -> None:
         """Wait until no other message is under way; from now on none begins, until `end_message()`."""
         self._wait_for_turn()
-        self._sending_parts = True
+        self._take_turn()
 
     @at_home
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
@@ -275,24 +289,26 @@ class Connection(Served):
         self._active = now = monotonic()
         self._link.breathe(now)
         self.messages_sent += fin
-        self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
+        self._send(self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin)))
 
     @at_home
     def end_message(self) -> None:
         """Let others send again."""
-        self._sending_parts = False
-        self._link.wake()
+        self._end_turn()
 
     @at_home
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake, or answer the peer's; what has not been taken is dropped. Does not block."""
         self._end(self.endpoint.close(code, reason))
 
-    @at_home
+    def close_soon(self, code: int, reason: str = "") -> None:
+        """Close as `close()` does, but never wait for a thread that is in another call here: that one closes then."""
+        self._post(functools.partial(self._close_now, code, reason))
+
     def go_away(self, code: int) -> None:
-        """Close as `close()` does, for a process that ends: a peer that does not answer soon is not waited for."""
+        """Close as `close_soon()` does, for a process that ends: a peer that does not answer soon is not waited for."""
         self._in_a_hurry = True
-        self._end(self.endpoint.close(code))
+        self.close_soon(code)
 
     @at_home
     def fail(self, code: int, reason: str = "") -> None:
@@ -336,6 +352,14 @@ class Connection(Served):
         self._let_go()
         self._link.look(pause=False)
         self._look_behind_the_inbox(monotonic())
+
+    def _post(self, function: Callable[[], None]) -> None:
+        if self.is_elsewhere():
+            self.reactor.run_home(function)
+        elif self.lock is None:
+            function()
+        else:
+            self.lock.post(function)
 
     # What the reactor calls
 
@@ -501,6 +525,13 @@ class Connection(Served):
             self._settle()
         return message
 
+    def _put_back(self, message: Message | Part | None) -> None:
+        """Let `message` be the next one again: its taker was stopped before it had it."""
+        if message is not None and self.endpoint.state in (_OPEN, _ENDING):
+            self._inbox.insert(0, message)
+            self._inbox_bytes += len(message) if isinstance(message, (str, bytes)) else len(message.data)
+            self._settle()
+
     def _wants_to_read(self) -> bool:
         if self._read_ended:
             return False
@@ -531,16 +562,8 @@ class Connection(Served):
             self._wait_for_turn()
         self._active = now
         self.messages_sent += 1
-        if self._sends_both and len(message) >= _LARGE_BYTES:
-    def _put_back(self, message: Message | Part | None) -> None:
-        """Let `message` be the next one again: its taker was stopped before it had it."""
-        if message is not None and self.endpoint.state in (_OPEN, _ENDING):
-            self._inbox.insert(0, message)
-            self._inbox_bytes += len(message) if isinstance(message, (str, bytes)) else len(message.data)
-            self._settle()
-
-            header, payload = self.endpoint.send_large(message)
-            self._send(header, payload)
+        if len(message) >= _LARGE_BYTES:
+            self._send_large(message)
             return
         data = self.endpoint.send_message(message)
         if self._inbox and self._may_be_held(now):
@@ -548,7 +571,40 @@ class Connection(Served):
         else:
             self._send(data)
 
+    def _send_large(self, message: Message) -> None:
+        if not self._compresses:
+            data, payload = self.endpoint.send_large(message)
+        else:
+            self._take_turn()  # messages leave in the order in which they were compressed
+            try:
+                data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
+            finally:
+                self._end_turn()
+        if self._sends_both:
+            self._send(data, payload)
+        else:
+            self._send(data + payload)
+
+    def _encode(self, encode: Callable[[], T]) -> T:
+        """What `encode` makes of a message; others may look at the connection while a large one is compressed."""
+        if not self._compresses:
+            return encode()
+        encoded: list[T] = []
+        self._let_others_in(lambda: encoded.append(encode()))
+        self.endpoint.refuse_if_late()  # it may have been closed meanwhile
+        return encoded[0]
+
+    def _take_turn(self) -> None:
+        self._sending_parts = True
+        self._sender = 0 if self.lock is None else self._thread_ident()
+
+    def _end_turn(self) -> None:
+        self._sending_parts = False
+        self._link.wake()
+
     def _wait_for_turn(self) -> None:
+        if self.lock is not None and self._sending_parts and self._sender == self._thread_ident():
+            raise RuntimeError("this thread is sending a message already: what makes its chunks must not send")
         while self._sending_parts and (self.endpoint.state is _OPEN or self.endpoint.state is _ENDING):
             self._park(None)
 
@@ -688,6 +744,9 @@ class Connection(Served):
             self.lock.acquire()
 
     # The end
+
+    def _close_now(self, code: int, reason: str) -> None:
+        self._end(self.endpoint.close(code, reason))
 
     def _end(self, close_frame: bytes) -> None:
         self._drop_inbox()
