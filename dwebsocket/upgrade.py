@@ -251,6 +251,7 @@ class Session:
             before_accept=self._save_session,
             after_accept=self._opened,
             exclusively=self.reactor.exclusively(),
+            turnstile=self.reactor.turnstile(),
             json_encoder=DjangoJSONEncoder,
         )
         request.websocket = self._websocket  # type: ignore[attr-defined]
