@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import logging
 import os
 import select
@@ -313,6 +315,39 @@ for each in (a, other):
 
 def test_verb_in_a_signal_handler_never_waits_for_the_thread_that_runs_it() -> None:
     run_program(SIGNAL)
+
+
+def test_verb_in_a_del_never_waits_for_the_thread_that_runs_it(link: Callable[..., Link]) -> None:
+    """The garbage collector may run it wherever Python makes an object: also where a frame is parsed."""
+    a, count = link(), 1000
+
+    class Farewell:
+        def __init__(self) -> None:
+            self.itself = self  # a cycle
+
+        def __del__(self) -> None:
+            with contextlib.suppress(RuntimeError, WebSocketClosed):  # inside another verb; after the end
+                a.connection.send("bye")
+
+    def view() -> None:
+        for _ in range(count):
+            Farewell()
+            a.connection.send(a.connection.receive(PATIENCE_SECONDS))
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(20, 3, 3)
+    try:
+        viewing = HOME.start(view)
+        echoes = 0
+        for _ in range(count):
+            a.peer.send_raw(text("hello") + frame(PING) * 8)
+            while a.peer.recv_message() != "hello":
+                pass
+            echoes += 1
+        viewing.result(PATIENCE_SECONDS)
+    finally:
+        gc.set_threshold(*threshold)
+    assert echoes == count
 
 
 def test_connection_whose_lock_is_held_keeps_no_other_from_being_served(link: Callable[..., Link]) -> None:
