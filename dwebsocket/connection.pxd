@@ -23,6 +23,8 @@ cdef class Connection(Lifetime):
     cdef Py_ssize_t _inbox_max_bytes, _receive_queue
     cdef bint _sending_parts
     cdef Batch _batch
+    cdef object _sender
+    cdef bint _compresses
 
     cpdef receive(self, timeout_seconds=*)
     cpdef send(self, message)

@@ -75,10 +75,12 @@ class Connection(Lifetime):
 
     __slots__ = (
         "_batch",
+        "_compresses",
         "_descriptor",
         "_home",
         "_inbox_max_bytes",
         "_receive_queue",
+        "_sender",
         "_sending_parts",
         "_written",
         "bytes_received",
@@ -107,7 +109,9 @@ class Connection(Lifetime):
         self._home = reactor.home or 0  # 0: everywhere
         self._receive_queue = at_most(limits.receive_queue)
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
-        self._sending_parts = False  # a message is being sent in fragments: no other may begin
+        self._sending_parts = False  # a message is being sent in fragments, or compressed: no other may begin
+        self._sender = 0  # the thread that does so
+        self._compresses = self.lock is not None and endpoint.has_extensions  # with the lock free meanwhile
         self._batch: Batch | None = None
 
     # The verbs
@@ -132,7 +136,7 @@ class Connection(Lifetime):
         """
         if self.lock is None and not self.is_elsewhere():
             return self._receive_next(timeout_seconds)
-        return self.call_at_home(self._receive_next, timeout_seconds)
+        return self.call_at_home(self._receive_next, timeout_seconds, undo=self._put_back)
 
     @at_home
     def waiting(self) -> int:
@@ -171,7 +175,7 @@ class Connection(Lifetime):
     def begin_message(self) -> None:
         """Wait until no other message is under way; from now on none begins, until `end_message()`."""
         self._wait_for_turn()
-        self._sending_parts = True
+        self._take_turn()
 
     @at_home
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
@@ -179,30 +183,25 @@ class Connection(Lifetime):
         self.last_message_at = now = monotonic()
         self._link.breathe(now)
         self.messages_sent += fin
-        self._send(self.endpoint.send_fragment(data, first=first, fin=fin))
+        self._send(self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin)))
 
     @at_home
     def end_message(self) -> None:
         """Let others send again."""
-        self._sending_parts = False
-        if self._outbox is not None:
-            self._outbox.release(drop=not self._may_send())
-            self._flush()
-            self._settle()
-        self._link.wake()
+        self._end_turn()
 
     @at_home
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake, or answer the peer's; what has not been taken is dropped. Does not block."""
         self._end(self.endpoint.close(code, reason))
 
-    @at_home
+    def close_soon(self, code: int, reason: str = "") -> None:
+        """Close as `close()` does, but never wait for a thread that is in another call here: that one closes then."""
+        self._post(functools.partial(self._close_now, code, reason))
+
     def go_away(self, code: int) -> None:
-        """Close as `close()` does, for a process that ends: a peer that does not answer soon is not waited for."""
-        self._end(self.endpoint.close(code))
-        if self._ending is not None:
-            self._ending.hurry()
-            self._schedule()
+        """Close as `close_soon()` does, for a process that ends: a peer that does not answer soon is not waited for."""
+        self._post(functools.partial(self._go_away_now, code))
 
     @at_home
     def fail(self, code: int, reason: str = "") -> None:
@@ -247,20 +246,43 @@ class Connection(Lifetime):
         self._link.look(pause=False)
         self._notice_hangup_while_paused(monotonic())
 
-    def call_at_home(self, function: Callable[..., T], *arguments: Any) -> T:
-        """The result of `function`, run where the connection lives, with its lock held, whichever thread calls."""
+    def call_at_home(self, function: Callable[..., T], *arguments: Any, undo: Callable[[T], None] | None = None) -> T:
+        """The result of `function`, run where the connection lives, with its lock held, whichever thread calls.
+
+        A result that a caller in another thread does not get any more is given to `undo`.
+        """
         if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments))
+            return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments), undo)
         if self.lock is None:
             return function(*arguments)
-        with self.lock:
+        self.lock.acquire()
+        try:
             return function(*arguments)
+        finally:
+            self.lock.release()
+
+    def _post(self, function: Callable[[], None]) -> None:
+        if self.is_elsewhere():
+            self.reactor.run_home(function)
+        elif self.lock is None:
+            function()
+        else:
+            self.lock.post(function)
 
     # What the reactor calls
 
     def on_fork(self) -> None:
-        """This is the child of a fork: what is held back leaves from its parent."""
+        """This is the child of a fork, and the connection its parent's: here it has ended, and not a byte is sent."""
+        self._home = 0  # the hub's thread is one of the parent, too
+        self._give_up(
+            "this process is the child of a fork", WebSocketClosed
+        )  # no shutdown(): it is the parent's stream
+        self._dispose = None
+        self._sending_parts = False
+        self._drop_inbox()
         self._batch = None
+        if self._descriptor >= 0:
+            self._socket.close()  # our copy of it: else the peer would hear of the parent's end only at ours
 
     def is_elsewhere(self) -> bool:
         """Whether the calling thread must not touch the connection, but ask the reactor to."""
@@ -385,6 +407,14 @@ class Connection(Lifetime):
             self._settle()
         return message
 
+    def _put_back(self, message: Message | Part | None) -> None:
+        """Let `message` be the next one again: its taker was stopped before it had it."""
+        if message is not None and self._may_send():
+            self._inbox.insert(0, message)
+            self._inbox_bytes += len(message) if isinstance(message, (str, bytes)) else len(message.data)
+            self._answers_owed -= self._answers_owed > 0
+            self._settle()
+
     def _wants_to_read(self) -> bool:
         if self._read_ended:
             return False
@@ -401,10 +431,8 @@ class Connection(Lifetime):
             self._wait_for_turn()
         self.last_message_at = now
         self.messages_sent += 1
-        # TLS wants what it has not taken to be offered again as it was, not cut in two.
-        if len(message) >= _LARGE_BYTES and isinstance(self._socket, _socket.socket):
-            header, payload = self.endpoint.send_large(message)
-            self._send(header, payload)
+        if len(message) >= _LARGE_BYTES:
+            self._send_large(message)
             return
         data = self.endpoint.send_message(message)
         batch = self._batch
@@ -432,7 +460,44 @@ class Connection(Lifetime):
         self.messages_sent += messages
         return True
 
+    def _send_large(self, message: Message) -> None:
+        if not self._compresses:
+            data, payload = self.endpoint.send_large(message)
+        else:
+            self._take_turn()  # messages leave in the order in which they were compressed
+            try:
+                data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
+            finally:
+                self._end_turn()
+        if isinstance(self._socket, _socket.socket):
+            self._send(data, payload)
+        else:  # TLS wants what it has not taken to be offered again as it was, not cut in two
+            self._send(data + payload)
+
+    def _encode(self, encode: Callable[[], T]) -> T:
+        """What `encode` makes of a message; others may look at the connection while a large one is compressed."""
+        if not self._compresses:
+            return encode()
+        encoded: list[T] = []
+        self._let_others_in(lambda: encoded.append(encode()))
+        self.endpoint.refuse_if_late()  # it may have been closed meanwhile
+        return encoded[0]
+
+    def _take_turn(self) -> None:
+        self._sending_parts = True
+        self._sender = 0 if self.lock is None else self.reactor.thread_ident()
+
+    def _end_turn(self) -> None:
+        self._sending_parts = False
+        if self._outbox is not None:
+            self._outbox.release(drop=not self._may_send())
+            self._flush()
+            self._settle()
+        self._link.wake()
+
     def _wait_for_turn(self) -> None:
+        if self.lock is not None and self._sending_parts and self._sender == self.reactor.thread_ident():
+            raise RuntimeError("this thread is sending a message already: what makes its chunks must not send")
         while self._sending_parts and self._may_send():
             self._park(None)
 

@@ -5,14 +5,15 @@ from .ending cimport Ending, Facts
 from .keepalive cimport KeepAlive
 from .outbox cimport Outbox
 from .protocol.endpoint cimport Endpoint
-from .reactors.base cimport Link, Served
+from .reactors.base cimport Link, LinkLock, Served
 
 cdef object _OPEN, _OVER
 
 
 cdef class Lifetime(Served):
     cdef readonly Endpoint endpoint
-    cdef readonly object limits, lock
+    cdef readonly object limits
+    cdef readonly LinkLock lock
     cdef public object keeper
     cdef readonly double last_read_at, last_message_at
     cdef readonly Link _link
@@ -40,6 +41,7 @@ cdef class Lifetime(Served):
     cdef bint _is_writing(self) except -1
     cdef _end(self, close_frame)
     cdef _abort(self, reason, error=*)
+    cdef _give_up(self, reason, error)
     cdef _stop_writing(self, error)
     cdef _schedule(self)
     cdef _earliest(self)

@@ -197,20 +197,32 @@ class Lifetime(Served):
         """Whether bytes of ours wait for the peer to read."""
         return self._outbox is not None and self._outbox.waiting > 0
 
+    def _close_now(self, code: int, reason: str) -> None:
+        self._end(self.endpoint.close(code, reason))
+
+    def _go_away_now(self, code: int) -> None:
+        self._end(self.endpoint.close(code))
+        if self._ending is not None:
+            self._ending.hurry()
+            self._schedule()
+
     def _end(self, close_frame: bytes) -> None:
         self._drop_inbox()
         self._write(close_frame)
         self._settle()
 
     def _abort(self, reason: str, error: type[WebSocketClosed] = WebSocketClosed) -> None:
+        if self._ending is not None and self._ending.phase is _OVER:
+            return
+        self._give_up(reason, error)
+        self._dispose_of_socket()
+
+    def _give_up(self, reason: str, error: type[WebSocketClosed]) -> None:
         if self._ending is None:
             self._ending = Ending(monotonic(), self.limits.close_timeout)
-        elif self._ending.phase is _OVER:
-            return
         self._ending.give_up()
         self.endpoint.abort(reason)
         self._stop_writing(error)
-        self._dispose_of_socket()
 
     def _stop_writing(self, error: type[WebSocketClosed]) -> None:
         if self._outbox is None:

@@ -101,7 +101,9 @@ class Live:
         started = time.monotonic()
         step = min(_STEP_SECONDS, seconds / len(members))
         for number, member in enumerate(members):
-            gone.wait(max(0.0, started + number * step - time.monotonic()))
+            delay = started + number * step - time.monotonic()
+            if delay > 0:  # a wait without one would be a turn of the hub for each member, and late already
+                gone.wait(delay)
             member.go_away(code)
         gone.wait(max(0.0, started + 2 * seconds - time.monotonic()))
         return len(self._members)

@@ -250,6 +250,7 @@ class Session:
             before_accept=self._save_session,
             after_accept=self._opened,
             exclusively=self.reactor.exclusively(),
+            turnstile=self.reactor.turnstile(),
             json_encoder=DjangoJSONEncoder,
         )
         request.websocket = self._websocket  # type: ignore[attr-defined]
@@ -344,7 +345,8 @@ class Session:
 
     def revoke(self, error: HandshakeError) -> None:
         """Close the connection: a guard has something against it."""
-        self._websocket.close(*failures.close_for_status(error.status_code, str(error)))
+        if self._connection is not None:
+            self._connection.close_soon(*failures.close_for_status(error.status_code, str(error)))
 
     def go_away(self, code: int) -> None:
         """Close the connection, or as soon as there is one: the process is about to end."""

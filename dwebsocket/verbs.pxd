@@ -3,7 +3,7 @@ from .connection cimport Connection
 
 cdef class Verbs:
     cdef public object subprotocol
-    cdef object _accept, _before_accept, _after_accept, _exclusively, _json_encoder, _refusal
+    cdef object _accept, _before_accept, _after_accept, _exclusively, _turnstile, _json_encoder, _refusal
     cdef readonly Connection _connection
     cdef bint _in_message
     cdef list _gathered

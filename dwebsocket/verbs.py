@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, overload
 
 from .connection import Connection
@@ -14,13 +15,14 @@ from .protocol.exceptions import WebSocketClosed
 from .protocol.frames import Close
 from .protocol.handshake import Headers
 from .protocol.messages import Message, Part
-from .reactors.base import Exclusively, Locked
+from .reactors.base import Exclusively, LinkLock, Locked
 
 T = TypeVar("T")
 
 #: Sends the 101 with a subprotocol and headers, and gives the open connection.
 Accept = Callable[[str | None, Headers | None], Connection]
 
+_NO_TURNSTILE = nullcontext()
 _REFUSED = "the opening handshake was refused"
 
 
@@ -38,6 +40,7 @@ class Verbs:
         before_accept: Callable[[], None] | None = None,
         after_accept: Callable[[], None] | None = None,
         exclusively: Exclusively | None = None,
+        turnstile: AbstractContextManager[object] | None = None,
         json_encoder: type[json.JSONEncoder] = json.JSONEncoder,
     ) -> None:
         self.subprotocol: str | None = None
@@ -45,6 +48,7 @@ class Verbs:
         self._before_accept = before_accept  # these two may wait, and others may run meanwhile
         self._after_accept = after_accept
         self._exclusively = exclusively or Locked()
+        self._turnstile = turnstile or LinkLock()  # what is inside may wait
         self._connection: Connection | None = None
         self._json_encoder = json_encoder
         self._refusal: Close | None = None
@@ -73,10 +77,12 @@ class Verbs:
         ValueError for a subprotocol that was not offered or a header that cannot be set: nothing has been sent then.
         WebSocketClosed after `close()`.
         """
-        if self._before_accept is not None and self._accept is not None:
-            self._before_accept()
-        self._exclusively(lambda: self._accept_once(subprotocol, headers))
-        after, self._before_accept, self._after_accept = self._after_accept, None, None
+        with self._turnstile:  # several threads may begin with a verb at the same time
+            if self._before_accept is not None and self._accept is not None:
+                self._before_accept()
+            self._exclusively(lambda: self._accept_once(subprotocol, headers))
+            after, self._before_accept, self._after_accept = self._after_accept, None, None
+            self._turnstile = _NO_TURNSTILE  # it would live as long as the connection
         if after is not None:
             after()
 

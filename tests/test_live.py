@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
+from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import User
@@ -16,7 +18,7 @@ from django.http import HttpRequest, HttpResponse
 
 from dwebsocket import accept_websocket, connections, require_websocket, shutdown, shutdown_on_signal
 from dwebsocket import live as live_module
-from dwebsocket.live import live
+from dwebsocket.live import Live, live
 from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import Home, until
@@ -115,6 +117,37 @@ def test_those_who_are_told_to_go_are_told_one_after_the_other(
     shutdown(seconds=10)
     times = [left.result()[1] for left in leaving]
     assert max(times) - min(times) > 0.2
+
+
+class Waits(threading.Event):
+    """A latch that remembers how long it was waited for."""
+
+    seconds: ClassVar[list[float]] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout or 0.0)
+        return super().wait(timeout)
+
+
+def test_member_whose_time_to_be_told_has_passed_already_is_told_without_a_wait() -> None:
+    """A wait of no time costs a turn of gevent's hub, which may take a second where it is busy."""
+    ours = Live()
+
+    class SlowMember:
+        request = HttpRequest()
+        reactor: Any = mock.Mock(latch=Waits, max_connections=None)
+
+        def go_away(self, code: int) -> None:
+            time.sleep(0.02)  # more than there is between two
+            ours.leave(self)
+
+        def info(self) -> None:
+            return None
+
+    for _ in range(10):
+        ours.enter(SlowMember(), lambda function: None)
+    assert ours.end(1001, 1.0) == 0
+    assert len(Waits.seconds) <= 3  # perhaps before the first, and for the last
 
 
 def test_handshake_during_the_end_is_refused_with_503_and_plain_http_is_answered(

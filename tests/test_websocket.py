@@ -11,12 +11,13 @@ import uuid
 from typing import Any
 from unittest import mock
 
+import gevent
 import pytest
 from django.http import HttpResponse
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
-from dwebsocket import CloseCode, State, WebSocketClosed, accept_websocket, require_websocket
+from dwebsocket import CloseCode, State, WebSocketClosed, accept_websocket, require_websocket, sessions
 from dwebsocket.websocket import WebSocket
 from tests.links import assert_ends
 from tests.peer import (
@@ -851,3 +852,69 @@ def test_mixed_view_serves_plain_http_too(site: Site) -> None:
     site(view)
     assert site.get().body == b"page"
     assert site.connect().recv_message() == "socket"
+
+
+# Several threads
+
+
+def test_first_verb_of_several_threads_saves_the_session_once_and_all_are_sent(site: Site) -> None:
+    saved: list[int] = []
+
+    def save(request: Any) -> list[tuple[str, str]]:
+        saved.append(1)
+        site.pause(0.1)  # as a database takes
+        return []
+
+    @require_websocket
+    def view(request):
+        websocket, sent = request.websocket, []
+
+        def send(number: int) -> None:
+            websocket.send(f"{number}")
+            sent.append(number)
+
+        for number in range(4):
+            if site.server.name == "pywsgi":
+                gevent.spawn(send, number)
+            else:
+                threading.Thread(target=send, args=[number]).start()
+        while len(sent) < 4:
+            site.pause(0.005)
+
+    with mock.patch.object(sessions, "save", save):
+        peer = site(view).connect()
+        assert sorted(str(peer.recv_message()) for _ in range(4)) == ["0", "1", "2", "3"]
+        assert peer.recv_message() == Close(1000)
+        peer.send_close()
+    assert saved == [1]
+
+
+def test_accept_that_waited_for_one_that_fails_takes_its_place(site: Site) -> None:
+    begun = threading.Event()
+
+    def save(request: Any) -> list[tuple[str, str]]:
+        begun.set()
+        site.pause(0.1)
+        return []
+
+    @require_websocket
+    def view(request):
+        websocket, raised = request.websocket, []
+
+        def fail() -> None:
+            try:
+                websocket.accept("not offered")
+            except ValueError:
+                raised.append(True)
+
+        if site.server.name == "pywsgi":
+            gevent.spawn(fail)
+        else:
+            threading.Thread(target=fail).start()
+        site.wait_for(begun)
+        websocket.send("accepted")
+        site.tell(raised)
+
+    with mock.patch.object(sessions, "save", save):
+        assert site(view).connect().recv_message() == "accepted"
+        assert site.hear() == [True]

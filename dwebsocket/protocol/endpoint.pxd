@@ -28,5 +28,5 @@ cdef class Endpoint:
     cdef _advance_frame(self)
     cpdef bytes data_to_send(self)
     cpdef bytes send_message(self, message)
-    cdef _refuse_if_late(self)
+    cpdef refuse_if_late(self)
     cdef bint _listens(self)

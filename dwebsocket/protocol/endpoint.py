@@ -184,7 +184,7 @@ class Endpoint:
         if self._extensions:
             return self.send_fragment(message)
         if self.state is not _OPEN:
-            self._refuse_if_late()
+            self.refuse_if_late()
         if isinstance(message, str):
             return serialize_text(message)
         return serialize(_FIN_BINARY, message)
@@ -202,7 +202,7 @@ class Endpoint:
         return self._frame(data, first=first, fin=fin).serialize()
 
     def _frame(self, data: Message, *, first: bool, fin: bool) -> Frame:
-        self._refuse_if_late()
+        self.refuse_if_late()
         if isinstance(data, str):
             opcode, payload = Opcode.TEXT, data.encode()
         else:
@@ -212,7 +212,13 @@ class Endpoint:
             frame = extension.encode(frame)
         return frame
 
-    def _refuse_if_late(self) -> None:
+    @property
+    def has_extensions(self) -> bool:
+        """Whether frames are changed on their way: to send a large message then takes long."""
+        return bool(self._extensions)
+
+    def refuse_if_late(self) -> None:
+        """WebSocketClosed where no more messages can be sent."""
         if self.state is not _OPEN and self.state is not _ENDING:
             raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 

@@ -6,8 +6,20 @@ cdef class Served:
     cpdef on_deadline(self, double now)
 
 
+cdef class LinkLock:
+    cdef object _mutex, _gate
+    cdef list _posted
+
+    cpdef acquire(self)
+    cpdef release(self)
+    cpdef give_way(self)
+    cpdef post(self, function)
+    cdef _wait(self)
+    cdef _run_posted(self)
+
+
 cdef class Link:
-    cdef readonly object lock
+    cdef readonly LinkLock lock
     cdef readonly bint holds
     cdef public bint reads, writes
 

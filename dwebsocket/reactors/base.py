@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import select
 import threading
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+logger = logging.getLogger("dwebsocket")
+
+#: What a thread is told that would wait for itself.
+REENTERED = (
+    "this thread is inside another call on this WebSocket already:"
+    " what a signal handler or a __del__ wants of it must be done by another thread"
+)
+
+_NAP_SECONDS = 0.0005  # of a thread that gives way: long enough for another one to get Python's own lock, too
 
 #: Errors and a full hang-up are always told; the end of the peer's half is where the system knows it apart from data.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
@@ -41,12 +54,96 @@ class Served:
         raise NotImplementedError
 
 
+class LinkLock:
+    """The lock of one connection under threads. No thread waits for itself; one that gives way queues up anew.
+
+    What must not wait for the lock at all is posted, and runs as soon as the lock is free.
+    """
+
+    __slots__ = ("_gate", "_mutex", "_posted")
+
+    def __init__(self) -> None:
+        self._mutex: Any = threading.RLock()  # not to enter it twice, but because it knows its owner
+        self._gate: Any = (
+            threading.RLock()
+        )  # the thread that is next holds it; a signal handler may be that thread, too
+        self._posted: list[Callable[[], None]] = []
+
+    def acquire(self) -> None:
+        """Take the lock. RuntimeError where this very thread holds it: a signal handler, or a `__del__`."""
+        if self._mutex._is_owned():
+            raise RuntimeError(REENTERED)
+        if not self._mutex.acquire(False):
+            self._wait()
+
+    def release(self) -> None:
+        """Give the lock back, and do what was posted meanwhile."""
+        self._mutex.release()
+        if self._posted:
+            self._run_posted()
+
+    def give_way(self) -> None:
+        """Let all threads that wait have the lock first; it is held again then."""
+        self.release()
+        try:
+            time.sleep(_NAP_SECONDS)
+        finally:
+            self._wait()
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Call `function` with the lock held: at once, or by the thread that has it, as soon as that gives it back."""
+        self._posted.append(function)
+        if not self._mutex._is_owned():
+            self._run_posted()
+
+    def has_posted(self) -> bool:
+        """Whether something was posted that has not been done yet."""
+        return bool(self._posted)
+
+    def abandon(self) -> None:
+        """Be free, in the child of a fork: a thread that held it, or waited, is one of the parent."""
+        self._posted.clear()
+        self._gate = threading.RLock()
+        if not self._mutex._is_owned():
+            self._mutex = threading.RLock()
+
+    def _wait(self) -> None:
+        # A bare release and acquire is won by the thread that is running already. Here it queues up behind the gate,
+        # whose holder gets the lock next.
+        with self._gate:
+            self._mutex.acquire()
+
+    def _run_posted(self) -> None:
+        # Whoever posts tries, and whoever releases looks: one of the two finds the lock free.
+        while self._posted and self._mutex.acquire(False):
+            try:
+                while self._posted:
+                    self._run(self._posted.pop(0))
+            finally:
+                self._mutex.release()
+
+    def _run(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except Exception:  # it is no fault of the thread that happened to have the lock
+            logger.exception("what was asked of a WebSocket has failed")
+
+    def _is_owned(self) -> bool:  # a Condition asks
+        return bool(self._mutex._is_owned())
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+
 class Link:
     """The tie between one connection and the reactor that serves it."""
 
     __slots__ = ("holds", "lock", "reads", "writes")
 
-    def __init__(self, lock: threading.Lock | None, *, holds: bool) -> None:
+    def __init__(self, lock: LinkLock | None, *, holds: bool) -> None:
         self.lock = lock  # held around everything that touches the connection; None where nothing can come in between
         self.holds = holds  # whether `call_soon()` is to be had
         self.reads = self.writes = False  # what is watched for
@@ -119,9 +216,11 @@ class Locked:
     """Runs one function at a time, whichever thread it comes from."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock: Any = threading.RLock()  # not to enter it twice, but because it knows its owner
 
     def __call__(self, function: Callable[[], None]) -> None:
+        if self._lock._is_owned():
+            raise RuntimeError(REENTERED)
         with self._lock:
             function()
 
@@ -143,12 +242,19 @@ class Reactor(Protocol):
         """The tie through which `served` is called back about `descriptor`."""
         ...  # pragma: no cover
 
-    def run_home(self, function: Callable[[], T]) -> T:
-        """The result of `function`, run where the connections live; blocks the calling thread meanwhile."""
+    def run_home(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+        """The result of `function`, run where the connections live; blocks the calling thread meanwhile.
+
+        `function` is stopped where the caller is; a result that the caller does not get any more is given to `undo`.
+        """
         ...  # pragma: no cover
 
     def exclusively(self) -> Exclusively:
         """What runs functions, where the connections live, that must not overlap and never wait."""
+        ...  # pragma: no cover
+
+    def turnstile(self) -> AbstractContextManager[object]:
+        """What one greenlet or thread is inside of at a time, which may wait there, whichever thread it comes from."""
         ...  # pragma: no cover
 
     def spawn(self, function: Callable[[], None], name: str) -> None:

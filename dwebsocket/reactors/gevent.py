@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import time
 import weakref
@@ -11,15 +13,19 @@ from typing import Any, TypeVar, cast
 import gevent
 import gevent.event
 import gevent.hub
+import gevent.lock
 import gevent.monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 from greenlet import getcurrent, greenlet
 
-from .base import Deadlines, Exclusively, Latch, Link, Served, arrived, hung_up
+from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Served, arrived, hung_up
 
 T = TypeVar("T")
 
+logger = logging.getLogger("dwebsocket")
+
+_AGAIN_SECONDS = 1.0  # until a deadline that could not be looked at is looked at again
 _READ, _WRITE = 1, 2  # libev's names for them
 _LONGEST_TIMER_SECONDS = 24 * 60 * 60
 _LONGEST_TURN_SECONDS = 0.005  # that a greenlet which never waits may keep the hub from running
@@ -85,25 +91,17 @@ class GeventReactor:
         for link in self._links:
             link.abandon()
 
-    def run_home(self, function: Callable[[], T]) -> T:
-        outcome: list[tuple[T | None, BaseException | None]] = []
+    def run_home(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         hub = get_hub_if_exists()
         sleep = _ThreadSleep() if hub is None else _HubSleep(hub)
-
-        def run() -> None:
-            try:
-                outcome.append((function(), None))
-            except BaseException as error:
-                outcome.append((None, error))
-            finally:
-                sleep.end()
-
-        self.loop.run_callback_threadsafe(gevent.spawn, run)
-        sleep.wait()
-        result, error = outcome[0]
-        if error is not None:
-            raise error
-        return cast(T, result)
+        errand = _Errand(function, undo, sleep.end)
+        self.loop.run_callback_threadsafe(errand.start)
+        try:
+            sleep.wait()
+        except BaseException:  # gevent's Timeout, of the caller's own hub
+            self.loop.run_callback_threadsafe(errand.stop)
+            raise
+        return cast(T, errand.result())
 
     def exclusively(self) -> Exclusively:
         # What never waits is never interrupted in the hub's thread. A lock could be held by a thread that waits for it.
@@ -114,6 +112,9 @@ class GeventReactor:
             function()
         else:
             self.run_home(function)
+
+    def turnstile(self) -> contextlib.AbstractContextManager[object]:
+        return _Turnstile(self)
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         greenlet = ViewGreenlet(function)
@@ -146,15 +147,96 @@ class GeventReactor:
 
     def _on_timer(self) -> None:
         now = time.monotonic()
-        for link in self._deadlines.pop_due(now):
+        try:
+            for link in self._deadlines.pop_due(now):
+                self._attend(link, now)
+        finally:
+            self._arm()
+
+    def _attend(self, link: GeventLink, now: float) -> None:
+        try:
             link.on_deadline(now)
-        self._arm()
+        except Exception:  # the others are served all the same
+            link.schedule(now + _AGAIN_SECONDS)
+            with contextlib.suppress(Exception):
+                logger.exception("a deadline of a WebSocket was missed")
 
 
 class ViewGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent ships no types
     """The greenlet of a view."""
 
     spawning_stack_limit = 0  # frames of the server that nobody looks up: they would live as long as the view
+
+
+class _Errand:
+    """A function that runs in the hub for a caller elsewhere, until the caller does not want it any more."""
+
+    def __init__(
+        self, function: Callable[[], Any], undo: Callable[[Any], None] | None, end: Callable[[], object]
+    ) -> None:
+        self._function = function
+        self._undo = undo
+        self._end = end
+        self._greenlet: Any = None
+        self._outcome: tuple[Any, BaseException | None] | None = None
+        self._is_wanted = True
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Stop it, or take its result back. Called in the hub: nothing comes in between."""
+        self._is_wanted = False
+        if self._outcome is None:
+            self._greenlet.kill(block=False)
+        else:
+            self._take_back()
+
+    def result(self) -> Any:
+        result, error = cast(tuple[Any, BaseException | None], self._outcome)
+        if error is not None:
+            raise error
+        return result
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._function(), None
+        except BaseException as error:
+            self._outcome = None, error
+        if self._is_wanted:
+            self._end()
+        else:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        result, error = cast(tuple[Any, BaseException | None], self._outcome)
+        if error is None and self._undo is not None:
+            self._undo(result)
+
+
+class _Turnstile:
+    """Lets one greenlet or thread in at a time, whichever hub it comes from; the hubs of those that wait run on."""
+
+    def __init__(self, reactor: GeventReactor) -> None:
+        self._reactor = reactor
+        self._semaphore = gevent.lock.Semaphore()
+        self._inside: Any = None
+
+    def __enter__(self) -> None:
+        if self._inside is _getcurrent():
+            raise RuntimeError(REENTERED)
+        if _get_ident() == self._reactor.home:
+            self._semaphore.acquire()
+        else:
+            self._reactor.run_home(self._semaphore.acquire, lambda _: self._semaphore.release())
+        self._inside = _getcurrent()
+
+    def __exit__(self, *error: object) -> None:
+        self._inside = None
+        if _get_ident() == self._reactor.home:
+            self._semaphore.release()
+        else:
+            self._reactor.loop.run_callback_threadsafe(self._semaphore.release)
 
 
 class _ThreadSleep:
@@ -176,7 +258,10 @@ class _HubSleep:
         self._waiter = gevent.hub.Waiter(hub)
         self._watcher = hub.loop.async_()
         self._watcher.start(self._waiter.switch, None)
-        self.end = self._watcher.send
+
+    def end(self) -> None:
+        with contextlib.suppress(Exception):  # it is closed already where the greenlet was stopped just now
+            self._watcher.send()
 
     def wait(self) -> None:
         try:
@@ -375,11 +460,12 @@ class GeventLink(Link):
             self.schedule(again)
 
     def abandon(self) -> None:
-        """Watch nothing any more."""
+        """Watch nothing any more, in the child of a fork."""
         for watcher in self._watchers():
             watcher.stop()
-        if self._served is not None:
-            self._served.on_fork()
+        served, self._served = self._served, None
+        if served is not None:
+            served.on_fork()
 
     def close(self, dispose: Callable[[], None]) -> None:
         self._served = None  # which holds us: no cycle keeps its memory from being freed at once

@@ -2,8 +2,9 @@
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport PyThread_get_thread_ident
 
-from .base cimport Link, Served
+from .base cimport Link, LinkLock, Served
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -28,10 +29,15 @@ cdef inline int wait_for_two(int descriptor, int mask, int wakeup, int milliseco
     return both[1].revents
 
 
+cdef unsigned long _this_thread() noexcept
+
+
 cdef class ThreadLink(Link):
     cdef readonly int descriptor, mask
     cdef readonly bint polling, resuming
-    cdef object _lock, _reactor, _changed, _poll, _dispose
+    cdef LinkLock _lock
+    cdef object _reactor, _changed, _poll, _dispose
+    cdef unsigned long _poller
     cdef readonly object _served, _wakeup
     cdef int _waiting
     cdef bint _closed

@@ -8,8 +8,11 @@ answered, their closing handshakes noticed, and their deadlines kept, while the 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import math
 import os
+import queue
 import select
 import threading
 import time
@@ -21,11 +24,14 @@ try:
 except ImportError:
     from ..protocol import uncompiled as cython
 
-from .base import Deadlines, Exclusively, Latch, Link, Locked, Served, arrived, hung_up
+from .base import REENTERED, Deadlines, Exclusively, Latch, Link, LinkLock, Locked, Served, arrived, hung_up
 
 T = TypeVar("T")
 
+logger = logging.getLogger("dwebsocket")
+
 SWEEP_SECONDS = 0.2
+_AGAIN_SECONDS = 1.0  # until a deadline that could not be looked at is looked at again
 _LONGEST_POLL_SECONDS = 24 * 60 * 60  # its milliseconds are an int of C
 
 _READ = select.POLLIN
@@ -48,7 +54,9 @@ def current() -> ThreadReactor:
 def _forget() -> None:
     """Threads do not survive a fork: the child begins anew."""
     global _reactor, _reactor_lock
-    _reactor, _reactor_lock = None, threading.Lock()
+    reactor, _reactor, _reactor_lock = _reactor, None, threading.Lock()
+    if reactor is not None:
+        reactor.abandon()
 
 
 os.register_at_fork(after_in_child=_forget)
@@ -65,8 +73,9 @@ class ThreadReactor:
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
         self._deadlines = Deadlines()
-        self._lock = threading.Lock()
-        self._earlier = threading.Event()  # something is due before the background thread would look again
+        # A __del__ may run wherever Python makes an object, and call a verb: what is inside here may be entered again.
+        self._lock: Any = threading.RLock()
+        self._earlier: queue.SimpleQueue[None] = queue.SimpleQueue()  # has one: the background thread looks at once
         self._thread: threading.Thread | None = None
 
     def link(self, served: Served, descriptor: int) -> ThreadLink:
@@ -80,11 +89,14 @@ class ThreadReactor:
         self.hurry()
         return link
 
-    def run_home(self, function: Callable[[], T]) -> T:
+    def run_home(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         return function()
 
     def exclusively(self) -> Exclusively:
         return Locked()
+
+    def turnstile(self) -> contextlib.AbstractContextManager[object]:
+        return LinkLock()
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         threading.Thread(target=function, name=name, daemon=True).start()
@@ -94,7 +106,9 @@ class ThreadReactor:
         wakeup = Wakeup()
 
         def run() -> None:
-            select.select([wakeup.descriptor], [], [])
+            poll = select.poll()  # select() knows no descriptor above 1,023
+            poll.register(wakeup.descriptor, _READ)
+            poll.poll()
             function()
 
         self.spawn(run, "dwebsocket starter")
@@ -114,23 +128,46 @@ class ThreadReactor:
 
     def hurry(self) -> None:
         """Sweep now."""
-        self._earlier.set()
+        if self._earlier.empty():
+            self._earlier.put(None)
 
     def discard(self, link: ThreadLink) -> None:
         with self._lock:
             self._links.discard(link)
             self._deadlines.discard(link)
 
+    def abandon(self) -> None:
+        """End all links, in the child of a fork; whatever its parent's threads were doing has stopped where it was."""
+        for link in self._links:
+            link.abandon()
+
     def _run(self) -> None:
         while True:
-            self._earlier.wait(self._seconds_to_next_round())
-            self._earlier.clear()
+            try:
+                self._go_round()
+            except BaseException:  # no memory, perhaps: all connections would be without their deadlines for good
+                _report("the background thread was disturbed, and goes on")
+                time.sleep(SWEEP_SECONDS)
+
+    def _go_round(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._earlier.get(timeout=self._seconds_to_next_round())
+            self._earlier.get_nowait()  # two threads may have hurried us at the same time
+        try:
             self._sweep()
+        finally:
             now = time.monotonic()
             with self._lock:
                 due = self._deadlines.pop_due(now)
             for link in due:
-                link.on_deadline(now)
+                self._attend(link, now)
+
+    def _attend(self, link: ThreadLink, now: float) -> None:
+        try:
+            link.on_deadline(now)
+        except BaseException:  # the others are served all the same
+            self.schedule(link, now + _AGAIN_SECONDS)
+            _report("a deadline of a WebSocket was missed")
 
     def _seconds_to_next_round(self) -> float | None:
         with self._lock:
@@ -147,21 +184,40 @@ class ThreadReactor:
         with self._lock:
             links = list(self._links)
         for link in links:
+            if link.is_asked():
+                continue  # the thread that has its lock serves it
             if link.resuming:
-                link.serve(0)
+                self._serve(link, 0)
             elif not link.polling and link.mask:
                 poll.register(link.descriptor, link.mask)
                 busy[link.descriptor] = link
         # A descriptor that was closed meanwhile, or belongs to somebody else by now, costs a look at its link.
         for descriptor, events in poll.poll(0) if busy else ():
-            busy[descriptor].serve(events)
+            self._serve(busy[descriptor], events)
+
+    def _serve(self, link: ThreadLink, events: int) -> None:
+        try:
+            link.serve(events)
+        except BaseException:  # the others are served all the same
+            _report("a WebSocket could not be served")
+
+
+def _report(message: str) -> None:
+    with contextlib.suppress(BaseException):  # nothing above the background thread would hear of it
+        logger.exception(message)
+
+
+def _this_thread() -> int:
+    if cython.compiled:
+        return PyThread_get_thread_ident()  # type: ignore # noqa: F821
+    return threading.get_ident()
 
 
 class ThreadLink(Link):
     """One connection's lock, and the threads that wait for it: one of them polls, the others wait for that one."""
 
     def __init__(self, reactor: ThreadReactor, served: Served, descriptor: int) -> None:
-        self._lock = threading.Lock()
+        self._lock = LinkLock()
         super().__init__(self._lock, holds=False)
         self.descriptor = descriptor
         self.mask = 0
@@ -169,7 +225,8 @@ class ThreadLink(Link):
         self.resuming = False  # to be read again, though nothing new may arrive
         self._reactor = reactor
         self._served: Any = served  # a Served; None when it is over
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # has all that it calls
+        self._poller = 0  # the thread that polls
         self._waiting = 0
         self._poll = select.poll()
         self._wakeup: Wakeup | None = None
@@ -189,12 +246,17 @@ class ThreadLink(Link):
                 self._wait_for_change(timeout_seconds)
             return
         if self.resuming:
-            self._call_back(0)
+            self._lock.give_way()
+            if self.resuming:  # else another thread has looked on meanwhile
+                self._call_back(0)
             return
+        if self.polling and self._poller == _this_thread():
+            raise RuntimeError(REENTERED)
         if self.polling or not self._can_be_woken():
             self._wait_for_change(timeout_seconds)  # the thread that polls, or the sweep, reads for us
             return
         self.polling = True
+        self._poller = _this_thread()
         try:
             events = self._wait_for_socket(timeout_seconds)
         finally:
@@ -232,18 +294,44 @@ class ThreadLink(Link):
             self._reactor.schedule(self, when)
 
     def on_deadline(self, now: float) -> None:
-        with self._lock:
-            if self._closed:
-                return
+        """What the reactor calls when the time has come that was asked for. Never waits."""
+        self._lock.post(functools.partial(self._on_deadline, now))
+
+    def _on_deadline(self, now: float) -> None:
+        if self._closed:
+            return
+        again: float | None = now + _AGAIN_SECONDS  # where it fails
+        try:
             again = self._served.on_deadline(now)
-        if again is not None:
-            self._reactor.schedule(self, again)
+        finally:
+            if again is not None:
+                self.schedule(again)
+
+    def is_asked(self) -> bool:
+        """Whether the thread that holds the lock is about to do what the sweep has asked for."""
+        return self._lock.has_posted()
 
     def serve(self, events: int) -> None:
-        """What the sweep found: `events` on a connection that nobody was waiting on."""
-        with self._lock:
-            if not self.polling:
-                self._call_back(events)
+        """What the sweep found: `events` on a connection that nobody was waiting on. Never waits."""
+        self._lock.post(functools.partial(self._serve, events))
+
+    def _serve(self, events: int) -> None:
+        if not self.polling:
+            self._call_back(events)
+
+    def abandon(self) -> None:
+        """Be closed, in the child of a fork, and leave the socket alone: it is the parent's."""
+        served, self._served = self._served, None
+        self._lock.abandon()
+        self._closed = True
+        self._dispose = None
+        self.mask = self._waiting = 0
+        self.polling = self.resuming = False
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
+        if served is not None:
+            served.on_fork()
 
     def close(self, dispose: Callable[[], None]) -> None:
         self._closed = True

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import gevent
 import gevent.socket
@@ -93,6 +94,98 @@ def test_run_home_raises_what_was_raised_there(hub: Hub, kind: type[BaseExceptio
     with pytest.raises(kind, match="there"):
         hub.reactor.run_home(fail)
     assert hub.errors == []
+
+
+def test_wait_of_another_hub_that_is_timed_out_takes_no_message(hub: Hub, link: Callable[..., Link]) -> None:
+    a = link()
+    other = Hub()
+
+    def wait() -> Any:
+        with gevent.Timeout(0.05, False):
+            return a.connection.receive()
+        return "timed out"
+
+    assert [other.do(wait) for _ in range(3)] == ["timed out"] * 3
+    for message in ("one", "two", "three"):
+        a.peer.send_message(message)
+    assert [a.do("receive", 5) for _ in range(3)] == ["one", "two", "three"]
+    other.stop()
+    assert hub.errors == []
+
+
+def test_message_that_was_taken_for_a_caller_who_has_gone_is_the_next_one_again(
+    hub: Hub, link: Callable[..., Link]
+) -> None:
+    a = link()
+    ended: list[bool] = []
+
+    def take_in_vain() -> None:
+        for message in ("one", "two"):
+            a.peer.send_message(message)
+        errand = gevent_reactor._Errand(
+            lambda: a.connection.receive(5), a.connection._put_back, lambda: ended.append(True)
+        )
+        errand.start()
+        while not ended:
+            gevent.sleep(0.001)
+        errand.stop()
+
+    hub.do(take_in_vain)
+    assert [a.do("receive", 5) for _ in range(2)] == ["one", "two"]
+
+
+def test_turnstile_lets_one_in_at_a_time_from_whichever_thread(hub: Hub) -> None:
+    turnstile = hub.reactor.turnstile()
+    inside: list[int] = []
+    most: list[int] = []
+
+    def pass_through(sleep: Callable[[float], object]) -> None:
+        with turnstile:
+            inside.append(1)
+            most.append(len(inside))
+            sleep(0.01)
+            inside.pop()
+
+    greenlets = [hub.start(pass_through, gevent.sleep) for _ in range(3)]
+    threads = [threading.Thread(target=pass_through, args=[time.sleep]) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(PATIENCE_SECONDS)
+    for greenlet in greenlets:
+        greenlet.result(PATIENCE_SECONDS)
+    assert most == [1] * 6
+
+
+def test_greenlet_inside_a_turnstile_does_not_wait_for_itself(hub: Hub) -> None:
+    turnstile = hub.reactor.turnstile()
+
+    def enter_twice() -> None:
+        with turnstile, turnstile:
+            pass
+
+    with pytest.raises(RuntimeError, match="inside another call"):
+        hub.do(enter_twice)
+    hub.do(turnstile.__enter__)  # it is free again
+
+
+def test_deadline_that_fails_is_tried_again_and_keeps_no_other_from_its_own(
+    hub: Hub, link: Callable[..., Link], caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[float] = []
+
+    def fail(now: float) -> float:
+        called.append(now)
+        raise MemoryError
+
+    with mock.patch.object(gevent_reactor, "_AGAIN_SECONDS", 0.01):
+        broken = hub.do(hub.reactor.link, mock.Mock(on_deadline=fail), 0)
+        hub.do(broken.schedule, time.monotonic())
+        a = link(ping_interval=0.05)
+        assert a.peer.recv_frame().opcode == PING
+        until(lambda: len(called) > 2, "the deadline to be tried again")
+        hub.do(broken.close, lambda: None)
+    assert {record.getMessage() for record in caplog.records} == {"a deadline of a WebSocket was missed"}
 
 
 def test_view_gets_a_greenlet_with_a_name(hub: Hub) -> None:
@@ -342,6 +435,66 @@ a_peer.send_frame(PONG, ping.payload)
 a_peer.send_message("still the parent's")
 assert a.receive(5) == "still the parent's"
 assert a.latency > 0
+a_peer.abandon()
+a.abort("over")
+"""
+    )
+
+
+def test_child_of_a_fork_that_leaves_the_view_writes_nothing_into_its_parents_socket() -> None:
+    run_program(
+        PATCHED
+        + """
+from dwebsocket.protocol.exceptions import WebSocketClosed
+
+a, a_peer = connect()
+pid = os.fork()
+if pid == 0:
+    try:
+        a.send("from the child")
+    except WebSocketClosed as error:
+        assert error.close_code == 1006
+    else:
+        os._exit(1)
+    assert a.receive(20) is None
+    assert a.closed
+    a.close(3000)
+    a.go_away(1001)
+    a.finish()  # as the end of a view does
+    os._exit(42)
+assert os.waitstatus_to_exitcode(native_waitpid(pid, 0)[1]) == 42
+a.send("from the parent")
+assert a_peer.recv_message() == "from the parent"
+a_peer.send_message("still there")
+assert a.receive(5) == "still there"
+a_peer.abandon()
+a.abort("over")
+"""
+    )
+
+
+def test_child_that_a_thread_without_a_hub_has_forked_does_not_ask_the_hub_of_its_parent() -> None:
+    run_program(
+        PATCHED
+        + """
+a, a_peer = connect()
+exits = []
+
+def fork():
+    pid = monkey.get_original("os", "fork")()
+    if pid == 0:
+        try:
+            assert a.receive(20) is None
+            a.finish()
+        except BaseException:
+            os._exit(1)
+        os._exit(42)
+    exits.append(os.waitstatus_to_exitcode(native_waitpid(pid, 0)[1]))
+
+native_thread(fork, ())
+while not exits:
+    gevent.sleep(0.01)
+assert exits == [42]
 a_peer.abandon()
 a.abort("over")
 """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
+import logging
 import os
 import select
 import threading
@@ -13,10 +16,12 @@ from unittest import mock
 
 import pytest
 
+from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors import reactor_for, thread
+from dwebsocket.reactors.base import LinkLock
 from dwebsocket.reactors.thread import ThreadReactor, Wakeup
 from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, run_program, tcp_pair, until
-from tests.peer import PING, PONG, Frame, text
+from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, frame, text
 
 HOME = Threads()
 
@@ -197,6 +202,371 @@ def test_wakeup_that_cannot_get_any_more_ready_stays_so() -> None:
     wakeup.close()
 
 
+# The lock
+
+
+def test_thread_that_gives_way_lets_all_that_wait_have_the_lock_first() -> None:
+    lock = LinkLock()
+    begun, had = threading.Semaphore(0), []
+
+    def use(number: int) -> None:
+        begun.release()
+        with lock:
+            had.append(number)
+
+    with lock:
+        users = [HOME.start(use, number) for number in range(3)]
+        for _ in users:
+            begun.acquire()
+        turns = 0
+        while len(had) < len(users):
+            lock.give_way()
+            turns += 1
+    assert turns < 100  # the lock is free for half a millisecond each time
+    assert sorted(had) == [0, 1, 2]
+
+
+def test_lock_does_what_was_posted_as_soon_as_it_is_given_back_and_at_once_where_it_is_free() -> None:
+    lock, done = LinkLock(), []
+    lock.post(lambda: done.append(threading.get_ident()))
+    assert done == [threading.get_ident()]
+    with lock:
+        HOME.do(lock.post, lambda: done.append(threading.get_ident()))
+        assert lock.has_posted()
+        assert len(done) == 1
+    assert done == [threading.get_ident()] * 2
+    assert not lock.has_posted()
+
+
+def test_thread_that_holds_the_lock_can_post_to_itself() -> None:
+    lock, done = LinkLock(), []
+    with lock:
+        lock.post(lambda: done.append("posted"))
+        assert done == []
+    assert done == ["posted"]
+
+
+def test_what_was_posted_and_fails_is_logged_and_disturbs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    lock, done = LinkLock(), []
+
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    with lock:
+        for function in (fail, lambda: done.append("the next")):
+            lock.post(function)
+    assert done == ["the next"]
+    assert [record.getMessage() for record in caplog.records] == ["what was asked of a WebSocket has failed"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [("receive", (0,)), ("send", ("x",)), ("close", ()), ("waiting", ()), ("look", ()), ("abort", ("why",))],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_verb_of_a_thread_that_is_inside_another_one_raises_where_it_would_wait_for_itself(
+    link: Callable[..., Link], verb: str, arguments: tuple[Any, ...]
+) -> None:
+    a = link()
+    with a.connection.lock, pytest.raises(RuntimeError, match="signal handler or a __del__"):
+        getattr(a.connection, verb)(*arguments)
+    a.do("send", "still here")
+    assert a.peer.recv_message() == "still here"
+
+
+SIGNAL = """
+import os, signal, threading, time
+from tests.links import Threads, connect
+from tests.peer import PING, Close, Frame
+
+home = Threads()
+a, other = connect(home), connect(home, ping_interval=0.1)
+outcomes = []
+
+def handle(*_):
+    for verb, arguments in (("send", ("from the handler",)), ("receive", ()), ("close", (3000,))):
+        try:
+            getattr(a.connection, verb)(*arguments)
+            outcomes.append("works")
+        except RuntimeError as error:
+            assert "signal handler" in str(error), error
+            outcomes.append("raises")
+
+def interrupt():
+    while not a.connection._link.polling:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while len(outcomes) < 3:
+        time.sleep(0.001)
+    a.peer.send_message("after it")
+
+signal.signal(signal.SIGUSR1, handle)
+threading.Thread(target=interrupt, daemon=True).start()
+received = a.connection.receive(20)
+if outcomes[2] == "raises":
+    assert received == "after it", received
+assert outcomes[1] == "raises"
+assert other.peer.recv_frame().opcode == PING
+for each in (a, other):
+    each.peer.abandon()
+    each.connection.abort("over")
+"""
+
+
+def test_verb_in_a_signal_handler_never_waits_for_the_thread_that_runs_it() -> None:
+    run_program(SIGNAL)
+
+
+def test_verb_in_a_del_never_waits_for_the_thread_that_runs_it(link: Callable[..., Link]) -> None:
+    """The garbage collector may run it wherever Python makes an object: also where a frame is parsed."""
+    a, count = link(), 1000
+
+    class Farewell:
+        def __init__(self) -> None:
+            self.itself = self  # a cycle
+
+        def __del__(self) -> None:
+            with contextlib.suppress(RuntimeError, WebSocketClosed):  # inside another verb; after the end
+                a.connection.send("bye")
+
+    def view() -> None:
+        for _ in range(count):
+            Farewell()
+            a.connection.send(a.connection.receive(PATIENCE_SECONDS))
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(20, 3, 3)
+    try:
+        viewing = HOME.start(view)
+        echoes = 0
+        for _ in range(count):
+            a.peer.send_raw(text("hello") + frame(PING) * 8)
+            while a.peer.recv_message() != "hello":
+                pass
+            echoes += 1
+        viewing.result(PATIENCE_SECONDS)
+    finally:
+        gc.set_threshold(*threshold)
+    assert echoes == count
+
+
+def test_connection_whose_lock_is_held_keeps_no_other_from_being_served(link: Callable[..., Link]) -> None:
+    reactor = ThreadReactor()
+    stuck, other = link(reactor=reactor, ping_interval=0.05), link(reactor=reactor, ping_interval=0.1)
+    with stuck.connection.lock:
+        stuck.peer.send_frame(PING, b"unanswered so far")
+        for number in range(5):
+            other.peer.send_frame(PING, b"%d" % number)
+            while (received := other.peer.recv_frame()).opcode == PING:  # its own deadlines are kept, too
+                other.peer.send_frame(PONG, received.payload)
+            assert received == Frame(PONG, b"%d" % number)
+    received = [stuck.peer.recv_frame(), stuck.peer.recv_frame()]
+    assert sorted(each.opcode for each in received) == [PING, PONG]
+
+
+def test_end_of_the_process_and_guards_do_not_wait_for_a_lock_that_is_held(link: Callable[..., Link]) -> None:
+    a, b = link(), link()
+    for each in (a, b):
+        each.connection.lock.acquire()
+    HOME.do(a.connection.go_away, 1001)
+    HOME.do(b.connection.close_soon, 4403, "no longer")
+    for each in (a, b):
+        assert each.connection.endpoint.close_code is None
+        each.connection.lock.release()
+    assert a.peer.recv_message() == Close(1001)
+    assert b.peer.recv_message() == Close(4403, "no longer")
+
+
+def test_flood_of_frames_that_complete_no_message_holds_up_no_sender(link: Callable[..., Link]) -> None:
+    a = link(max_message_size=None)
+    over = threading.Event()
+    flood = frame(CONTINUATION, fin=False) * 20_000
+
+    def send_flood() -> None:
+        a.peer.send_frame(TEXT, fin=False)
+        while not over.is_set():
+            a.peer.send_raw(flood)
+
+    receiving = a.start("receive")
+    flooding = HOME.start(send_flood)
+    until(lambda: a.connection._link.resuming)
+    slowest = 0.0
+    for _ in range(20):
+        started = time.monotonic()
+        a.do("send", "hello all")
+        slowest = max(slowest, time.monotonic() - started)
+    over.set()
+    flooding.result(PATIENCE_SECONDS)
+    assert slowest < 1
+    a.do("abort", "over")
+    assert receiving.result(PATIENCE_SECONDS) is None
+
+
+# A long compression
+
+
+class Slow:
+    """An extension that takes as long as the test wants it to."""
+
+    uses_rsv1 = False
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def wire_size(self, message_size: int) -> int:
+        return message_size
+
+    def decode(self, received: Any) -> Any:
+        return received
+
+    def encode(self, sent: Any) -> Any:
+        if len(sent.payload) >= 16 * 1024:
+            self.begun.set()
+            assert self.go_on.wait(PATIENCE_SECONDS)
+        return sent
+
+
+def test_connection_is_served_while_a_large_message_is_compressed(link: Callable[..., Link]) -> None:
+    slow = Slow()
+    a = link(extensions=[slow])
+    large = a.start("send", "x" * 20_000)
+    slow.begun.wait(PATIENCE_SECONDS)
+    a.peer.send_frame(PING, b"meanwhile")
+    assert a.peer.recv_frame() == Frame(PONG, b"meanwhile")
+    a.peer.send_message("meanwhile, too")
+    assert a.do("receive", 5) == "meanwhile, too"
+    slow.go_on.set()
+    large.result(PATIENCE_SECONDS)
+    assert a.peer.recv_message() == "x" * 20_000
+
+
+def test_messages_leave_in_the_order_in_which_they_were_compressed(link: Callable[..., Link]) -> None:
+    slow = Slow()
+    a = link(extensions=[slow])
+    large = a.start("send", "x" * 20_000)
+    slow.begun.wait(PATIENCE_SECONDS)
+    small = a.start("send", "small")
+    until(lambda: a.connection._link.polling)  # it waits for its turn, and reads meanwhile
+    assert not small.done()
+    slow.go_on.set()
+    for sent in (large, small):
+        sent.result(PATIENCE_SECONDS)
+    assert [a.peer.recv_message(), a.peer.recv_message()] == ["x" * 20_000, "small"]
+
+
+def test_message_whose_connection_is_closed_while_it_is_compressed_is_not_sent(link: Callable[..., Link]) -> None:
+    slow = Slow()
+    a = link(extensions=[slow])
+    large = a.start("send", "x" * 20_000)
+    slow.begun.wait(PATIENCE_SECONDS)
+    a.do("close", 3000)
+    slow.go_on.set()
+    with pytest.raises(WebSocketClosed):
+        large.result(PATIENCE_SECONDS)
+    a.peer.send_close(3000)
+    assert a.peer.recv_message() == Close(3000)
+    assert a.peer.read_to_eof() == b""
+
+
+def test_fragment_is_compressed_with_the_lock_free_too(link: Callable[..., Link]) -> None:
+    slow = Slow()
+    a = link(extensions=[slow])
+
+    def send() -> None:
+        a.connection.begin_message()
+        a.connection.send_fragment(bytes(20_000), True, True)
+        a.connection.end_message()
+
+    sending = HOME.start(send)
+    slow.begun.wait(PATIENCE_SECONDS)
+    a.peer.send_frame(PING, b"meanwhile")
+    assert a.peer.recv_frame() == Frame(PONG, b"meanwhile")
+    slow.go_on.set()
+    sending.result(PATIENCE_SECONDS)
+    assert a.peer.recv_message() == bytes(20_000)
+
+
+def test_thread_that_sends_while_it_makes_the_chunks_of_a_message_does_not_wait_for_itself(
+    link: Callable[..., Link],
+) -> None:
+    a = link()
+
+    def send() -> None:
+        a.connection.begin_message()
+        try:
+            a.connection.send("in between")
+        finally:
+            a.connection.end_message()
+
+    with pytest.raises(RuntimeError, match="must not send"):
+        HOME.do(send)
+    a.do("send", "afterwards")
+    assert a.peer.recv_message() == "afterwards"
+
+
+# Troubles of the background thread
+
+
+def test_background_thread_goes_on_after_any_exception(
+    link: Callable[..., Link], caplog: pytest.LogCaptureFixture
+) -> None:
+    reactor = ThreadReactor()
+    sweep = reactor._sweep
+    with mock.patch.object(
+        reactor, "_sweep", side_effect=[MemoryError, SystemExit, *[mock.DEFAULT] * 10_000]
+    ) as broken:
+        broken.return_value = None
+        a = link(reactor=reactor, ping_interval=0.1)
+        until(lambda: broken.call_count > 2, "the background thread to go on")
+        assert a.peer.recv_frame().opcode == PING
+    assert reactor._sweep == sweep
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    a.peer.send_frame(PING, b"swept")
+    while (received := a.peer.recv_frame()).opcode == PING:
+        a.peer.send_frame(PONG, received.payload)
+    assert received == Frame(PONG, b"swept")
+
+
+def test_connection_that_cannot_be_served_keeps_no_other_from_being_served(
+    link: Callable[..., Link], caplog: pytest.LogCaptureFixture
+) -> None:
+    reactor = ThreadReactor()
+    called = threading.Semaphore(0)
+
+    def fail(now: float) -> float:
+        called.release()
+        raise MemoryError
+
+    served = mock.Mock(on_deadline=fail)
+    with mock.patch.object(thread, "_AGAIN_SECONDS", 0.01):
+        broken = reactor.link(served, 0)
+        broken.schedule(time.monotonic())
+        a = link(reactor=reactor, ping_interval=0.05)
+        assert a.peer.recv_frame().opcode == PING
+        for _ in range(3):  # and is called again
+            assert called.acquire(timeout=PATIENCE_SECONDS)
+        broken.close(lambda: None)
+    assert {record.getMessage() for record in caplog.records} == {"what was asked of a WebSocket has failed"}
+
+
+MANY_DESCRIPTORS = """
+import os, resource, threading
+from dwebsocket.reactors import thread
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+taken = [os.dup(0) for _ in range(1100)]
+started = threading.Event()
+start = thread.ThreadReactor().starter(started.set)
+start()
+assert started.wait(10)
+"""
+
+
+def test_what_a_signal_starts_is_started_where_more_than_1024_descriptors_are_open() -> None:
+    run_program(MANY_DESCRIPTORS)
+
+
 # fork
 
 FORK = """
@@ -233,6 +603,60 @@ a.connection.abort("over")
 
 def test_forked_child_has_a_reactor_of_its_own_and_the_parents_connections_stay_the_parents() -> None:
     run_program(FORK)
+
+
+FORK_OF_A_VIEW = """
+import os, sys, threading
+from dwebsocket.protocol.exceptions import WebSocketClosed
+from tests.links import Threads, connect, until
+
+home = Threads()
+a = connect(home)
+held, release = threading.Event(), threading.Event()
+
+def hold():
+    with a.connection.lock:
+        held.set()
+        release.wait(20)
+
+def poll():
+    until(lambda: a.connection._link.polling and held.set() is None)
+
+receiving = None
+if sys.argv[1] == "held":
+    threading.Thread(target=hold).start()
+else:
+    receiving = a.start("receive")
+    poll()
+held.wait(20)
+pid = os.fork()
+if pid == 0:
+    try:
+        a.connection.send("from the child")
+    except WebSocketClosed as error:
+        assert error.close_code == 1006
+    else:
+        os._exit(1)
+    assert a.connection.receive(20) is None
+    assert a.connection.closed
+    a.connection.close(3000)
+    a.connection.go_away(1001)
+    a.connection.finish()  # as the end of a view does
+    os._exit(42)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
+release.set()
+a.connection.send("from the parent")
+assert a.peer.recv_message() == "from the parent"
+a.peer.send_message("still there")
+assert (a.connection.receive(20) if receiving is None else receiving.result(20)) == "still there"
+a.peer.abandon()
+a.connection.abort("over")
+"""
+
+
+@pytest.mark.parametrize("lock", ["held", "free"])
+def test_child_of_a_fork_that_leaves_the_view_writes_nothing_into_its_parents_socket(lock: str) -> None:
+    run_program(FORK_OF_A_VIEW, lock)
 
 
 def test_connection_without_a_descriptor_for_its_wakeup_is_read_by_the_sweep(link: Callable[..., Link]) -> None:

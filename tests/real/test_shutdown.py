@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.peer import Close, Peer
+from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, Peer, frame
 from tests.real.servers import ADDRESS, KINDS, Kind, Server, assert_quiet, running
 from tests.real.test_contract import exchange
 
@@ -98,6 +99,49 @@ def test_peer_that_does_not_answer_delays_the_end_by_little(tmp_path: Path, name
         assert exchange(peer, "hello") == "hello"
         assert_quiet(server.stop())
         assert peer.recv_message() == Close(1001)
+
+
+@contextmanager
+def flooding(server: Server, count: int) -> Iterator[None]:
+    """So many peers that send frames which complete no message, as fast as they are read, until the end."""
+    data = frame(CONTINUATION, fin=False) * 20_000
+
+    def flood(peer: Peer) -> None:
+        peer.send_frame(TEXT, fin=False)
+        with suppress(OSError):  # the end of the server
+            while not over.is_set():
+                peer.send_raw(data)
+
+    over = threading.Event()
+    with ExitStack() as stack:
+        peers = [stack.enter_context(server.connect("/echo/")) for _ in range(count)]
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+        stack.callback(over.set)
+        for peer in peers:
+            pool.submit(flood, peer)
+        yield
+
+
+def test_flood_of_frames_that_complete_no_message_holds_up_neither_others_nor_the_end(
+    tmp_path: Path, note: str
+) -> None:
+    with (
+        started(KINDS["gunicorn-gthread"], tmp_path, WEBSOCKET_DRAIN_SECONDS=1) as server,
+        server.connect() as bystander,
+        server.connect(f"/sleepy/?note={note}") as busy,
+    ):
+        assert busy.recv_message() == "asleep"
+        with flooding(server, 20):
+            for number in range(5):  # answered by the background thread
+                busy.send_frame(PING, b"%d" % number)
+                assert busy.recv_frame(timeout=5) == Frame(PONG, b"%d" % number)
+            assert exchange(bystander, "hello") == "hello"
+            server.process.send_signal(server.kind.stop_signal)
+            assert bystander.recv_message(timeout=5) == Close(1001)
+            bystander.send_close(1001)
+            assert busy.recv_message(timeout=5) == Close(1001)
+            server.wake(note)
+            server.stop()
 
 
 # A new beginning
