@@ -8,7 +8,7 @@ from .sockets cimport receive, send, send_both
 
 cdef object _OPEN, _ENDING, _CLOSED
 cdef int _FRAMES_PER_TURN
-cdef Py_ssize_t _LARGE_BYTES, _HELD_BYTES
+cdef Py_ssize_t _DECODED_BYTES_PER_TURN, _LARGE_BYTES, _HELD_BYTES
 cdef double _QUICK_SECONDS
 
 

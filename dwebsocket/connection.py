@@ -29,6 +29,7 @@ from .sockets import READ_BYTES, receive, send, send_both
 logger = logging.getLogger("dwebsocket")
 
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
+_DECODED_BYTES_PER_TURN = 1024 * 1024  # of compressed frames: to inflate a megabyte takes one to three milliseconds
 _PING_BYTES = 4
 _LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
 _HELD_BYTES = 16 * 1024  # of answers that leave together
@@ -442,11 +443,12 @@ class Connection(Served):
         self._unparsed = True
         endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
+        endpoint.decoded_bytes = 0
         while self._wants_to_read():
             if not endpoint.parser.buffered:
                 self._unparsed = False
                 break
-            if not frames_left:
+            if not frames_left or endpoint.decoded_bytes >= _DECODED_BYTES_PER_TURN:
                 self._link.resume()
                 break
             frames_left -= 1

@@ -9,9 +9,10 @@ import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import wait as wait_for_all
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
@@ -42,6 +43,7 @@ from tests.peer import (
 )
 
 Connect = Callable[..., Link]
+Deflate = TypeVar("Deflate", bound=PerMessageDeflate)
 
 MIB = 1 << 20
 FOREVER = 3600.0  # seconds: not within this test
@@ -1337,10 +1339,21 @@ def test_answers_leave_in_the_order_of_sending_though_a_large_one_comes_between(
 # More in one read than there is room or time for
 
 
-def deflate() -> PerMessageDeflate:
+class Counting(PerMessageDeflate):
+    """Tells what it has inflated."""
+
+    inflated_bytes = 0
+
+    def decode(self, frame: frames.Frame) -> frames.Frame:
+        decoded = super().decode(frame)
+        self.inflated_bytes += len(decoded.payload)
+        return decoded
+
+
+def deflate(kind: Callable[..., Deflate] = PerMessageDeflate, *, max_message_size: int = MIB) -> Deflate:
     agreement = agree([Offer(NAME, [])], Compression())
     assert agreement is not None
-    return PerMessageDeflate(agreement, Compression(), max_message_size=MIB)
+    return kind(agreement, Compression(), max_message_size=max_message_size)
 
 
 def test_messages_that_came_in_one_read_are_inflated_as_they_are_taken(link: Connect) -> None:
@@ -1355,6 +1368,46 @@ def test_messages_that_came_in_one_read_are_inflated_as_they_are_taken(link: Con
         assert a.do("waiting") == 1
         assert a.do("receive", 5) == "x" * MIB
     assert a.do("waiting") == 0
+
+
+def in_one_turn(a: Link, burst: bytes, outcome: Callable[[], Any]) -> Any:
+    """``outcome()`` as it is when ``burst`` has been read, and before anything else can have its turn."""
+
+    def turn() -> Any:
+        with a.connection.lock or contextlib.nullcontext():
+            a.peer.send_raw(burst)
+            a.connection.on_readable()
+            return outcome()
+
+    return a.home.do(turn)
+
+
+def test_turn_is_over_when_much_was_inflated_though_few_frames_were_looked_at(link: Connect) -> None:
+    counting = deflate(Counting, max_message_size=64 * MIB)
+    a = link(extensions=[counting], max_message_size=64 * MIB)
+    client = zlib.compressobj(wbits=-15)
+    fragments = [client.compress(bytes(MIB // 4)) + client.flush(zlib.Z_SYNC_FLUSH) for _ in range(40)]
+    burst = b"".join(
+        frame(CONTINUATION if index else BINARY, fragment, fin=index == 39, rsv=0 if index else 4)
+        for index, fragment in enumerate(fragments)
+    )
+    assert len(burst) < 64 * 1024
+    assert in_one_turn(a, burst, lambda: counting.inflated_bytes) == MIB
+    assert a.do("receive", 5) == bytes(10 * MIB)
+
+
+def test_bomb_behind_our_close_frame_does_not_go_off(link: Connect) -> None:
+    counting = deflate(Counting)
+    a = link(extensions=[counting])
+    a.do("close")
+    bomb = frame(BINARY, deflate().encode(frames.Frame(Opcode.BINARY, bytes(MIB))).payload, rsv=4)
+    assert in_one_turn(a, bomb * 10, lambda: counting.inflated_bytes) == 0
+    a.peer.send_raw(frame(PING, b"still here"))
+    assert a.peer.recv_message() == Close(1000)
+    assert a.peer.recv_frame() == Frame(PONG, b"still here")
+    a.peer.send_close()
+    assert a.peer.read_to_eof() == b""
+    a.peer.abandon()
 
 
 def test_end_behind_messages_that_are_dropped_is_found(link: Connect) -> None:

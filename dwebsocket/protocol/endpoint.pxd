@@ -12,6 +12,7 @@ cdef int _FIN_BINARY
 cdef class Endpoint:
     cdef readonly object state, close_code, close_reason
     cdef readonly bint close_received
+    cdef public Py_ssize_t decoded_bytes
     cdef readonly bytes output
     cdef bint _takes_whole
     cdef object _extensions

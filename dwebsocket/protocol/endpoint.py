@@ -82,6 +82,9 @@ class Endpoint:
 
     `streaming`: what arrives is given as the parts of messages, and no message is too big: that is for the taker of
     the parts to say.
+
+    `decoded_bytes` counts what extensions made of the frames that came: a driver sets it back to 0, and pauses where it
+    becomes large, for a few bytes can inflate to a megabyte.
     """
 
     __slots__ = (
@@ -92,6 +95,7 @@ class Endpoint:
         "close_code",
         "close_reason",
         "close_received",
+        "decoded_bytes",
         "output",
         "parser",
         "state",
@@ -108,6 +112,7 @@ class Endpoint:
         self.close_code: int | None = None
         self.close_reason = ""
         self.close_received = False
+        self.decoded_bytes = 0
         self._extensions = extensions
         if streaming:
             max_message_size = None
@@ -132,7 +137,8 @@ class Endpoint:
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Message | Part | Pong]:
         """The messages and pongs that are complete with `data`; look at `state` afterwards.
 
-        What arrives after the end of the peer's side, or after our own Close frame, is dropped.
+        What arrives after the end of the peer's side is dropped, and after our own Close frame only control frames are
+        looked at.
         """
         self.feed(data)
         events: list[Message | Part | Pong] = []
@@ -277,8 +283,12 @@ class Endpoint:
         return None
 
     def _receive_data_frame(self, frame: Frame) -> Message | Part | None:
-        for extension in reversed(self._extensions):
-            frame = extension.decode(frame)
+        if self.state is not _OPEN:  # behind our Close frame: what is dropped need not be inflated first
+            return None
+        if self._extensions:
+            for extension in reversed(self._extensions):
+                frame = extension.decode(frame)
+            self.decoded_bytes += len(frame.payload)
         return self._assembler.add(frame)
 
     def _peer_ended(self, close: Close, answer: bytes | None = None) -> None:
@@ -293,6 +303,7 @@ class Endpoint:
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
+        if self.state is not _OPEN:
+            self._assembler.discard()
         if not self._listens():
             self.parser.discard()
-            self._assembler.discard()

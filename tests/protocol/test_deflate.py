@@ -16,7 +16,7 @@ from dwebsocket.protocol.endpoint import Endpoint, State
 from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig, PolicyViolation
 from dwebsocket.protocol.frames import Frame
 from dwebsocket.protocol.handshake import Request
-from tests.peer import BINARY, CONTINUATION, PING, TEXT, frame
+from tests.peer import BINARY, CLOSE, CONTINUATION, PING, TEXT, close_payload, frame
 
 TAIL = b"\x00\x00\xff\xff"
 EVERYTHING = Agreement(False, False, 15, 15, says_client_bits=False)
@@ -349,6 +349,38 @@ def test_bomb_ends_the_connection_with_1009_and_invalid_text_with_1007() -> None
         endpoint = opened(limit=1000)
         assert endpoint.receive_data(frame(TEXT, deflated(payload), rsv=4)) == []
         assert endpoint.close_code == code
+
+
+@pytest.mark.parametrize("began", ["", "whole", "fragment"])
+def test_behind_our_close_frame_nothing_is_inflated_and_control_frames_are_understood(began: str) -> None:
+    class Refusing(PerMessageDeflate):
+        closed = False
+
+        def decode(self, frame: Frame) -> Frame:
+            assert not self.closed
+            return super().decode(frame)
+
+    by = Refusing(EVERYTHING, Compression())
+    endpoint = Endpoint(extensions=[by])
+    endpoint.accepted()
+    data = deflated(bytes(100_000))
+    before = {
+        "": b"",
+        "whole": frame(BINARY, data, rsv=4),
+        "fragment": frame(BINARY, data[:9], fin=False, rsv=4),
+    }[began]
+    assert endpoint.receive_data(before) == ([bytes(100_000)] if began == "whole" else [])
+    endpoint.close(1000)
+    by.closed = True
+
+    late = (b"" if began == "fragment" else frame(BINARY, data[:9], fin=False, rsv=4)) + frame(PING, b"1")
+    late += frame(CONTINUATION, data[9:]) + frame(TEXT, b"corrupt", rsv=4) + frame(PING, b"2")
+    for byte in late:
+        assert endpoint.receive_data(bytes([byte])) == []
+    assert endpoint.data_to_send() == b"\x8a\x011\x8a\x012"
+    assert endpoint.state is State.CLOSING
+    endpoint.receive_data(frame(CLOSE, close_payload(4000)))
+    assert (endpoint.state, endpoint.close_received, endpoint.close_code) == (State.CLOSED, True, 1000)
 
 
 @given(st.lists(st.binary(max_size=2000)), st.booleans(), st.integers(9, 15), st.integers(0, 100))

@@ -442,6 +442,7 @@ def test_closing_with_a_wrong_code_is_refused_also_when_the_peer_has_ended() -> 
         pytest.param(LATE + frame(BINARY, b"late"), id="5.5.1-messages"),
         pytest.param(frame(PONG, b"late"), id="5.5.1-pong"),
         pytest.param(frame(TEXT, b"la", fin=False) + frame(CONTINUATION, b"te"), id="5.5.1-fragments"),
+        pytest.param(frame(TEXT, b"\xff"), id="8.1-not-utf-8"),
     ],
 )
 def test_what_arrives_after_our_close_frame_is_dropped_until_the_peers_comes(wire: bytes) -> None:
@@ -494,7 +495,7 @@ def test_message_that_began_before_our_close_frame_is_dropped() -> None:
     "wire",
     [
         pytest.param(b"\x83", id="5.2-reserved-opcode"),
-        pytest.param(frame(TEXT, b"\xff"), id="8.1-not-utf-8"),
+        pytest.param(frame(CONTINUATION, b"of nothing"), id="5.4-continuation-of-no-message"),
         pytest.param(frame(CLOSE, b"\x03"), id="5.5.1-half-a-code"),
     ],
 )
