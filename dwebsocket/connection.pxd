@@ -24,6 +24,7 @@ cdef class Connection(Served):
     cdef readonly Link _link
     cdef readonly list _inbox, _outbox
     cdef list _held
+    cdef bytearray _gathered
     cdef Py_ssize_t _inbox_bytes, _inbox_max_bytes, _receive_queue, _held_bytes
     cdef readonly Py_ssize_t _outbox_bytes
     cdef readonly bytes _late_pongs
@@ -45,6 +46,7 @@ cdef class Connection(Served):
     cpdef on_deadline(self, double now)
     cdef _break_off(self)
     cdef _receive_next(self, timeout_seconds)
+    cdef bint _gather(self, data) except -1
     cdef _wait_for_message(self, timeout_seconds)
     cdef bint _park(self, deadline) except -1
     cdef _let_others_in(self, function)

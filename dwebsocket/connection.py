@@ -112,6 +112,7 @@ class Connection(Served):
         "_dispose",
         "_disposed",
         "_ending",
+        "_gathered",
         "_heard",
         "_held",
         "_held_bytes",
@@ -187,6 +188,7 @@ class Connection(Served):
         self._inbox_bytes = 0
         self._receive_queue = at_most(limits.receive_queue)
         self.streaming = limits.streaming
+        self._gathered = bytearray()  # what has been taken of a message that is to be taken whole
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
@@ -241,6 +243,22 @@ class Connection(Served):
             return self._receive_next(timeout_seconds)
         with self.lock:
             return self._receive_next(timeout_seconds)
+
+    @at_home
+    def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:
+        """The next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
+
+        What has come of it is kept when the time is over. Parts are taken and put together under the lock: callers in
+        several threads go on with one message. A message of more than `max_message_size` bytes closes with 1009.
+        """
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while True:
+            part = self._receive_next(None if deadline is None else deadline - monotonic())
+            if not isinstance(part, Part):
+                return part
+            if self._gather(part.data) and part.fin:
+                gathered, self._gathered = self._gathered, bytearray()
+                return gathered.decode() if isinstance(part.data, str) else bytes(gathered)
 
     @at_home
     def waiting(self) -> int:
@@ -430,6 +448,17 @@ class Connection(Served):
             if not self._inbox:
                 return None
         return self._take()
+
+    def _gather(self, data: Message) -> bool:
+        """Put `data` behind what has been taken of its message; False, and the end, where that is too much."""
+        # A bytearray, for the same reason as in Assembler: a list of pieces costs fifty times their bytes.
+        self._gathered += data.encode() if isinstance(data, str) else data
+        limit = self.limits.max_message_size
+        if limit is None or len(self._gathered) <= limit:
+            return True
+        self._gathered.clear()
+        self._end(self.endpoint.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes"))
+        return False
 
     def _wait_for_message(self, timeout_seconds: float) -> None:
         deadline = monotonic() + timeout_seconds

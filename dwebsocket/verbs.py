@@ -49,8 +49,6 @@ class Verbs:
         self._json_encoder = json_encoder
         self._refusal: Close | None = None
         self._in_message = False  # a message is being taken in chunks
-        self._gathered: list[Message] = []  # what has come of a message that is to be taken whole
-        self._gathered_size = 0
 
     def __iter__(self) -> Iterator[Message]:
         """Every message until the connection closes; then it simply ends."""
@@ -269,19 +267,7 @@ class Verbs:
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._skip_rest(connection, timeout):
             return None
-        while True:
-            part = connection.receive(None if deadline is None else deadline - time.monotonic())
-            if not isinstance(part, Part):
-                return None
-            self._gathered.append(part.data)
-            self._gathered_size += len(part.data)
-            limit = connection.limits.max_message_size
-            if limit is not None and self._gathered_size > limit:
-                connection.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes")
-                return None
-            if part.fin:
-                gathered, self._gathered, self._gathered_size = self._gathered, [], 0
-                return type(part.data)().join(gathered)  # type: ignore[arg-type]
+        return connection.receive_whole(None if deadline is None else deadline - time.monotonic())
 
     def _skip_rest(self, connection: Connection, timeout: float | None) -> bool:
         """Drop what `receive_chunks()` left of a message; False when the time is over, or the connection closed."""
