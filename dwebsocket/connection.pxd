@@ -1,5 +1,6 @@
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.unicode cimport PyUnicode_GET_LENGTH, PyUnicode_KIND
 
 from .clock cimport monotonic
 from .protocol.endpoint cimport Endpoint
@@ -10,6 +11,13 @@ cdef object _OPEN, _ENDING, _CLOSED
 cdef int _FRAMES_PER_TURN
 cdef Py_ssize_t _DECODED_BYTES_PER_TURN, _LARGE_BYTES, _HELD_BYTES
 cdef double _QUICK_SECONDS
+
+
+cdef inline Py_ssize_t text_size(text):
+    return PyUnicode_GET_LENGTH(text) * PyUnicode_KIND(text)
+
+
+cdef Py_ssize_t memory_size(message) except -1
 
 
 cdef class Connection(Served):

@@ -253,6 +253,17 @@ def test_full_inbox_stops_reading_until_a_message_is_taken(link: Connect, limits
     assert a.do("receive", 5) == "and on"
 
 
+@pytest.mark.parametrize(
+    ("message", "fit"), [("a" * 1000, 10), ("é" * 1000, 10), ("ā" * 1000, 5), ("🎉" + "a" * 999, 3)], ids=ascii
+)
+def test_inbox_counts_the_bytes_that_a_text_takes_in_memory(link: Connect, message: str, fit: int) -> None:
+    a = link(max_message_size=10_000)
+    burst = text(message) * 20
+    assert in_one_turn(a, burst, lambda: len(a.connection._inbox)) == fit
+    assert [a.do("receive", 5) for _ in range(20)] == [message] * 20
+    assert in_one_turn(a, burst, lambda: len(a.connection._inbox)) == fit  # nothing was left of the count
+
+
 def test_close_behind_a_full_inbox_is_noticed_after_the_messages(link: Connect) -> None:
     a = link(receive_queue=1)
     a.peer.send_message("first")
