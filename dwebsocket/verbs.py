@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
@@ -26,6 +27,14 @@ _REFUSED = "the opening handshake was refused"
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")  # RFC 8259, 6
+
+
+def _finite(number: str) -> float:
+    """`number` as a float. ValueError where it is too large for one: an echo of 1e999 would go out as Infinity."""
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number} is too large for a float")
+    return value
 
 
 class Verbs:
@@ -181,19 +190,25 @@ class Verbs:
             connection.end_message()
 
     def wait_json(self, timeout: float | None = None) -> Any:
-        """The next message, decoded from JSON; None as for `wait()`. A message that is no JSON closes with 1007."""
+        """The next message, decoded from JSON; None as for `wait()`.
+
+        A message that is no JSON, or has a number that is too large for a float, closes with 1007.
+        """
         message = self.wait(timeout)
         if message is None or self._connection is None:
             return None
         try:
-            return json.loads(message, parse_constant=_refuse_constant)
+            return json.loads(message, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
             self._connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
             return None
 
     def send_json(self, obj: Any) -> None:
-        """Send `obj` as JSON text, encoded as Django does it (dates, decimals, UUIDs). Errors as for `send()`."""
-        self.send(json.dumps(obj, cls=self._json_encoder))
+        """Send `obj` as JSON text, encoded as Django does it (dates, decimals, UUIDs). Errors as for `send()`.
+
+        ValueError for NaN and Infinity, which JSON has not (RFC 8259, 6): a browser's `JSON.parse` throws at them.
+        """
+        self.send(json.dumps(obj, cls=self._json_encoder, allow_nan=False))
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455, 7.1.2); before the 101, refuse it with 403. Does not block.
