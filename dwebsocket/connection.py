@@ -508,6 +508,8 @@ class Connection(Served):
                 break
         if endpoint.output:
             self._answer_pings(endpoint.data_to_send())
+        if endpoint.empty_frames:
+            endpoint.limit_empty_frames(self._heard)
 
     def _answer_pings(self, pongs: bytes) -> None:
         if self._outbox:

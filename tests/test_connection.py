@@ -13,11 +13,12 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import wait as wait_for_all
 from typing import Any, TypeVar, cast
+from unittest import mock
 
 import pytest
 
 from dwebsocket import connection
-from dwebsocket.protocol import frames
+from dwebsocket.protocol import endpoint, frames
 from dwebsocket.protocol.codes import Opcode
 from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, agree
 from dwebsocket.protocol.endpoint import State
@@ -1449,6 +1450,24 @@ def test_what_stands_behind_thousands_of_frames_in_one_read_is_found(link: Conne
         until(lambda: a.connection._inbox)
         taking = a.start("receive", 5)
     assert taking.result(PATIENCE_SECONDS) == "last"
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "busy"])
+@pytest.mark.parametrize("flood", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)], ids=["9", "10", "0"])
+def test_peer_that_floods_frames_without_content_is_ended(link: Connect, flood: bytes, waits: bool) -> None:
+    with (
+        mock.patch.object(endpoint, "MAX_EMPTY_FRAMES", 1000),
+        mock.patch.object(endpoint, "EMPTY_FRAMES_PER_SECOND", 50),
+    ):
+        a = link(early=text("before") if waits else b"")
+        if waits:
+            assert a.do("receive", 5) == "before"
+            taking = a.start("receive", PATIENCE_SECONDS)
+        a.peer.send_raw(frame(TEXT, fin=False) + flood * 5000)
+        while (message := a.peer.recv_frame()).opcode == PONG:
+            pass
+        assert message == Frame(CLOSE, close_payload(1008, "too many frames without content"))
+        assert not waits or taking.result(PATIENCE_SECONDS) is None
 
 
 def test_connection_given_up_with_frames_not_looked_at_is_not_called_back(link: Connect) -> None:
