@@ -41,7 +41,7 @@ cdef class Connection(Served):
     cdef bint _sends_both, _sending_parts, _unparsed, _taken, _reads, _writes
     cdef readonly bint _read_ended
     cdef bint _write_ended, _disposed, _released, _timed_out, _in_a_hurry
-    cdef bint _quick
+    cdef bint _quick, _gathers_text
     cdef double _held_since, _took, _heard, _active, _moved, _pinged
 
     cpdef receive(self, timeout_seconds=*)
@@ -55,6 +55,7 @@ cdef class Connection(Served):
     cdef _break_off(self)
     cdef _receive_next(self, timeout_seconds)
     cdef bint _gather(self, data) except -1
+    cdef _take_gathered(self)
     cdef _wait_for_message(self, timeout_seconds)
     cdef bint _park(self, deadline) except -1
     cdef _let_others_in(self, function)

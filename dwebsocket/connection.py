@@ -123,6 +123,7 @@ class Connection(Served):
         "_disposed",
         "_ending",
         "_gathered",
+        "_gathers_text",
         "_heard",
         "_held",
         "_held_bytes",
@@ -199,6 +200,7 @@ class Connection(Served):
         self._receive_queue = at_most(limits.receive_queue)
         self.streaming = limits.streaming
         self._gathered = bytearray()  # what has been taken of a message that is to be taken whole
+        self._gathers_text = False
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
         self._sending_parts = False  # a message is being sent in fragments: no other may begin
         self._unparsed = False  # what was read has not been looked at to its end
@@ -267,8 +269,12 @@ class Connection(Served):
             if not isinstance(part, Part):
                 return part
             if self._gather(part.data) and part.fin:
-                gathered, self._gathered = self._gathered, bytearray()
-                return gathered.decode() if isinstance(part.data, str) else bytes(gathered)
+                return self._take_gathered()
+
+    @at_home
+    def receive_begun(self) -> Message:
+        """What `receive_whole()` has of a message that is not complete: for a caller who takes the rest in parts."""
+        return self._take_gathered()
 
     @at_home
     def waiting(self) -> int:
@@ -462,6 +468,7 @@ class Connection(Served):
     def _gather(self, data: Message) -> bool:
         """Put `data` behind what has been taken of its message; False, and the end, where that is too much."""
         # A bytearray, for the same reason as in Assembler: a list of pieces costs fifty times their bytes.
+        self._gathers_text = isinstance(data, str)
         self._gathered += data.encode() if isinstance(data, str) else data
         limit = self.limits.max_message_size
         if limit is None or len(self._gathered) <= limit:
@@ -469,6 +476,10 @@ class Connection(Served):
         self._gathered.clear()
         self._end(self.endpoint.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes"))
         return False
+
+    def _take_gathered(self) -> Message:
+        gathered, self._gathered = self._gathered, bytearray()
+        return gathered.decode() if self._gathers_text else bytes(gathered)
 
     def _wait_for_message(self, timeout_seconds: float) -> None:
         deadline = monotonic() + timeout_seconds

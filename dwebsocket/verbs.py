@@ -150,6 +150,9 @@ class Verbs:
         connection = self._open()
         if connection is None or not self._skip_rest(connection, None):
             return
+        if begun := connection.receive_begun():  # by a `wait()` whose time was over before the rest came
+            self._in_message = True
+            yield begun
         while (part := connection.receive()) is not None:
             if not isinstance(part, Part):
                 yield part

@@ -159,6 +159,24 @@ def test_message_taken_whole_is_put_together_and_a_timeout_in_between_loses_noth
     assert_ends(peer, 1000)
 
 
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_message_that_a_wait_has_begun_can_be_taken_on_in_chunks(site: Site, kind: type) -> None:
+    @streaming
+    def view(request):
+        ws = request.websocket
+        site.tell(ws.wait(timeout=0.05))
+        site.tell(list(ws.receive_chunks()))
+        site.tell(ws.wait())
+
+    peer = site(view).connect()
+    peer.send_frame(TEXT if kind is str else BINARY, b"be", fin=False)
+    assert site.hear() is None
+    peer.send_raw(frame(CONTINUATION, b"gun") + text("next"))
+    assert site.hear() == (["be", "gun"] if kind is str else [b"be", b"gun"])
+    assert site.hear() == "next"
+    assert_ends(peer, 1000)
+
+
 def test_message_taken_whole_may_not_be_larger_than_the_limit(site: Site) -> None:
     @require_websocket(streaming=True, max_message_size=1000)
     def view(request):
