@@ -1,5 +1,6 @@
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.unicode cimport PyUnicode_GET_LENGTH, PyUnicode_KIND
 
 from .batch cimport Batch
 from .clock cimport monotonic
@@ -11,7 +12,14 @@ from .sockets cimport receive, send, send_both
 
 cdef object _OPEN, _ENDING, _CLOSED
 cdef int _FRAMES_PER_TURN
-cdef Py_ssize_t _LARGE_BYTES
+cdef Py_ssize_t _DECODED_BYTES_PER_TURN, _LARGE_BYTES
+
+
+cdef inline Py_ssize_t text_size(text):
+    return PyUnicode_GET_LENGTH(text) * PyUnicode_KIND(text)
+
+
+cdef Py_ssize_t memory_size(message) except -1
 
 
 cdef class Connection(Lifetime):
@@ -24,7 +32,8 @@ cdef class Connection(Lifetime):
     cdef bint _sending_parts
     cdef Batch _batch
     cdef object _sender
-    cdef bint _compresses
+    cdef bint _compresses, _gathers_text
+    cdef bytearray _gathered
 
     cpdef receive(self, timeout_seconds=*)
     cpdef send(self, message)
@@ -35,6 +44,8 @@ cdef class Connection(Lifetime):
     cpdef on_turn(self)
     cpdef on_fork(self)
     cpdef _receive_next(self, timeout_seconds)
+    cdef bint _gather(self, data) except -1
+    cdef _take_gathered(self)
     cdef _wait_for_message(self, timeout_seconds)
     @cython.locals(endpoint=Endpoint, frames_left=int)
     cdef _parse(self)

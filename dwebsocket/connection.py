@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from .reactors.base import Reactor
 from .sockets import READ_BYTES, receive, send, send_both
 
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
+_DECODED_BYTES_PER_TURN = 1024 * 1024  # of compressed frames: to inflate a megabyte takes one to three milliseconds
 _LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
 _STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
 _OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another frame is refused
@@ -44,6 +46,15 @@ _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
 
 T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def memory_size(message: Message) -> int:
+    """How many bytes `message` takes in memory: one 🎉 makes four of each character of its text."""
+    if isinstance(message, bytes):
+        return len(message)
+    if cython.compiled:
+        return text_size(message)  # type: ignore # noqa: F821
+    return len(message) if message.isascii() else sys.getsizeof(message)
 
 
 def at_home(method: Method) -> Method:
@@ -77,6 +88,8 @@ class Connection(Lifetime):
         "_batch",
         "_compresses",
         "_descriptor",
+        "_gathered",
+        "_gathers_text",
         "_home",
         "_inbox_max_bytes",
         "_receive_queue",
@@ -113,6 +126,8 @@ class Connection(Lifetime):
         self._sender = 0  # the thread that does so
         self._compresses = self.lock is not None and endpoint.has_extensions  # with the lock free meanwhile
         self._batch: Batch | None = None
+        self._gathered: bytearray | None = None  # what has been taken of a message that is to be taken whole
+        self._gathers_text = False
 
     # The verbs
 
@@ -137,6 +152,26 @@ class Connection(Lifetime):
         if self.lock is None and not self.is_elsewhere():
             return self._receive_next(timeout_seconds)
         return self.call_at_home(self._receive_next, timeout_seconds, undo=self._put_back)
+
+    @at_home
+    def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:
+        """The next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
+
+        What has come of it is kept when the time is over. Parts are taken and put together under the lock: callers in
+        several threads go on with one message. A message of more than `max_message_size` bytes closes with 1009.
+        """
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while True:
+            part = self._receive_next(None if deadline is None else deadline - monotonic())
+            if not isinstance(part, Part):
+                return part
+            if self._gather(part.data) and part.fin:
+                return self._take_gathered()
+
+    @at_home
+    def receive_begun(self) -> Message:
+        """What `receive_whole()` has of a message that is not complete: for a caller who takes the rest in parts."""
+        return self._take_gathered()
 
     @at_home
     def waiting(self) -> int:
@@ -351,6 +386,24 @@ class Connection(Lifetime):
                 return None
         return self._take()
 
+    def _gather(self, data: Message) -> bool:
+        """Put `data` behind what has been taken of its message; False, and the end, where that is too much."""
+        # A bytearray, for the same reason as in Assembler: a list of pieces costs fifty times their bytes.
+        if self._gathered is None:
+            self._gathered = bytearray()
+        self._gathers_text = isinstance(data, str)
+        self._gathered += data.encode() if isinstance(data, str) else data
+        limit = self.limits.max_message_size
+        if limit is None or len(self._gathered) <= limit:
+            return True
+        self._gathered = None
+        self._end(self.endpoint.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes"))
+        return False
+
+    def _take_gathered(self) -> Message:
+        gathered, self._gathered = self._gathered or b"", None
+        return gathered.decode() if self._gathers_text else bytes(gathered)
+
     def _wait_for_message(self, timeout_seconds: float) -> None:
         deadline = monotonic() + timeout_seconds
         if timeout_seconds <= 0:
@@ -362,8 +415,9 @@ class Connection(Lifetime):
         """Look at what was read, until the inbox is full or others should have their turn."""
         endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
+        endpoint.decoded_bytes = 0
         while endpoint.has_more and self._wants_to_read():
-            if not frames_left:
+            if not frames_left or endpoint.decoded_bytes >= _DECODED_BYTES_PER_TURN:
                 self._link.resume()
                 break
             frames_left -= 1
@@ -372,15 +426,17 @@ class Connection(Lifetime):
                 self.last_message_at = self.last_read_at
                 self._inbox.append(event)
                 if isinstance(event, (str, bytes)):
-                    self._inbox_bytes += len(event)
+                    self._inbox_bytes += memory_size(event)
                     self.messages_received += 1
                 else:
-                    self._inbox_bytes += len(event.data)
+                    self._inbox_bytes += memory_size(event.data)
                     self.messages_received += event.fin
             elif isinstance(event, Pong):
                 self._receive_pong(event)
         if endpoint.output:
             self._answer_pings(endpoint.data_to_send())
+        if endpoint.empty_frames:
+            endpoint.limit_empty_frames(self.last_read_at)
 
     def _answer_pings(self, pongs: bytes) -> None:
         if self._outbox is not None and self._outbox.waiting:
@@ -394,7 +450,7 @@ class Connection(Lifetime):
 
     def _take(self) -> Message | Part:
         message = self._inbox.pop(0)
-        self._inbox_bytes -= len(message) if isinstance(message, (str, bytes)) else len(message.data)
+        self._inbox_bytes -= memory_size(message if isinstance(message, (str, bytes)) else message.data)
         self._answers_owed += 1
         link = self._link
         if self._inbox and link.holds:
@@ -411,7 +467,7 @@ class Connection(Lifetime):
         """Let `message` be the next one again: its taker was stopped before it had it."""
         if message is not None and self._may_send():
             self._inbox.insert(0, message)
-            self._inbox_bytes += len(message) if isinstance(message, (str, bytes)) else len(message.data)
+            self._inbox_bytes += memory_size(message if isinstance(message, (str, bytes)) else message.data)
             self._answers_owed -= self._answers_owed > 0
             self._settle()
 
