@@ -27,6 +27,7 @@ MODULES = [
     "outbox",
     "batch",
     "lifetime",
+    "sending",
     "connection",
     "verbs",
 ]

@@ -10,11 +10,10 @@ batch       answers that leave together
 
 from __future__ import annotations
 
-import _socket
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 try:
     import cython
@@ -24,9 +23,8 @@ except ImportError:
 from .batch import Batch
 from .clock import monotonic
 from .lifetime import Keeper as Keeper
-from .lifetime import Lifetime
+from .lifetime import at_home
 from .limits import Limits as Limits
-from .outbox import Outbox
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint, Pong, State
 from .protocol.exceptions import WebSocketClosed
@@ -34,18 +32,14 @@ from .protocol.extensions import Extension
 from .protocol.messages import Message, Part
 from .protocol.parser import at_most
 from .reactors.base import Reactor
-from .sockets import READ_BYTES, receive, send, send_both
+from .sending import Sending
+from .sockets import READ_BYTES, receive
 
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
 _DECODED_BYTES_PER_TURN = 1024 * 1024  # of compressed frames: to inflate a megabyte takes one to three milliseconds
-_LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
 _STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
-_OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another frame is refused
 
-_OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
-
-T = TypeVar("T")
-Method = TypeVar("Method", bound=Callable[..., Any])
+_OPEN, _ENDING = State.OPEN, State.ENDING
 
 
 def memory_size(message: Message) -> int:
@@ -57,17 +51,7 @@ def memory_size(message: Message) -> int:
     return len(message) if message.isascii() else sys.getsizeof(message)
 
 
-def at_home(method: Method) -> Method:
-    """The method, run where the connection lives, with its lock held, from whatever thread it is called."""
-
-    @functools.wraps(method)
-    def call(self: Connection, *arguments: Any) -> Any:
-        return self.call_at_home(method, self, *arguments)
-
-    return call  # type: ignore[return-value]
-
-
-class Connection(Lifetime):
+class Connection(Sending):
     """An open WebSocket on a socket, served by a reactor.
 
     Reading is pushed: what arrives is parsed at once, control frames are answered, messages go to the inbox. When the
@@ -85,21 +69,12 @@ class Connection(Lifetime):
     """
 
     __slots__ = (
-        "_batch",
-        "_compresses",
-        "_descriptor",
         "_gathered",
         "_gathers_text",
-        "_home",
         "_inbox_max_bytes",
         "_receive_queue",
-        "_sender",
-        "_sending_parts",
-        "_written",
         "bytes_received",
         "messages_received",
-        "messages_sent",
-        "reactor",
     )
 
     def __init__(
@@ -113,19 +88,10 @@ class Connection(Lifetime):
         descriptor: int = -1,
     ) -> None:
         endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
-        super().__init__(sock, reactor.link(self, sock.fileno()), endpoint, limits, dispose)
-        self.messages_received = self.messages_sent = 0
-        self.bytes_received = 0
-        self.reactor = reactor
-        self._written = 0  # bytes that have left
-        self._descriptor = descriptor
-        self._home = reactor.home or 0  # 0: everywhere
+        super().__init__(sock, reactor, endpoint, limits, dispose, descriptor)
+        self.messages_received = self.bytes_received = 0
         self._receive_queue = at_most(limits.receive_queue)
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
-        self._sending_parts = False  # a message is being sent in fragments, or compressed: no other may begin
-        self._sender = 0  # the thread that does so
-        self._compresses = self.lock is not None and endpoint.has_extensions  # with the lock free meanwhile
-        self._batch: Batch | None = None
         self._gathered: bytearray | None = None  # what has been taken of a message that is to be taken whole
         self._gathers_text = False
 
@@ -181,50 +147,6 @@ class Connection(Lifetime):
             self._link.look(pause=True)
         return sum(not isinstance(message, Part) or message.fin for message in self._inbox)
 
-    def send(self, message: Message) -> None:
-        """Hand `message` to the kernel as a whole; blocks while the peer is slow.
-
-        WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
-        connection is dropped then, for half a frame may have left.
-        """
-        if self.lock is None and not self.is_elsewhere():
-            self._send_message(message)
-        else:
-            self.call_at_home(self._send_message, message)
-
-    def offer(self, frames: bytes, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
-        """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
-
-        They leave at once if the kernel takes them and nothing waits, else behind what waits, as soon as the peer has
-        read enough; never between two fragments of one message. From another thread than that of the hub, the caller
-        waits for the hub's turn.
-
-        False, and nothing is sent of it: the connection is not open any more, or more than `max_waiting_bytes` would
-        wait. Frames of any size are taken while nothing waits.
-        """
-        if self.lock is None and not self.is_elsewhere():
-            return self._offer(frames, messages, max_waiting_bytes)
-        return self.call_at_home(self._offer, frames, messages, max_waiting_bytes)
-
-    @at_home
-    def begin_message(self) -> None:
-        """Wait until no other message is under way; from now on none begins, until `end_message()`."""
-        self._wait_for_turn()
-        self._take_turn()
-
-    @at_home
-    def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
-        """Send one fragment of the message that was begun. Errors as for `send()`."""
-        self.last_message_at = now = monotonic()
-        self._link.breathe(now)
-        self.messages_sent += fin
-        self._send(self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin)))
-
-    @at_home
-    def end_message(self) -> None:
-        """Let others send again."""
-        self._end_turn()
-
     @at_home
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake, or answer the peer's; what has not been taken is dropped. Does not block."""
@@ -263,11 +185,6 @@ class Connection(Lifetime):
             self._abort("the server did not wait for the closing handshake")
 
     @property
-    def bytes_sent(self) -> int:
-        """How many bytes of frames have left."""
-        return max(0, self._written)
-
-    @property
     def closed(self) -> bool:
         """Whether the end has come: ours, or the peer's with nothing before it left to be taken."""
         self.look()
@@ -288,29 +205,6 @@ class Connection(Lifetime):
         self._notice_hangup_while_paused(now)
         self._link.breathe(now)
 
-    def call_at_home(self, function: Callable[..., T], *arguments: Any, undo: Callable[[T], None] | None = None) -> T:
-        """The result of `function`, run where the connection lives, with its lock held, whichever thread calls.
-
-        A result that a caller in another thread does not get any more is given to `undo`.
-        """
-        if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments), undo)
-        if self.lock is None:
-            return function(*arguments)
-        self.lock.acquire()
-        try:
-            return function(*arguments)
-        finally:
-            self.lock.release()
-
-    def _post(self, function: Callable[[], None]) -> None:
-        if self.is_elsewhere():
-            self.reactor.run_home(function)
-        elif self.lock is None:
-            function()
-        else:
-            self.lock.post(function)
-
     # What the reactor calls
 
     def on_fork(self) -> None:
@@ -325,12 +219,6 @@ class Connection(Lifetime):
         self._batch = None
         if self._descriptor >= 0:
             self._socket.close()  # our copy of it: else the peer would hear of the parent's end only at ours
-
-    def is_elsewhere(self) -> bool:
-        """Whether the calling thread must not touch the connection, but ask the reactor to."""
-        if cython.compiled:
-            return self._home != 0 and PyThread_get_thread_ident() != self._home  # type: ignore # noqa: F821
-        return self._home != 0 and self.reactor.thread_ident() != self._home
 
     def on_readable(self) -> None:
         """Read once, or look on at what was read, and do what it says."""
@@ -350,22 +238,6 @@ class Connection(Lifetime):
                     self._read_ended = True
                     self.endpoint.receive_eof()
             self._settle()
-        except Exception:
-            self._break_off()
-
-    def on_writable(self) -> None:
-        """Send what is waiting to leave, as far as the kernel takes it."""
-        try:
-            self._flush()
-            self._settle()
-            self._link.wake()  # whoever sends looks how far it is
-        except Exception:
-            self._break_off()
-
-    def on_turn(self) -> None:
-        """Let answers go that were held back: whoever wrote them is not coming back soon."""
-        try:
-            self._let_go()
         except Exception:
             self._break_off()
 
@@ -447,12 +319,6 @@ class Connection(Lifetime):
         if endpoint.empty_frames:
             endpoint.limit_empty_frames(self.last_read_at)
 
-    def _answer_pings(self, pongs: bytes) -> None:
-        if self._outbox is not None and self._outbox.waiting:
-            self._outbox.pong_later(pongs)
-        else:
-            self._write(pongs)
-
     def _receive_pong(self, pong: Pong) -> None:
         if self._keep_alive is not None and self._keep_alive.pong(pong.payload, self.last_read_at):
             self._schedule()
@@ -486,162 +352,3 @@ class Connection(Lifetime):
         if self.endpoint.state is not _OPEN or not self._inbox:
             return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
         return len(self._inbox) < self._receive_queue and self._inbox_bytes < self._inbox_max_bytes
-
-    # Writing
-
-    def _send_message(self, message: Message) -> None:
-        now = monotonic()
-        self._link.breathe(now)
-        if self._sending_parts:
-            self._wait_for_turn()
-        self.last_message_at = now
-        self.messages_sent += 1
-        if len(message) >= _LARGE_BYTES:
-            self._send_large(message)
-            return
-        data = self.endpoint.send_message(message)
-        batch = self._batch
-        if batch is None or not (self._inbox and self._answers_owed and self._outbox is None and batch.may_hold(now)):
-            self._send(data)
-        elif batch.hold(data, now):
-            self._link.call_soon()
-
-    def _offer(self, frames: bytes, messages: int, max_waiting_bytes: int) -> bool:
-        outbox = self._outbox
-        if self.endpoint.state is not _OPEN or (outbox is not None and not outbox.fits(len(frames), max_waiting_bytes)):
-            return False
-        now = monotonic()
-        if self._sending_parts:
-            if outbox is None:
-                outbox = self._outbox = Outbox(now)
-            outbox.put_behind(frames)
-        else:
-            self._write(frames)
-            if self._outbox is not None:
-                self._settle()
-                if self._outbox is not None and self._outbox.error is not None:
-                    return False
-        self.last_message_at = now
-        self.messages_sent += messages
-        return True
-
-    def _send_large(self, message: Message) -> None:
-        if not self._compresses:
-            data, payload = self.endpoint.send_large(message)
-        else:
-            self._take_turn()  # messages leave in the order in which they were compressed
-            try:
-                data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
-            finally:
-                self._end_turn()
-        if isinstance(self._socket, _socket.socket):
-            self._send(data, payload)
-        else:  # TLS wants what it has not taken to be offered again as it was, not cut in two
-            self._send(data + payload)
-
-    def _encode(self, encode: Callable[[], T]) -> T:
-        """What `encode` makes of a message; others may look at the connection while a large one is compressed."""
-        if not self._compresses:
-            return encode()
-        encoded: list[T] = []
-        self._let_others_in(lambda: encoded.append(encode()))
-        self.endpoint.refuse_if_late()  # it may have been closed meanwhile
-        return encoded[0]
-
-    def _take_turn(self) -> None:
-        self._sending_parts = True
-        self._sender = 0 if self.lock is None else self.reactor.thread_ident()
-
-    def _end_turn(self) -> None:
-        self._sending_parts = False
-        if self._outbox is not None:
-            self._outbox.release(drop=not self._may_send())
-            self._flush()
-            self._settle()
-        self._link.wake()
-
-    def _wait_for_turn(self) -> None:
-        if self.lock is not None and self._sending_parts and self._sender == self.reactor.thread_ident():
-            raise RuntimeError("this thread is sending a message already: what makes its chunks must not send")
-        while self._sending_parts and self._may_send():
-            self._park(None)
-
-    def _may_send(self) -> bool:
-        return self.endpoint.state is _OPEN or self.endpoint.state is _ENDING
-
-    def _let_go(self) -> None:
-        """Let the answers leave that wait for the next one."""
-        if self._batch is not None and self._batch.size:
-            self._write(b"")
-            if self._outbox is not None:
-                self._settle()
-
-    def _send(self, data: bytes, payload: bytes = b"") -> None:
-        self._write(data, payload)
-        if self._outbox is not None:
-            self._wait_until_written(self._outbox)
-
-    def _write(self, data: bytes, payload: bytes = b"") -> None:
-        """Send what the kernel takes; the rest goes to the outbox, and `_settle()` sees to it that it leaves."""
-        if self._batch is not None and self._batch.size:
-            data = self._batch.release(data)
-        size = len(data) + len(payload)
-        if not size:
-            return
-        if self._outbox is not None:
-            self._write_behind(self._outbox, data, payload)
-            return
-        if payload:
-            sent = send_both(self._socket, self._descriptor, data, payload)
-        else:
-            sent = send(self._socket, self._descriptor, data)
-        if sent < 0:
-            self._lose_peer()
-            sent = 0
-        self._written += sent
-        if sent < size:
-            if self._outbox is None:
-                self._outbox = Outbox(monotonic())
-            self._outbox.put(data, payload, sent)
-
-    def _write_behind(self, outbox: Outbox, data: bytes, payload: bytes) -> None:
-        nothing_waits = not outbox.waiting
-        outbox.put(data, payload)
-        if nothing_waits:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send what waits, as far as the kernel takes it."""
-        outbox = self._outbox
-        if outbox is None:
-            return
-        while outbox.waiting:
-            sent = send(self._socket, self._descriptor, outbox.first())
-            if sent < 0:
-                self._lose_peer()
-                return
-            if not sent:
-                return
-            outbox.sent(sent, monotonic())
-            self._written += sent
-            if not outbox.waiting and self.endpoint.state is not _CLOSED:
-                outbox.put(outbox.take_late_pongs())
-        if outbox.is_done:
-            self._outbox = None
-
-    def _lose_peer(self) -> None:
-        """The peer is gone; what it sent before is still to be read, and then its end."""
-        self._stop_writing(WebSocketClosed)
-        self._link.look(pause=False)
-
-    def _wait_until_written(self, outbox: Outbox) -> None:
-        mark = outbox.mark
-        timeout = self.limits.send_timeout
-        deadline = None if timeout is None else monotonic() + timeout
-        self._settle()
-        while outbox.left < mark and outbox.error is None:
-            if not self._park(deadline):
-                self._give_up_sending()
-                break
-        if outbox.left < mark and outbox.error is not None:
-            raise outbox.error(self.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE, self.endpoint.close_reason)

@@ -1,4 +1,5 @@
 cimport cython
+from cpython.pythread cimport PyThread_get_thread_ident
 
 from .clock cimport monotonic
 from .ending cimport Ending, Facts
@@ -12,10 +13,11 @@ cdef object _OPEN, _OVER
 
 cdef class Lifetime(Served):
     cdef readonly Endpoint endpoint
-    cdef readonly object limits
+    cdef readonly object limits, reactor
     cdef readonly LinkLock lock
     cdef public object keeper
     cdef readonly double last_read_at, last_message_at
+    cdef unsigned long _home
     cdef readonly Link _link
     cdef readonly list _inbox
     cdef Py_ssize_t _inbox_bytes
@@ -26,6 +28,7 @@ cdef class Lifetime(Served):
     cdef KeepAlive _keep_alive
     cdef object _socket, _dispose
 
+    cpdef bint is_elsewhere(self) except -1
     cpdef on_deadline(self, double now)
     cdef _break_off(self)
     cdef bint _wants_to_read(self) except -1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+try:
+    import cython
+except ImportError:
+    from .protocol import uncompiled as cython
 
 from .clock import monotonic
 from .ending import Ending, Facts, Phase, Step
@@ -18,7 +24,7 @@ from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint, State
 from .protocol.exceptions import SendTimeout, WebSocketClosed
 from .protocol.messages import Message, Part
-from .reactors.base import Link, Served
+from .reactors.base import Link, Reactor, Served
 from .sockets import limit_silence
 
 logger = logging.getLogger("dwebsocket")
@@ -28,6 +34,9 @@ _LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
 
 _OPEN = State.OPEN
 _OVER = Phase.OVER
+
+T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Keeper(Protocol):
@@ -46,6 +55,16 @@ class Keeper(Protocol):
         ...  # pragma: no cover
 
 
+def at_home(method: Method) -> Method:
+    """The method, run where the connection lives, with its lock held, from whatever thread it is called."""
+
+    @functools.wraps(method)
+    def call(self: Lifetime, *arguments: Any) -> Any:
+        return self.call_at_home(method, self, *arguments)
+
+    return call  # type: ignore[return-value]
+
+
 class Lifetime(Served):
     """The waits, the deadlines and the end of a connection; it takes the steps that others say are due.
 
@@ -57,6 +76,7 @@ class Lifetime(Served):
         "_answers_owed",
         "_dispose",
         "_ending",
+        "_home",
         "_inbox",
         "_inbox_bytes",
         "_keep_alive",
@@ -70,14 +90,19 @@ class Lifetime(Served):
         "last_read_at",
         "limits",
         "lock",
+        "reactor",
     )
 
-    def __init__(self, sock: Any, link: Link, endpoint: Endpoint, limits: Limits, dispose: Callable[[], None]) -> None:
+    def __init__(
+        self, sock: Any, reactor: Reactor, endpoint: Endpoint, limits: Limits, dispose: Callable[[], None]
+    ) -> None:
         self.endpoint = endpoint
         self.limits = limits
         self.keeper: Keeper | None = None
-        self.lock = link.lock
-        self._link = link
+        self.reactor = reactor
+        self._home = reactor.home or 0  # the thread that may use it; 0: any may
+        self._link: Link = reactor.link(self, sock.fileno())
+        self.lock = self._link.lock
         self._socket = sock
         self._dispose: Callable[[], None] | None = dispose  # None when it has been called: no thread polls the socket
         self._inbox: list[Message | Part] = []
@@ -113,7 +138,38 @@ class Lifetime(Served):
         logger.exception("internal error; the connection is dropped")
         self._abort("internal error")
 
-    # What `Connection` does
+    # Where it lives
+
+    def is_elsewhere(self) -> bool:
+        """Whether the calling thread must not touch the connection, but ask the reactor to."""
+        if cython.compiled:
+            return self._home != 0 and PyThread_get_thread_ident() != self._home  # type: ignore # noqa: F821
+        return self._home != 0 and self.reactor.thread_ident() != self._home
+
+    def call_at_home(self, function: Callable[..., T], *arguments: Any, undo: Callable[[T], None] | None = None) -> T:
+        """The result of `function`, run where the connection lives, with its lock held, whichever thread calls.
+
+        A result that a caller in another thread does not get any more is given to `undo`.
+        """
+        if self.is_elsewhere():
+            return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments), undo)
+        if self.lock is None:
+            return function(*arguments)
+        self.lock.acquire()
+        try:
+            return function(*arguments)
+        finally:
+            self.lock.release()
+
+    def _post(self, function: Callable[[], None]) -> None:
+        if self.is_elsewhere():
+            self.reactor.run_home(function)
+        elif self.lock is None:
+            function()
+        else:
+            self.lock.post(function)
+
+    # What `Sending` and `Connection` do
 
     def _wants_to_read(self) -> bool:
         """Whether what arrives is to be read now."""

@@ -20,6 +20,7 @@ HOUSE = [
     ["websocket", "legacy"],
     ["verbs"],
     ["connection"],
+    ["sending"],
     ["lifetime"],
     ["sockets"],
     ["clock"],
@@ -43,7 +44,7 @@ FLOORS = {name: floor for floor, names in enumerate(HOUSE) for name in names}
 
 #: What is no part of Python's standard library, and who may import it.
 GUESTS = {
-    "cython": ["protocol", "reactors.thread", "clock", "sockets", "connection"],
+    "cython": ["protocol", "reactors.thread", "clock", "sockets", "lifetime", "connection"],
     "django": [*HOUSE[0], *HOUSE[1]],
     "gevent": ["reactors.gevent", "servers"],
     "greenlet": ["reactors.gevent"],
