@@ -115,9 +115,13 @@ class Connection(Sending):
 
         With `streaming` it may be a Part.
         """
-        if self.lock is None and not self.is_elsewhere():
+        if self.is_elsewhere():
+            return self.call_at_home(self._receive_next, timeout_seconds, undo=self._put_back)
+        self._enter()
+        try:
             return self._receive_next(timeout_seconds)
-        return self.call_at_home(self._receive_next, timeout_seconds, undo=self._put_back)
+        finally:
+            self._leave()
 
     @at_home
     def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:

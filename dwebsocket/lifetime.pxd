@@ -29,6 +29,8 @@ cdef class Lifetime(Served):
     cdef object _socket, _dispose
 
     cpdef bint is_elsewhere(self) except -1
+    cdef _enter(self)
+    cdef _leave(self)
     cpdef on_deadline(self, double now)
     cdef _break_off(self)
     cdef bint _wants_to_read(self) except -1

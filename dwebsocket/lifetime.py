@@ -153,12 +153,18 @@ class Lifetime(Served):
         """
         if self.is_elsewhere():
             return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments), undo)
-        if self.lock is None:
-            return function(*arguments)
-        self.lock.acquire()
+        self._enter()
         try:
             return function(*arguments)
         finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        if self.lock is not None:
+            self.lock.acquire()
+
+    def _leave(self) -> None:
+        if self.lock is not None:
             self.lock.release()
 
     def _post(self, function: Callable[[], None]) -> None:
@@ -201,14 +207,11 @@ class Lifetime(Served):
 
     def _let_others_in(self, function: Callable[[], None]) -> None:
         """Call `function`, which may wait, without the lock."""
-        if self.lock is None:
-            function()
-            return
-        self.lock.release()
+        self._leave()
         try:
             function()
         finally:
-            self.lock.acquire()
+            self._enter()
 
     # The end
 

@@ -72,10 +72,14 @@ class Sending(Lifetime):
         WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
         connection is dropped then, for half a frame may have left.
         """
-        if self.lock is None and not self.is_elsewhere():
-            self._send_message(message)
-        else:
+        if self.is_elsewhere():
             self.call_at_home(self._send_message, message)
+            return
+        self._enter()
+        try:
+            self._send_message(message)
+        finally:
+            self._leave()
 
     def offer(self, frames: bytes, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
         """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
@@ -87,9 +91,13 @@ class Sending(Lifetime):
         False, and nothing is sent of it: the connection is not open any more, or more than `max_waiting_bytes` would
         wait. Frames of any size are taken while nothing waits.
         """
-        if self.lock is None and not self.is_elsewhere():
+        if self.is_elsewhere():
+            return self.call_at_home(self._offer, frames, messages, max_waiting_bytes)
+        self._enter()
+        try:
             return self._offer(frames, messages, max_waiting_bytes)
-        return self.call_at_home(self._offer, frames, messages, max_waiting_bytes)
+        finally:
+            self._leave()
 
     @at_home
     def begin_message(self) -> None:
