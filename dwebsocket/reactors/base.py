@@ -114,7 +114,7 @@ class LinkLock:
             self._mutex.acquire()
 
     def _run_posted(self) -> None:
-        # Whoever posts tries, and whoever releases looks: one of the two finds the lock free.
+        # The poster tries, and the holder looks once it has released: one of the two finds the lock free.
         while self._posted and self._mutex.acquire(False):
             try:
                 while self._posted:

@@ -134,6 +134,14 @@ def test_message_that_was_taken_for_a_caller_who_has_gone_is_the_next_one_again(
     assert [a.do("receive", 5) for _ in range(2)] == ["one", "two"]
 
 
+def test_end_that_a_caller_who_has_gone_was_given_stays_the_end(hub: Hub, link: Callable[..., Link]) -> None:
+    a = link()
+    a.do("close", 3000)
+    for nothing in (None, "too late"):
+        hub.do(a.connection._put_back, nothing)
+    assert a.do("receive", 5) is None
+
+
 def test_turnstile_lets_one_in_at_a_time_from_whichever_thread(hub: Hub) -> None:
     turnstile = hub.reactor.turnstile()
     inside: list[int] = []

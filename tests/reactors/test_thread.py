@@ -549,6 +549,18 @@ def test_connection_that_cannot_be_served_keeps_no_other_from_being_served(
     assert {record.getMessage() for record in caplog.records} == {"what was asked of a WebSocket has failed"}
 
 
+def test_link_for_which_there_is_no_memory_is_looked_at_again(caplog: pytest.LogCaptureFixture) -> None:
+    reactor, link, now = ThreadReactor(), mock.Mock(), time.monotonic()
+    link.serve.side_effect = link.on_deadline.side_effect = MemoryError
+    reactor._serve(link, select.POLLIN)
+    reactor._attend(link, now)
+    assert reactor._deadlines.earliest() == now + thread._AGAIN_SECONDS
+    assert [record.getMessage() for record in caplog.records] == [
+        "a WebSocket could not be served",
+        "a deadline of a WebSocket was missed",
+    ]
+
+
 MANY_DESCRIPTORS = """
 import os, resource, threading
 from dwebsocket.reactors import thread
