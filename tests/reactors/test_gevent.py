@@ -325,7 +325,7 @@ def test_callback_that_wakes_nobody_switches_to_nobody(link: Callable[..., Link]
 PATCHED = """
 from gevent import monkey
 monkey.patch_all()
-import os, threading, time
+import os, signal, threading, time
 import _thread
 import gevent
 from django.conf import settings
@@ -458,6 +458,7 @@ from dwebsocket.protocol.exceptions import WebSocketClosed
 a, a_peer = connect()
 pid = os.fork()
 if pid == 0:
+    signal.alarm(30)  # a child that hangs ends too
     try:
         a.send("from the child")
     except WebSocketClosed as error:
@@ -491,6 +492,7 @@ exits = []
 def fork():
     pid = monkey.get_original("os", "fork")()
     if pid == 0:
+        signal.alarm(30)
         try:
             assert a.receive(20) is None
             a.finish()

@@ -618,7 +618,7 @@ def test_forked_child_has_a_reactor_of_its_own_and_the_parents_connections_stay_
 
 
 FORK_OF_A_VIEW = """
-import os, sys, threading
+import os, signal, sys, threading
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from tests.links import Threads, connect, until
 
@@ -643,6 +643,7 @@ else:
 held.wait(20)
 pid = os.fork()
 if pid == 0:
+    signal.alarm(30)  # a child that hangs ends too
     try:
         a.connection.send("from the child")
     except WebSocketClosed as error:
