@@ -29,7 +29,7 @@ PREFIX = "WEBSOCKET_"
 T = TypeVar("T")
 
 #: Judges a request: see `guards`.
-AnyGuard = Callable[[Any], object]
+AnyGuard = Callable[[Any], bool | None]
 
 
 class Kind(NamedTuple):
@@ -65,10 +65,19 @@ def _guards(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+#: Their functions take a view, or make what takes one; has_perm takes a permission. None of them judges a request.
+_NO_GUARDS = (
+    "django.contrib.admin.views.decorators", "django.contrib.auth.decorators", "django.views.decorators.",
+    "dwebsocket.guards",
+)  # fmt: skip
+
+
 def _is_guard(value: Any) -> bool:
-    """Not a class, nor what is asynchronous: what these return is always true."""
+    """Not a class, nor what is asynchronous, nor a decorator: what these return is never an answer."""
     kinds = (value, getattr(value, "__call__", None))  # noqa: B004
-    return callable(value) and not inspect.isclass(value) and not any(map(inspect.iscoroutinefunction, kinds))
+    if not callable(value) or inspect.isclass(value) or any(map(inspect.iscoroutinefunction, kinds)):
+        return False
+    return not (inspect.isfunction(value) and str(value.__module__).startswith(_NO_GUARDS))
 
 
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
@@ -90,7 +99,9 @@ ORIGINS = Kind(
 )
 GUARD = Kind(
     lambda value: all(_is_guard(guard) or DOTTED_PATH.accepts(guard) for guard in _guards(value)),
-    "a guard (a function, an instance of a Guard, or a dotted path to either), or a list of them",
+    "a guard (a function of the request that returns True or False, an instance of a Guard, or a dotted path to either;"
+    ' no decorator: for login_required write user_is_active, for permission_required has_perm("app.codename")),'
+    " or a list of them",
 )
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
@@ -253,7 +264,7 @@ def _guard(guard: Any) -> AnyGuard:
     except ImportError as error:
         raise ImproperlyConfigured(f"there is no guard {guard!r}: {error}") from error
     if not _is_guard(found):
-        raise ImproperlyConfigured(f"{guard!r} is no function, nor an instance of a Guard")
+        raise ImproperlyConfigured(f"{guard!r} is no guard; it must be {GUARD.words}")
     return found  # type: ignore[no-any-return]
 
 

@@ -2,11 +2,11 @@
 
 @accept_websocket(guard=[session_alive, has_perm("chat.view_room")], guard_interval=30)
 
-A guard is called with the request. It lets in by returning something true. It refuses by returning something false or
-raising PermissionDenied (HTTP 403, on an open WebSocket the close code 4403), or by raising Unauthorized (401, 4401).
-What it sees as `request.session` and `request.user` is always the state of now. Any other exception is an error at the
-opening handshake; later it is logged, and asked again when the interval has passed: an outage of the database closes
-nothing.
+A guard is called with the request. It lets in by returning True. It refuses by returning False or None or raising
+PermissionDenied (HTTP 403, on an open WebSocket the close code 4403), or by raising Unauthorized (401, 4401). Any other
+answer is a TypeError: what a decorator returns, such as login_required, is always true. What a guard sees as
+`request.session` and `request.user` is always the state of now. Any other exception is an error at the opening
+handshake; later it is logged, and asked again when the interval has passed: an outage of the database closes nothing.
 
 A guard that asks the database once for all its WebSockets is a subclass of Guard; those of this module are.
 """
@@ -86,7 +86,17 @@ def guard_verdict(guard: AnyGuard, request: HttpRequest) -> Verdict:
         return Forbidden(_DENIED)
     if inspect.isawaitable(answer):
         raise TypeError(f"the guard {guard!r} is asynchronous; here it is an ordinary function")
+    if answer is not None and not isinstance(answer, bool):
+        raise TypeError(_no_answer(guard, answer))
     return None if answer else Forbidden(_DENIED)
+
+
+def _no_answer(guard: AnyGuard, answer: object) -> str:
+    """What is wrong with the answer, and what to write; without the answer itself, which may hold anything."""
+    said = f"the guard {guard!r} returned a {type(answer).__name__}, neither True nor False"
+    if callable(answer):
+        return f"{said}: a decorator is no guard; write it above accept_websocket, or write guard=user_is_active"
+    return f"{said}: let it return bool(…)"
 
 
 # The guards that the package brings

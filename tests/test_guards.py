@@ -24,6 +24,7 @@ import gevent
 import pytest
 from django.conf import settings
 from django.contrib.auth import login, logout
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
@@ -242,6 +243,43 @@ def test_guard_that_returns_a_coroutine_later_is_logged_and_closes_nothing(
     answers[0] = coroutine
     assert_open(peer, heard)
     assert "is asynchronous; here it is an ordinary function" in caplog.text
+    assert "could not be asked; the WebSockets stay open" in caplog.text
+
+
+def takes_a_view(function: Any) -> Any:
+    """A decorator of a project: its answer to a request is always true."""
+    return lambda *args: function(*args)
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [
+        (takes_a_view, "returned a function, neither True nor False: a decorator is no guard; write it above"),
+        (functools.partial(login_required, login_url="/in/"), "a decorator is no guard; write it above"),
+        (lambda request: 1, "returned a int, neither True nor False: let it return bool(…)"),
+        (lambda request: "", "returned a str, neither"),
+        (lambda request: User.objects.filter(username="ann"), "returned a QuerySet, neither"),
+        (lambda request: HttpResponse(), "returned a HttpResponse, neither"),
+    ],
+    ids=["decorator", "login_required", "number", "empty", "queryset", "response"],
+)
+def test_answer_that_is_neither_true_nor_false_lets_nobody_in_and_says_what_to_write(
+    site: Site, guard: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert guarded(site, guard).handshake().status == 500
+    site.until_idle()
+    assert "the guard <" in caplog.text or "the guard functools" in caplog.text
+    assert words in caplog.text
+
+
+def test_answer_that_is_neither_true_nor_false_later_is_logged_and_closes_nothing(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers, heard = [True], Heard()
+    peer = guarded(site, lambda request: answers[0], heard).connect()
+    answers[0] = "yes"  # type: ignore[call-overload]
+    assert_open(peer, heard)
+    assert "returned a str, neither True nor False: let it return bool(…)" in caplog.text
     assert "could not be asked; the WebSockets stay open" in caplog.text
 
 
