@@ -20,6 +20,7 @@ from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
+from django.utils.cache import patch_vary_headers
 from django.utils.http import is_same_domain
 from django.utils.log import log_response
 
@@ -128,6 +129,11 @@ def refuse_stripped(request: HttpRequest) -> HttpResponse | None:
     if not handshake.has_lost_its_upgrade(handshake_request(request.META)):
         return None
     return refuse(request, UpgradeRequired(_STRIPPED))
+
+
+def vary(response: HttpResponseBase) -> None:
+    """Say that another answer is given to an opening handshake: a cache must keep the two apart."""
+    patch_vary_headers(response, ["Upgrade"])
 
 
 def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
