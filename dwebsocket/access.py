@@ -51,9 +51,9 @@ def log(info: ConnectionInfo, code: int, reason: str) -> None:
         return
     logger.info(
         "%s %s %s %.3f s, received %d messages (%d bytes), sent %d (%d bytes), closed %d%s",
-        _visible(info.path), _visible(info.user or "-"), _visible(info.address or "-"), info.seconds,
+        visible(info.path), visible(info.user or "-"), visible(info.address or "-"), info.seconds,
         info.messages_received, info.bytes_received, info.messages_sent, info.bytes_sent, code,
-        f" {_visible(reason)}" if reason else "",
+        f" {visible(reason)}" if reason else "",
         extra={
             "request": info.request, "path": info.path, "user": info.user, "address": info.address,
             "close_code": code, "close_reason": reason, **info.traffic,
@@ -61,7 +61,7 @@ def log(info: ConnectionInfo, code: int, reason: str) -> None:
     )  # fmt: skip
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """The text in one line: what a peer says does not forge lines of a log."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
@@ -81,9 +81,9 @@ def user_name(request: HttpRequest) -> str:
 
 
 def view_name(request: HttpRequest) -> str:
-    """The dotted name of the request's view."""
+    """The dotted name of the request's view; never its path, which the peer writes, and which may hold a secret."""
     match = request.resolver_match
-    return request.path if match is None else dotted_name(match.func)
+    return "of no URL" if match is None else visible(dotted_name(match.func))
 
 
 def dotted_name(view: Any) -> str:

@@ -269,7 +269,7 @@ class Session:
             try:
                 if self._lease is not None:
                     give_back()  # the view has its own, and this call only waits for it
-                self._server.spawn(run, f"websocket {self.request.path}")
+                self._server.spawn(run, f"websocket {access.view_name(self.request)}")
             except BaseException:  # no thread can be started
                 live.leave(self)
                 raise

@@ -625,6 +625,31 @@ def stop_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: greenlets[-1].kill(block=False)
 
 
+FORGED = "/room/x%0aCRITICAL%20forged%1b[31m-token-5f2a/"
+
+
+@require_websocket
+def tells_its_thread(request: Any, name: str) -> None:
+    current = gevent.getcurrent()
+    request.websocket.send(current.name if isinstance(current, gevent.Greenlet) else threading.current_thread().name)
+
+
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_thread_of_a_view_has_the_name_of_the_view_and_nothing_that_the_peer_wrote(site: Site) -> None:
+    peer = site(path("room/<name>/", tells_its_thread)).connect(FORGED)
+    assert peer.recv_message() == "websocket tests.test_upgrade.tells_its_thread"
+
+
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_thread_of_a_view_that_a_middleware_calls_has_no_name_that_the_peer_wrote(site: Site) -> None:
+    def calling(get_response: Any) -> Any:
+        return lambda request: tells_its_thread(request, "x")
+
+    with mock.patch(f"{__name__}.calling", calling, create=True):
+        site(path("elsewhere/", tells_its_thread), MIDDLEWARE=[f"{__name__}.calling"])
+    assert site.connect(FORGED).recv_message() == "websocket of no URL"
+
+
 # A thread cannot be stopped from outside.
 only_pywsgi = pytest.mark.parametrize("wsgi_server", [PyWSGI], ids=["pywsgi"], indirect=True)
 
