@@ -739,11 +739,11 @@ def rounds_of(home: Home) -> Any:
     return guards._rounds[home.reactor]
 
 
-def making_rounds() -> int:
-    """How many threads and greenlets ask guards."""
+def making_rounds(name: str = "dwebsocket guards") -> int:
+    """How many threads and greenlets keep the time of the rounds."""
     greenlets = [thing for thing in gc.get_objects() if issubclass(type(thing), gevent.Greenlet)]  # asks no lazy object
     names = [thread.name for thread in threading.enumerate()] + [greenlet.name for greenlet in greenlets if greenlet]
-    return names.count("dwebsocket guards")
+    return names.count(name)
 
 
 def requests_of(users: list[User], count: int) -> list[Any]:
@@ -995,6 +995,98 @@ def test_rounds_do_not_run_in_the_context_in_which_they_began(home: Home, wards:
         until(lambda: [gc.collect(), kept() is None][1], "the context to go")
     finally:
         leave(home, [ward])
+
+
+@pytest.fixture
+def blocking(home: Home) -> Iterator[Callable[[], Any]]:
+    """Makes guards that block as a lock of the database does, until the test is over; each counts its calls."""
+    over = threading.Event()
+
+    def make() -> Any:
+        def guard(request: Any) -> bool:
+            guard.calls += 1  # type: ignore[attr-defined]
+            while not over.is_set():
+                home.pause(0.005)
+            return True
+
+        guard.calls = 0  # type: ignore[attr-defined]
+        return guard
+
+    with mock.patch.object(guards, "_PATIENCE_SECONDS", 0.05):
+        yield make
+        over.set()
+        until(lambda: not askers(), "the guards to answer")
+
+
+def askers() -> int:
+    return making_rounds("dwebsocket guard")
+
+
+@pytest.mark.parametrize("interval", [SOON_SECONDS, 0.2], ids=["the same interval", "another one"])
+def test_guard_that_blocks_delays_no_other_guard(home: Home, blocking: Any, wards: Any, interval: float) -> None:
+    stuck, lets, heard = blocking(), [True], Heard()
+    (waits,) = wards(1, stuck)
+    until(lambda: stuck.calls, "the guard to block")
+    (other,) = wards(1, lambda request: lets[0], heard, interval=interval)
+    heard.until_asked_again()
+    lets[0] = False
+    until(lambda: other.revoked, "the other guard to be asked")
+    assert stuck.calls == 1
+    assert not waits.revoked
+
+
+def test_guards_that_block_hold_a_bounded_number_of_threads(home: Home, blocking: Any, wards: Any) -> None:
+    many = [blocking() for _ in range(5)]
+    heard = Heard()
+    with mock.patch.object(guards, "MOST_ASKERS", 3):
+        wards(1, *many[:2], heard)
+        heard.until_asked_again()
+        wards(1, *many)
+        until(lambda: sum(guard.calls for guard in many) == 3, "three to be asked")
+        heard_so_far = heard.rounds
+        home.do(home.pause, 0.2)
+        assert askers() == 3
+        assert sum(guard.calls for guard in many) == 3
+        assert heard.rounds <= heard_so_far + 1
+
+
+def test_guard_that_blocked_is_asked_again_when_it_has_answered(home: Home, wards: Any) -> None:
+    blocks, calls = [True], []
+
+    def guard(request: Any) -> bool:
+        calls.append(request)
+        while blocks:
+            home.pause(0.005)
+        return len(calls) < 3
+
+    with mock.patch.object(guards, "_PATIENCE_SECONDS", 0.05):
+        (ward,) = wards(1, guard)
+        until(lambda: calls, "the guard to block")
+        blocks.clear()
+        until(lambda: ward.revoked, "the guard to be asked again")
+
+
+def test_settling_waits_for_a_guard_that_is_being_asked(home: Home, blocking: Any, wards: Any) -> None:
+    stuck = blocking()
+    made = wards(1, stuck)
+    until(lambda: stuck.calls, "the guard to block")
+    leave(home, made)
+    began = time.monotonic()
+    guards.settle(0.05)
+    assert time.monotonic() - began >= 0.05
+
+
+def test_guards_are_asked_where_no_thread_can_be_started_for_them(home: Home, wards: Any) -> None:
+    heard, spawn = Heard(), type(home.reactor).spawn
+
+    def fail(reactor: Any, function: Callable[[], None], name: str) -> None:
+        if name == "dwebsocket guard":
+            raise RuntimeError("can't start new thread")
+        spawn(reactor, function, name)
+
+    with mock.patch.object(type(home.reactor), "spawn", fail):
+        wards(1, heard)
+        heard.until_asked_again()
 
 
 def test_interval_is_not_disturbed_by_another_one(home: Home, wards: Any) -> None:
