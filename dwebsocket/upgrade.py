@@ -364,10 +364,10 @@ class Session:
             self._websocket.accept()
         elif self._refused():
             self._response = response if response is not None else HttpResponseForbidden()
-        elif isinstance(response, HttpResponseBase) and (self._server_has_answered or response.status_code >= 400):
-            # Too late for HTTP: the log and a Close frame say it.
+        elif isinstance(response, HttpResponseBase):  # too late for HTTP: the log and a Close frame say it
             failures.log(self.request, response)
-            self._websocket.close(*failures.close_for_status(response.status_code, response.reason_phrase))
+            if self._server_has_answered or response.status_code >= 400:
+                self._websocket.close(*failures.close_for_status(response.status_code, response.reason_phrase))
 
     def _end_by(self, error: BaseException) -> None:
         own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket

@@ -200,6 +200,36 @@ def test_what_is_no_response_is_ignored_too(site: Site, value: Any) -> None:
         assert_ends(peer, 1000)
 
 
+@pytest.mark.parametrize(
+    ("response", "status"),
+    [
+        (HttpResponse("<h1>page</h1>"), 200),
+        (HttpResponse(status=204), 204),
+        (HttpResponseRedirect("/elsewhere/"), 302),
+        (StreamingHttpResponse(["page"]), 200),
+        (SimpleTemplateResponse(engines["django"].from_string("page")), 200),
+        (HttpResponse(), None),
+        (None, None),
+    ],
+    ids=["page", "no content", "redirect", "streaming", "template", "empty", "none"],
+)
+def test_page_that_is_returned_too_late_is_told_once_to_those_who_debug(
+    site: Site, response: Any, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        return response
+
+    with caplog.at_level("DEBUG", "dwebsocket"):
+        assert_ends(site(view).connect(), 1000)
+        site.until_idle()
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "dwebsocket"]
+    about = f"returned a response of status {status} after the opening: it is ignored"
+    assert [level for level, _ in told] == ["DEBUG"] * (status is not None)
+    assert all(about in message for _, message in told)
+
+
 def test_error_that_is_returned_too_late_is_logged_as_one_in_time(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     @require_websocket
     def view(request):
