@@ -19,9 +19,12 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.middleware.security import SecurityMiddleware
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
+from .access import dotted_name
+from .decorators import OPTIONS
 from .middleware import WebSocketMiddleware, middleware_passed_over
 
 _LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes, "GUARD": conf.guards}
@@ -77,8 +80,16 @@ def check_unknown_settings(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W002",
         )
         for name in dir(settings)
-        if name.startswith(conf.PREFIX) and name not in known
+        if (name.startswith(conf.PREFIX) or _has_wrong_prefix(name)) and name not in known
     ]
+
+
+def _has_wrong_prefix(name: str) -> bool:
+    """Whether the rest is a setting of ours: other packages have settings that begin like this, too."""
+    return any(name.startswith(prefix) and name.removeprefix(prefix) in conf.SETTINGS for prefix in _WRONG_PREFIXES)
+
+
+_WRONG_PREFIXES = ("WEBSOCKETS_", "WEB_SOCKET_", "DWEBSOCKET_")
 
 
 def _similar(name: str, known: Iterable[str]) -> str:
@@ -115,6 +126,20 @@ def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]
             hint='Add "dwebsocket.middleware.WebSocketMiddleware" to the end of MIDDLEWARE.',
             id="dwebsocket.W003",
         )
+    ]
+
+
+@register()
+def check_middleware_is_there_once(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where the middleware, or a subclass, stands in the list again."""
+    own = [path for path, found in _middleware() if isinstance(found, type) and issubclass(found, WebSocketMiddleware)]
+    return [
+        Warning(
+            f"{path} does nothing: {own[0]} stands before it in MIDDLEWARE, and is enough",
+            hint="Keep the last of them." if _valid("ACCEPT_ALL") else "Remove one of them.",
+            id="dwebsocket.W011",
+        )
+        for path in own[1:]
     ]
 
 
@@ -275,6 +300,48 @@ def check_ssl_redirect(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W009",
         )
     ]
+
+
+_PROXIES_WAIT_SECONDS = 60  # nginx's proxy_read_timeout, and the idle timeout of most load balancers
+
+
+@register(deploy=True)  # it is about the proxy, too
+def check_ping_interval(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where pings are too seldom to keep a proxy from giving up."""
+    interval = _valid("PING_INTERVAL")
+    if interval is not None and interval < _PROXIES_WAIT_SECONDS:
+        return []
+    return [
+        Warning(
+            f"WEBSOCKET_PING_INTERVAL is {interval}: most proxies end a connection that was silent for 60 seconds",
+            hint="Write a number below 60; or, where every proxy waits longer, write SILENCED_SYSTEM_CHECKS ="
+            ' ["dwebsocket.W012"].',
+            id="dwebsocket.W012",
+        )
+    ]
+
+
+@register(Tags.urls)
+def check_guards_of_views(**kwargs: Any) -> Sequence[CheckMessage]:
+    """An Error for each view in the URLconf whose guard is a path to nothing. Its module may not be loaded earlier."""
+    messages: dict[tuple[str, str], CheckMessage] = {}
+    for view in _views(get_resolver().url_patterns) if getattr(settings, "ROOT_URLCONF", None) else ():
+        try:
+            conf.check_guards(getattr(view, OPTIONS, {}))
+        except ImproperlyConfigured as error:
+            name = dotted_name(view)
+            messages[name, str(error)] = Error(
+                f"the view {name}: {error}", hint="Correct the path in its option guard.", id="dwebsocket.E003"
+            )
+    return list(messages.values())
+
+
+def _views(patterns: Iterable[Any]) -> Iterator[Any]:
+    for pattern in patterns:
+        if hasattr(pattern, "url_patterns"):
+            yield from _views(pattern.url_patterns)
+        else:
+            yield pattern.callback
 
 
 @register()

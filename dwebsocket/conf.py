@@ -278,6 +278,11 @@ def check_view_options(given: Mapping[str, Any]) -> None:
             raise ValueError(f"the option {option} is {value!r}; it must be {kind.words}")
 
 
+def check_guards(given: Mapping[str, Any]) -> None:
+    """ImproperlyConfigured where a guard among the options of a view is a path to nothing, or to no guard."""
+    _resolved(given.get("guard", ()))
+
+
 def options(given: Mapping[str, Any]) -> Options:
     """The options of one connection: what its view was `given`, else the settings."""
     if given:

@@ -23,6 +23,9 @@ Responding = TypeVar("Responding", bound=Callable[..., HttpResponseBase])
 #: A decorated view has this attribute: the middleware knows it by that.
 MARK = "accepts_websocket"
 
+#: And this one, its options, which the system checks look at.
+OPTIONS = "websocket_options_given"
+
 UPGRADE_REQUIRED = (
     "This URL expects a WebSocket. If you did open one, a proxy in between has removed the Upgrade header.\n"
 )
@@ -110,4 +113,5 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
 
     decorated._non_atomic_requests = exempt_on  # type: ignore[attr-defined]  # Django's name: it has no other
     setattr(decorated, MARK, True)
+    setattr(decorated, OPTIONS, options)
     return decorated
