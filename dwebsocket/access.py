@@ -18,7 +18,8 @@ logger = logging.getLogger("dwebsocket.access")
 class ConnectionInfo:
     """One open WebSocket: whose it is, and what has passed so far.
 
-    `user` is the name of the user if the view, or something before it, has asked for one, else "". `address` is what
+    `user` is the name of the user if the view, a guard of this package, or something before them has asked for one. It
+    is "" where nobody is logged in, and where nothing has used `request.user`: that would be a query. `address` is what
     the server calls REMOTE_ADDR. `seconds` since the connection was opened; bytes are those of frames on the wire.
     """
 
@@ -67,13 +68,26 @@ def visible(text: str) -> str:
 
 
 def user_name(request: HttpRequest) -> str:
-    """The name of the request's user; "" for nobody, and where nobody has asked: that would be a query."""
+    """The name of the request's user; "" without one, and where nothing has asked for the user: that would be a query.
+
+    A guard that has looked the user up says the name by `know_user()`.
+    """
     request = getattr(request, "_request", request)  # REST framework's, which keeps its user there
     user: Any = vars(request).get("user")
     if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
-        return ""
-    if not getattr(user, "is_authenticated", False):
-        return ""
+        return str(vars(request).get(_KNOWN, ""))
+    return _name(user) if getattr(user, "is_authenticated", False) else ""
+
+
+def know_user(request: HttpRequest, user: Any) -> None:
+    """Keep the name of the user to whom the session of the request belongs; None: to no user."""
+    setattr(request, _KNOWN, "" if user is None else _name(user))
+
+
+_KNOWN = "_dwebsocket_user_name"
+
+
+def _name(user: Any) -> str:
     try:
         return str(user.get_username() if hasattr(user, "get_username") else user)
     except Exception:  # of a project's own class: a name is not worth the rest of the line

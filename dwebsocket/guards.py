@@ -36,6 +36,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject, SimpleLazyObject
 
+from .access import know_user
 from .clock import monotonic
 from .conf import AnyGuard
 from .database import close_idle_connections, with_shared_connections
@@ -117,7 +118,11 @@ class _SessionAlive(Guard):
         users = _users_now(data[auth.SESSION_KEY] for data in sessions.values() if auth.SESSION_KEY in data)
         for request in requests:
             data = sessions.get(_session_key(request))
-            yield None if data is not None and _belongs(data, users) else Unauthorized("there is no live session")
+            if data is not None and _belongs(data, users):
+                know_user(request, users.get(str(data.get(auth.SESSION_KEY))))
+                yield None
+            else:
+                yield Unauthorized("there is no live session")
 
 
 class _UserIsActive(Guard):

@@ -38,6 +38,7 @@ from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import accept_websocket, guards, require_websocket
+from dwebsocket import connections as live_connections
 from dwebsocket.guards import Guard, has_perm, session_alive, user_is_active, watch, watch_no_longer
 from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, Unauthorized
 from dwebsocket.reactors.thread import ThreadReactor
@@ -485,6 +486,30 @@ def test_logout_by_the_view_itself_closes_its_websocket(site: Site, engine: str)
         request.websocket.wait()
 
     assert_ends(site(view).connect("/", browser(user_named("ann"))), 4401, "there is no live session")
+
+
+@each("db")
+@pytest.mark.parametrize("guard", [session_alive, user_is_active, has_perm("auth.view_group")], ids=repr)
+def test_guard_knows_the_name_of_the_user_whom_the_view_never_asks_for(site: Site, engine: str, guard: Guard) -> None:
+    guarded(site, guard)
+    peer = site.connect("/", browser(user_named("ann", "view_group")))
+    assert [info.user for info in live_connections()] == ["ann"]
+    assert_open_and_leave(peer)
+
+
+@each("db")
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_session_of_no_user_has_no_name(site: Site, engine: str) -> None:
+    guarded(site, session_alive)
+    peer = site.connect("/", browser(None))
+    assert [info.user for info in live_connections()] == [""]
+    assert_open_and_leave(peer)
+
+
+def assert_open_and_leave(peer: Peer) -> None:
+    peer.send_message("still here")
+    assert peer.recv_message() == "still here"
+    peer.close()
 
 
 @each("db")
