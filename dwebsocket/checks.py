@@ -221,23 +221,33 @@ def _has_patched(name: str) -> bool:
 
 
 class _Kept(NamedTuple):
-    """What a middleware keeps, and the setting, if there is one, that has it kept in the context, which a view gets."""
+    """What a middleware keeps; the setting, if there is one, that has it kept in the context, which a view gets; and
+    what a detached view can write to have it all the same."""
 
     what: str
     unless: str = ""
+    third_way: str = ""
 
+
+_TENANT = _Kept(
+    "the tenant on the database connection of the request", third_way="with tenant_context(request.tenant):"
+)
 
 #: Middleware whose state is the request's alone, by the beginning of its name. Those that keep theirs in the context
 #: (django-simple-history, django-easy-audit, django-structlog) are not here, nor is django-reversion's, whose revision
 #: no GET opens.
 _KEEPERS: Mapping[str, _Kept] = {
-    "django_tenants.middleware.": _Kept("the tenant on the database connection of the request"),
-    "tenant_schemas.middleware.": _Kept("the tenant on the database connection of the request"),
+    "django_tenants.middleware.": _TENANT,
+    "tenant_schemas.middleware.": _TENANT,
     "db_multitenant.middleware.": _Kept("the tenant in a thread-local"),
     "django_multitenant.middlewares.": _Kept("the tenant in a thread-local", unless="TENANT_USE_ASGIREF"),
     "django_currentuser.middleware.": _Kept("the user in a thread-local"),
     "crum.CurrentRequestUserMiddleware": _Kept("the request and its user in a thread-local"),
     "threadlocals.middleware.": _Kept("the request in a thread-local"),
+    "django_middleware_global_request.middleware.": _Kept("the request in a thread-local"),
+    "pghistory.middleware.": _Kept("the context of the history in a thread-local"),
+    "multidb.middleware.": _Kept("whether queries go to the primary database in a thread-local"),
+    "django_replicated.middleware.": _Kept("which database queries go to in a thread-local"),
     "auditlog.middleware.": _Kept("the actor of the log entries until the request has ended"),
 }
 
@@ -251,7 +261,9 @@ def check_middleware_that_keeps_state(**kwargs: Any) -> Sequence[CheckMessage]:
         Warning(
             f"{path} keeps {kept.what}: a WebSocket view, detached, has its own thread and outlives the request",
             hint="Write WEBSOCKET_DETACH = False; or decorate the views that need it with"
-            ' @accept_websocket(detach=False), and write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W006"].',
+            " @accept_websocket(detach=False)"
+            + (f', or write "{kept.third_way}" around their queries' if kept.third_way else "")
+            + ', and write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W006"].',
             id="dwebsocket.W006",
         )
         for path, found in _middleware()
@@ -296,7 +308,8 @@ def check_ssl_redirect(**kwargs: Any) -> Sequence[CheckMessage]:
             "SECURE_SSL_REDIRECT is True and SECURE_PROXY_SSL_HEADER is not set: behind a proxy that ends TLS every"
             " WebSocket may be redirected, and browsers do not follow",
             hint='Let the proxy set X-Forwarded-Proto, and write SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO",'
-            ' "https"); where the server itself ends TLS, write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W009"].',
+            ' "https") (Traefik says wss for a WebSocket: let it say https); where the server itself ends TLS, write'
+            ' SILENCED_SYSTEM_CHECKS = ["dwebsocket.W009"].',
             id="dwebsocket.W009",
         )
     ]

@@ -92,7 +92,9 @@ CLOSE_CODE = Kind(
 )
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
 # RFC 6454, 6.2, with "*." for every subdomain. The scheme is that of the page, and never ws or wss.
-_ORIGIN = re.compile(r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?((?=[.-]*\w)[\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE
+)
 ORIGINS = Kind(
     lambda value: _is_list_of(value, lambda origin: origin == "*" or _ORIGIN.fullmatch(origin) is not None),
     'a list of origins like "https://example.com", without a path',

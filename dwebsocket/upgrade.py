@@ -167,20 +167,38 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
     if origin is None:
         raise OriginForbidden(f"no Origin for host {host!r}, and WEBSOCKET_REQUIRE_ORIGIN is set")
     trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
-    own = f"{request.scheme}://{host}"
-    if origin == own:
+    own = f"{_scheme(request)}://{host}"
+    # A host that begins with a dot stands for itself, and not for every subdomain.
+    if origin == own or (not host.startswith(".") and _origin_matches(origin, own)):
         return
-    if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
+    if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in trusted):
         advice = (
             "add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS,"
             " or let the proxy pass the host on (nginx: proxy_set_header Host $http_host)"
         )
         if not request.is_secure() and _origin_matches(origin, f"https://{host}"):
             advice = (
-                "it differs by its scheme alone, and this request looks like http;"
-                " behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER, and let the proxy send that header"
+                f"it differs by its scheme alone, and this request looks like http; {_advice_about_tls(request)}; where"
+                f' what ends TLS can send no header, write WEBSOCKET_ALLOWED_ORIGINS = ["https://{host}"]'
             )
         raise OriginForbidden(f"origin {origin!r} is not allowed for host {host!r}: {advice}")
+
+
+def _scheme(request: HttpRequest) -> str:
+    """The scheme of the page: a proxy that ends TLS may say wss where it has to say https, as Traefik does."""
+    scheme = str(request.scheme)  # first: it judges the setting
+    name, secure = settings.SECURE_PROXY_SSL_HEADER or ("", "")
+    said = request.META.get(name, "").partition(",")[0].strip()
+    return "https" if (secure, said) == ("https", "wss") else scheme
+
+
+def _advice_about_tls(request: HttpRequest) -> str:
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return "behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER, and let the proxy send that header"
+    name, secure = settings.SECURE_PROXY_SSL_HEADER
+    header, said = name.removeprefix("HTTP_").replace("_", "-").title(), request.META.get(name)
+    sent = f"no {header}" if said is None else f"{header}: {said!r}"
+    return f"the proxy sent {sent}, and SECURE_PROXY_SSL_HEADER expects {secure!r}: let it send that"
 
 
 def _origin_matches(origin: str, allowed: str) -> bool:

@@ -211,6 +211,8 @@ def test_setting_that_cannot_be_has_a_hint_with_its_default(settings: dict[str, 
         ([5, "a.example"], ["https://a.example"]),
         (["https://*"], ["https://example.com"]),
         (["https://"], ["https://example.com"]),
+        (["https://."], ["https://example.com"]),
+        (["https://*.-"], ["https://example.com"]),
         (["https://a.example:port"], ["https://example.com"]),
         (["https://a.*.example"], ["https://example.com"]),
         (["https://b\u00fccher.example"], ["https://example.com"]),
@@ -338,6 +340,10 @@ def test_setting_that_django_has_removed_passes_without_our_middleware(value: An
         ("django_currentuser.middleware.ThreadLocalUserMiddleware", "the user in a thread-local"),
         ("crum.CurrentRequestUserMiddleware", "the request and its user in a thread-local"),
         ("threadlocals.middleware.ThreadLocalMiddleware", "the request in a thread-local"),
+        ("pghistory.middleware.HistoryMiddleware", "the context of the history in a thread-local"),
+        ("multidb.middleware.PinningRouterMiddleware", "whether queries go to the primary database in a thread-local"),
+        ("django_middleware_global_request.middleware.GlobalRequestMiddleware", "the request in a thread-local"),
+        ("django_replicated.middleware.ReplicationMiddleware", "which database queries go to in a thread-local"),
         ("auditlog.middleware.AuditlogMiddleware", "the actor of the log entries until"),
     ],
 )
@@ -356,6 +362,7 @@ def test_middleware_that_keeps_state_of_its_thread_is_a_warning_unless_views_sta
     assert f"{written} keeps {kept}" in found.msg
     assert "WEBSOCKET_DETACH = False" in found.hint
     assert "@accept_websocket(detach=False)" in found.hint
+    assert ("with tenant_context(request.tenant):" in found.hint) is ("tenant on the database" in kept)
     assert ids(MIDDLEWARE=[CSRF, written, OWN], WEBSOCKET_DETACH=False) == []
 
 

@@ -7,7 +7,7 @@ import errno
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -787,6 +787,7 @@ def test_connections_leave_no_descriptor_thread_or_log_line_behind(
     [
         ({}, {"method": "POST"}, 400, "a WebSocket is opened with GET, not POST"),
         ({}, {"version": "HTTP/1.0"}, 400, "a WebSocket is opened with HTTP/1.1, not HTTP/1.0"),
+        ({"Sec-WebSocket-Key": None}, {}, 400, "Sec-WebSocket-Key is missing"),
         ({"Sec-WebSocket-Key": "short"}, {}, 400, "Sec-WebSocket-Key is not 16 bytes in base64"),
         ({"Connection": "keep-alive"}, {}, 400, "the Connection header does not say Upgrade"),
         (
@@ -881,6 +882,54 @@ def test_origin_that_differs_by_its_scheme_alone_is_told_of_the_proxy() -> None:
 def test_scheme_behind_a_proxy_is_the_one_that_it_reports() -> None:
     request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO="https", HTTP_ORIGIN="https://testserver")
     check_origin(request, conf.options({}))
+
+
+@pytest.mark.parametrize(
+    ("header", "origin", "allowed"),
+    [
+        ("wss", "https://testserver", True),
+        ("wss", "https://testserver:443", True),
+        (" wss , http", "https://testserver", True),
+        ("wss", "http://testserver", False),
+        ("ws", "https://testserver", False),
+        ("ws", "http://testserver", True),
+        ("https", "http://testserver", False),
+    ],
+)
+@override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+def test_proxy_that_says_wss_says_https(header: str, origin: str, allowed: bool) -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO=header, HTTP_ORIGIN=origin)
+    with nullcontext() if allowed else pytest.raises(OriginForbidden):
+        check_origin(request, conf.options({}))
+
+
+@pytest.mark.parametrize("setting", [None, ("HTTP_X_FORWARDED_PROTO", "on"), ("HTTP_X_SCHEME", "https")], ids=str)
+def test_wss_that_no_setting_trusts_says_nothing(setting: Any) -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO="wss", HTTP_ORIGIN="https://testserver")
+    with override_settings(SECURE_PROXY_SSL_HEADER=setting), pytest.raises(OriginForbidden):
+        check_origin(request, conf.options({}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "advice"),
+    [
+        ({}, "the proxy sent no X-Forwarded-Proto, and SECURE_PROXY_SSL_HEADER expects 'https': let it send that"),
+        ({"HTTP_X_FORWARDED_PROTO": "ws"}, "the proxy sent X-Forwarded-Proto: 'ws', and SECURE_PROXY_SSL_HEADER"),
+        ({}, 'where what ends TLS can send no header, write WEBSOCKET_ALLOWED_ORIGINS = ["https://testserver"]'),
+    ],
+)
+@override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+def test_origin_that_differs_by_its_scheme_alone_is_told_what_the_proxy_sent(headers: Any, advice: str) -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, **headers, HTTP_ORIGIN="https://testserver")
+    with pytest.raises(OriginForbidden) as refused:
+        check_origin(request, conf.options({}))
+    assert advice in str(refused.value)
+
+
+@override_settings(ALLOWED_HOSTS=[".example.com"])
+def test_host_that_begins_with_a_dot_is_no_pattern() -> None:
+    assert not origin_of("http://evil.example.com", ".example.com")
+    assert origin_of("http://app.example.com", "app.example.com")
 
 
 @pytest.mark.parametrize(
