@@ -15,8 +15,8 @@ class Gunicorn(Server):
     def find(cls, environ: dict[str, Any]) -> Server | None:
         """As for all servers. ServerNotSupported (501) where the bytes that it has read ahead are out of reach."""
         server = super().find(environ)
-        if server is not None and _unreader(environ) is None:
-            kind = type(environ.get("wsgi.input"))
+        if server is not None and "wsgi.input" in environ and _unreader(environ) is None:
+            kind = type(environ["wsgi.input"])
             raise ServerNotSupported(
                 "no WebSocket here: a WSGI middleware has replaced gunicorn's wsgi.input by a"
                 f" {kind.__module__}.{kind.__qualname__}; let it leave requests with an Upgrade header as they are"
