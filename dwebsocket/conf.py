@@ -29,7 +29,7 @@ PREFIX = "WEBSOCKET_"
 T = TypeVar("T")
 
 #: Judges a request: see `guards`.
-AnyGuard = Callable[[Any], object]
+AnyGuard = Callable[[Any], bool | None]
 
 
 class Kind(NamedTuple):
@@ -65,10 +65,19 @@ def _guards(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+#: Their functions take a view, or make what takes one; has_perm takes a permission. None of them judges a request.
+_NO_GUARDS = (
+    "django.contrib.admin.views.decorators", "django.contrib.auth.decorators", "django.views.decorators.",
+    "dwebsocket.guards",
+)  # fmt: skip
+
+
 def _is_guard(value: Any) -> bool:
-    """Not a class, nor what is asynchronous: what these return is always true."""
+    """Not a class, nor what is asynchronous, nor a decorator: what these return is never an answer."""
     kinds = (value, getattr(value, "__call__", None))  # noqa: B004
-    return callable(value) and not inspect.isclass(value) and not any(map(inspect.iscoroutinefunction, kinds))
+    if not callable(value) or inspect.isclass(value) or any(map(inspect.iscoroutinefunction, kinds)):
+        return False
+    return not (inspect.isfunction(value) and str(value.__module__).startswith(_NO_GUARDS))
 
 
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
@@ -83,14 +92,18 @@ CLOSE_CODE = Kind(
 )
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
 # RFC 6454, 6.2, with "*." for every subdomain. The scheme is that of the page, and never ws or wss.
-_ORIGIN = re.compile(r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?((?=[.-]*\w)[\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE
+)
 ORIGINS = Kind(
     lambda value: _is_list_of(value, lambda origin: origin == "*" or _ORIGIN.fullmatch(origin) is not None),
     'a list of origins like "https://example.com", without a path',
 )
 GUARD = Kind(
     lambda value: all(_is_guard(guard) or DOTTED_PATH.accepts(guard) for guard in _guards(value)),
-    "a guard (a function, an instance of a Guard, or a dotted path to either), or a list of them",
+    "a guard (a function of the request that returns True or False, an instance of a Guard, or a dotted path to either;"
+    ' no decorator: for login_required write user_is_active, for permission_required has_perm("app.codename")),'
+    " or a list of them",
 )
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
@@ -253,7 +266,7 @@ def _guard(guard: Any) -> AnyGuard:
     except ImportError as error:
         raise ImproperlyConfigured(f"there is no guard {guard!r}: {error}") from error
     if not _is_guard(found):
-        raise ImproperlyConfigured(f"{guard!r} is no function, nor an instance of a Guard")
+        raise ImproperlyConfigured(f"{guard!r} is no guard; it must be {GUARD.words}")
     return found  # type: ignore[no-any-return]
 
 
@@ -265,6 +278,11 @@ def check_view_options(given: Mapping[str, Any]) -> None:
         kind = SETTINGS[VIEW_OPTIONS[option]].kind
         if not kind.accepts(value):
             raise ValueError(f"the option {option} is {value!r}; it must be {kind.words}")
+
+
+def check_guards(given: Mapping[str, Any]) -> None:
+    """ImproperlyConfigured where a guard among the options of a view is a path to nothing, or to no guard."""
+    _resolved(given.get("guard", ()))
 
 
 def options(given: Mapping[str, Any]) -> Options:

@@ -11,9 +11,12 @@ from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOpera
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.log import log_response
 
+from .access import view_name
 from .protocol.codes import CloseCode
 from .protocol.exceptions import HandshakeError
 from .protocol.frames import MAX_CLOSE_REASON_BYTES
+
+logger = logging.getLogger("dwebsocket")
 
 _OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
 
@@ -59,9 +62,21 @@ def report(request: HttpRequest, error: BaseException) -> None:
 
 
 def log(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Log an answer that comes too late as Django logs one that does not: where it is an error."""
+    """Log an answer that comes too late: an error as Django does, any other that says something at DEBUG."""
     if response.status_code >= 400:
         log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)  # type: ignore[arg-type]
+    elif not _is_empty(response):
+        logger.debug(
+            "the view %s returned a response of status %d after the opening: it is ignored, use send()",
+            view_name(request), response.status_code,
+        )  # fmt: skip
+
+
+def _is_empty(response: HttpResponseBase) -> bool:
+    """Whether it says nothing, as that of every class-based view, which has to return one."""
+    if response.status_code != 200 or response.streaming or not getattr(response, "is_rendered", True):
+        return False
+    return isinstance(response, HttpResponse) and not response.content
 
 
 def cut(reason: str) -> str:

@@ -9,8 +9,11 @@ import sys
 from typing import Any
 
 import pytest
+from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth.decorators import login_required, permission_required, user_passes_test
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.views.decorators.cache import never_cache
 
 from dwebsocket import conf, legacy, require_websocket
 from dwebsocket.connection import Limits
@@ -201,6 +204,8 @@ class AsynchronousCall:
         return False
 
 
+only_staff = user_passes_test(lambda user: user.is_staff)
+may_view = permission_required("auth.view_user")
 asynchronous_call = AsynchronousCall()
 asynchronous_part = functools.partial(asynchronous)
 NO_GUARDS = {
@@ -209,11 +214,17 @@ NO_GUARDS = {
     "asynchronous_part": asynchronous_part,
     "AsynchronousCall": AsynchronousCall,
     "Guard": Guard,
+    "login_required": login_required,
+    "only_staff": only_staff,
+    "may_view": may_view,
+    "staff_member_required": staff_member_required,
+    "never_cache": never_cache,
+    "has_perm": has_perm,
 }
 
 
 @pytest.mark.parametrize("name", NO_GUARDS)
-def test_guard_that_is_asynchronous_or_a_class_is_refused_when_the_view_is_decorated_and_in_the_settings(
+def test_what_is_no_guard_is_refused_when_the_view_is_decorated_and_in_the_settings(
     name: str,
 ) -> None:
     guard = NO_GUARDS[name]
@@ -228,8 +239,8 @@ def test_guard_that_is_asynchronous_or_a_class_is_refused_when_the_view_is_decor
 
 
 @pytest.mark.parametrize("name", NO_GUARDS)
-def test_path_to_a_guard_that_is_asynchronous_or_a_class_is_an_error_when_it_is_needed(name: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=f"'{__name__}.{name}' is no function, nor an instance of a Guard"):
+def test_path_to_what_is_no_guard_is_an_error_when_it_is_needed(name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"'{__name__}.{name}' is no guard; it must be a guard"):
         conf.options({"guard": f"{__name__}.{name}"})
 
 

@@ -557,6 +557,15 @@ def test_lookup_finds_users_and_closes_with_4404_at_others(site):
 
 
 @on(DJANGO)
+def test_cached_page_does_not_stand_in_the_way_of_the_websocket(site):
+    for _ in range(2):
+        assert get(site.server, "/cached/").body == b"the page"
+        with site.connect("/cached/") as ws:
+            ws.send("text")
+            assert ws.recv(timeout=10) == "text"
+
+
+@on(DJANGO)
 def test_room_is_left_by_a_word_and_is_told_so(site):
     assert refusal(site.server, "/room/blue/").status == 302
     with site.connect("/room/blue/", site.log_in("carl")) as ws:

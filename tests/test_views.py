@@ -438,3 +438,38 @@ def test_atomic_requests_holds_for_plain_http_alone(site: Site, tmp_path: Path) 
         assert peer.recv_message() == "False"
         leave(peer)
         site.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        *[(name, "opened") for name in ("connect", "websocket_connect", "on_open", "opend", "openned", "Opened")],
+        *[(name, "received") for name in ("receive", "websocket_receive", "receive_json", "on_message", "recieved")],
+        *[(name, "received") for name in ("recived", "recevied", "receivedd", "on_received")],
+        *[(name, "closed") for name in ("disconnect", "websocket_disconnect", "on_close", "clsoed", "on_closed")],
+    ],
+)
+def test_method_that_is_never_called_is_a_type_error_that_suggests_what_is_meant(name: str, hook: str) -> None:
+    base = type("Base", (WebSocketView,), {name: lambda self, *arguments: None})
+    for view in (base, type("View", (base,), {})):
+        with pytest.raises(TypeError, match=rf"^Base\.{name} is never called: did you mean {hook}\?"):
+            view.as_view()
+
+
+class Broker:
+    """A mixin that is no view, and has methods of its own by these names."""
+
+    def connect(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+
+def test_other_methods_and_attributes_of_a_view_are_its_own_business() -> None:
+    names = [
+        "receiver", "is_closed", "closed_at", "reopened", "close_all", "send", "close", "setup", "dispatch", "options",
+        "get_context_data", "post", "delete", "head", "http_method_not_allowed", "message", "open", "connected",
+        "handle_no_permission", "_receive", "test_func", "enclosed", "deceived",
+    ]  # fmt: skip
+    methods = {name: lambda self, *arguments: None for name in names}
+    assert type("View", (LoginRequiredMixin, WebSocketView, TemplateView), methods).as_view()
+    assert type("View", (Broker, WebSocketView), {"connect_timeout": 5, "receive": True}).as_view()
