@@ -114,6 +114,13 @@ def test_message_is_printed_as_one_can_read_it(message, raw, words) -> None:
 # websocket_connect
 
 
+class Terminal(io.StringIO):
+    """A place to print to that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def connect(url: str, *options: str, lines: bytes = b"", **more) -> tuple[str, str]:
     """What the command prints, and the message of its CommandError; ``lines`` are its input."""
     reading, writing = os.pipe()
@@ -124,8 +131,8 @@ def connect(url: str, *options: str, lines: bytes = b"", **more) -> tuple[str, s
         return outcome("websocket_connect", url, *options, **more)
 
 
-def outcome(*arguments: str, **more) -> tuple[str, str]:
-    out = io.StringIO()
+def outcome(*arguments: str, out: io.StringIO | None = None, **more) -> tuple[str, str]:
+    out = out or io.StringIO()
     try:
         call_command(*arguments, stdout=out, **more)
     except CommandError as error:
@@ -136,9 +143,11 @@ def outcome(*arguments: str, **more) -> tuple[str, str]:
 def test_line_is_sent_and_its_answer_printed_before_the_close() -> None:
     with listening(echo) as port:
         url = f"ws://127.0.0.1:{port}/"
-        out, error = connect(url, "--wait", "0.5", lines='{"a":1}\nhö'.encode())
+        told = io.StringIO()
+        out, error = connect(url, "--wait", "0.5", lines='{"a":1}\nhö'.encode(), stderr=told)
     assert error == ""
-    assert out == f'* connected to {url}\n{{\n  "a": 1\n}}\nhö\n* closed with 1000 NORMAL_CLOSURE\n'
+    assert out == '{\n  "a": 1\n}\nhö\n'
+    assert told.getvalue() == f"* connected to {url}\n* closed with 1000 NORMAL_CLOSURE\n"
 
 
 def test_quiet_connect_prints_messages_only() -> None:
@@ -168,10 +177,11 @@ def test_connect_says_what_was_negotiated_with_what_it_was_told() -> None:
         far.send(said(CLOSE, close_payload(1000, "done")))
 
     options = ("-H", "Cookie: a=1", "--subprotocol=a", "--subprotocol=b", "--origin=http://site.example")
+    told = io.StringIO()
     with listening(serve) as port:
-        out, error = connect(f"http://127.0.0.1:{port}/", *options)
-    assert error == ""
-    assert out.splitlines() == [
+        out, error = connect(f"http://127.0.0.1:{port}/", *options, stderr=told)
+    assert (out, error) == ("", "")
+    assert told.getvalue().splitlines() == [
         f"* connected to ws://127.0.0.1:{port}/, subprotocol b",
         "* closed with 1000 NORMAL_CLOSURE: done",
     ]
@@ -223,18 +233,81 @@ def test_connect_tells_a_refusal_in_words() -> None:
     status, *fields, pay, first = error.splitlines()
     assert status == "the server answered 402 Payment Required"
     assert fields == ["Retry-After: 3", "Server: s"]
-    assert (pay, first[:6], first[-2:], len(first) < 1100) == ("pay", "first!", " …", True)
+    assert (pay, first[:8], first[-2:], len(first) < 1100) == ("| pay", "| first!", " …", True)
 
 
 def test_connect_prints_no_body_that_is_not_text() -> None:
     with listening(answering(http("400 Bad", "Content-Type: image/x", body="\0\1"))) as port:
-        assert connect(f"ws://127.0.0.1:{port}/")[1].endswith("\n(2 bytes of image/x)")
+        assert connect(f"ws://127.0.0.1:{port}/")[1].endswith("\n| (2 bytes of image/x)")
 
 
 def test_connect_says_why_nothing_can_be_opened() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
     assert re.fullmatch(rf"{url} cannot be opened: .*[Cc]onnection refused", connect(url)[1])
+
+
+# What a terminal is shown
+
+#: Sets the clipboard; clears the screen, in C0 and in C1; begins a line anew; turns text around; ends a line.
+HOSTILE = "\x1b]52;c;eA==\x07\x1b[2J\x9b2J\r\b\x7f\u202e\u2028\u0085"
+HARMLESS = r"\x1b]52;c;eA==\x07\x1b[2J\x9b2J\r\x08\x7f\u202e\u2028\x85"
+
+
+@pytest.mark.parametrize(
+    ("message", "options", "shown"),
+    [
+        (f"a\tä{HOSTILE}", (), f"a\tä{HARMLESS}\n"),
+        (f"{HOSTILE}\nb", ("--raw",), f"{HARMLESS}\\nb\n"),
+        ("* closed with 1000 NORMAL_CLOSURE", (), "\\x2a closed with 1000 NORMAL_CLOSURE\n"),
+        ("a\n* closed with 1000", (), "a\\n* closed with 1000\n"),
+        ('{"a": "\x9b2J\x7f"}', (), '{\n  "a": "\\x9b2J\\x7f"\n}\n'),
+        ('{\n  "a": 1\n}', (), '{\n  "a": 1\n}\n'),
+        ("{\n* closed", (), "{\\n* closed\n"),
+    ],
+    ids=["text", "raw", "star", "second line", "JSON", "indented JSON", "no JSON"],
+)
+def test_message_can_neither_steer_a_terminal_nor_look_like_a_line_of_the_command(message, options, shown) -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far, early=said(TEXT, message.encode()) + said(CLOSE))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "-v0", *options, out=Terminal()) == (shown, "")
+
+
+def test_message_goes_into_a_pipe_as_it_is_and_what_is_told_elsewhere() -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far, early=said(TEXT, f"{HOSTILE}\n* closed".encode()) + said(CLOSE))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/") == (f"{HOSTILE}\n* closed\n", "")
+
+
+def test_close_reason_cannot_steer_a_terminal() -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far, early=said(CLOSE, close_payload(4000, f"{HOSTILE}\nnext")))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "-v0")[1] == f"closed with 4000 of the application: {HARMLESS}\\nnext"
+
+
+@pytest.mark.parametrize("command", [connect, lambda url: outcome("websocket_doctor", url)], ids=["connect", "doctor"])
+def test_refusal_cannot_steer_a_terminal(command) -> None:
+    lines = [
+        "HTTP/1.1 302 \x1b[2J",
+        "Server: \x9b2J\nok     ping: answered",
+        "Location: /\x1b[2J\x9b\rNothing is wrong.",
+        "Content-Type: text/plain",
+        "",
+        "\x1b[2J\r\n* closed with 1000 NORMAL_CLOSURE\nNothing is wrong.",
+    ]
+    with listening(answering("\r\n".join(lines).encode("latin-1"))) as port:
+        out, error = command(f"ws://127.0.0.1:{port}/")
+    told = out + error
+    assert not re.search(r"[^\n -\x7e\xa0-\uffff]", told)
+    assert r"302 \x1b[2J" in told
+    assert r"\x9b2J\nok     ping" in told
+    assert not re.search(r"^(\*|Nothing|ok     ping)", told, re.MULTILINE)
 
 
 # websocket_doctor

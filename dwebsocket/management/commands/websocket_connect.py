@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from django.core.management.base import CommandError, CommandParser
@@ -21,6 +21,7 @@ from ..client_command import (
     close_in_words,
     not_negative,
     opening,
+    printable,
     refusal_in_words,
     size_in_words,
     trust,
@@ -37,8 +38,10 @@ class Command(ClientCommand):
 
     help = (
         "Opens a WebSocket: each line of the input is sent as a text message, what arrives is printed. Ctrl-D (the end"
-        " of the input) closes it once nothing has arrived for a moment, Ctrl-C at once. Lines that begin with * tell"
-        " what happens; -v 0 leaves them out. Exit code 1 unless it was opened, and closed with 1000 or without a code."
+        " of the input) closes it once nothing has arrived for a moment, Ctrl-C at once. On a terminal, control"
+        " characters in what arrives are escaped; into a pipe it goes as it is. Lines that begin with * tell what"
+        " happens, on the standard error; -v 0 leaves them out. Exit code 1 unless it was opened, and closed with 1000"
+        " or without a code."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -58,7 +61,7 @@ class Command(ClientCommand):
         except Refused as refused:
             raise CommandError(refusal_in_words(refused)) from None
         except (HandshakeFailed, OSError, ValueError) as error:
-            raise CommandError(f"{url} cannot be opened: {error}") from None
+            raise CommandError(f"{url} cannot be opened: {printable(str(error))}") from None
         subprotocol = websocket.subprotocol
         self._tell(f"connected to {url}" + (f", subprotocol {subprotocol}" if subprotocol else ""))
         self._converse(websocket, raw=options["raw"], wait=options["wait"], timeout=options["timeout"])
@@ -71,8 +74,9 @@ class Command(ClientCommand):
     def _converse(self, websocket: ClientConnection, *, raw: bool, wait: float, timeout: float) -> None:
         typing = Typing(websocket)
         try:
+            shown = on_a_terminal if self.stdout.isatty() else str
             for message in typing.answers(wait):
-                self.stdout.write(in_words(message, raw=raw))
+                self.stdout.write(in_words(message, raw=raw, shown=shown))
                 self.stdout.flush()
         except KeyboardInterrupt:
             pass
@@ -82,8 +86,8 @@ class Command(ClientCommand):
 
     def _tell(self, sentence: str) -> None:
         if self._verbose:
-            self.stdout.write(f"* {sentence}")
-            self.stdout.flush()
+            self.stderr.write(f"* {sentence}", str)  # as it is: not in the colour of an error
+            self.stderr.flush()
 
 
 class Typing:
@@ -120,19 +124,29 @@ class Typing:
             self._ended_at = time.monotonic()
 
 
-def in_words(message: Message, *, raw: bool) -> str:
-    """The message as it is printed: JSON indented unless `raw`, and of binary ones the size and the beginning."""
+def in_words(message: Message, *, raw: bool, shown: Callable[[str], str] = str) -> str:
+    """The message as it is printed: JSON indented unless `raw`, and of binary ones the size and the beginning.
+
+    `shown` gives each line of it as it may be printed.
+    """
     if isinstance(message, bytes):
         more = " …" if len(message) > _SHOWN_BYTES else ""
         return f"binary, {size_in_words(len(message))}: {message[:_SHOWN_BYTES].hex(' ')}{more}"
-    return message if raw else pretty(message)
+    indented = None if raw else pretty(message)
+    return shown(message) if indented is None else "\n".join(map(shown, indented.split("\n")))
 
 
-def pretty(text: str) -> str:
-    """The text, indented where it is an object or a list of JSON."""
+def on_a_terminal(line: str) -> str:
+    """The line, unable to do anything to a terminal, or to look like one that the command itself has printed."""
+    line = printable(line)
+    return rf"\x2a{line[1:]}" if line.startswith("*") else line
+
+
+def pretty(text: str) -> str | None:
+    """An object or a list of JSON, indented; None where `text` is something else."""
     if not text.lstrip().startswith(("{", "[")):
-        return text
+        return None
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return text
+        return None

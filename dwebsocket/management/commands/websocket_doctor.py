@@ -32,6 +32,7 @@ from ..client_command import (
     close_in_words,
     not_negative,
     opening,
+    printable,
     size_in_words,
     trust,
 )
@@ -202,12 +203,12 @@ class Command(ClientCommand):
         except Wrong as wrong:
             self._tell("WRONG", step, str(wrong))
             for sentence in wrong.advice:
-                self.stdout.write(f"       {sentence}")
+                self.stdout.write(f"       {printable(sentence)}")
             return False
         return True
 
     def _tell(self, verdict: str, step: Step, what: str) -> None:
-        first, *more = what.splitlines() or [""]
+        first, *more = map(printable, what.split("\n"))
         self.stdout.write("\n".join([f"{verdict:<6} {step.name}: {first}", *(f"       | {line}" for line in more)]))
         self.stdout.flush()
 
@@ -377,12 +378,12 @@ class Examination:
 
     def _refused(self, refused: Refused) -> Wrong:
         response = refused.response
-        server = f" (Server: {response.get('server')})" if response.get("server") else ""
+        server = f" (Server: {printable(response.get('server') or '')})" if response.get("server") else ""
         said = sentences(response, refused.body)
         advice = [*self._advice(response, " ".join(said))]
         if response.http_version == "HTTP/1.0":
             advice.append("the answer is HTTP/1.0, which knows no WebSockets: a proxy, or the server, speaks only that")
-        return Wrong("\n".join([f"{refused}{server}", *said]), advice)
+        return Wrong("\n".join([f"{printable(str(refused))}{server}", *said]), advice)
 
     def _advice(self, response: Response, said: str) -> Sequence[str]:
         if response.status in _REDIRECTS:
