@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlsplit
@@ -34,11 +34,14 @@ _ANSWER_SECONDS = 5.0  # a peer that does not even take a pong or a Close frame 
 _LEAST_SECONDS = 0.000_001  # a timeout of 0 would be another mode of the socket
 _KEY_BYTES = 16
 _MASKING_KEY_BYTES = 4
+_MAX_PINGS = 1000  # that wait for their pongs at once; only the latest must have one (5.5.3)
 _PING_BYTES = 8  # which ping a pong answers
 #: 5.2: how many bytes of extended length follow for a 7-bit length of 126 and 127, and the least that needs them.
 _EXTENDED_LENGTH = {126: (2, 126), 127: (8, 1 << 16)}
 _STATUS_LINE = re.compile(r"(HTTP/\d\.\d) (\d{3})(?: (.*))?\Z")  # RFC 9112, 4
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")  # RFC 9112, 7.1
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")  # RFC 9110, 8.6; Python refuses to read numbers that are much longer
 _PATH_SAFE = "/%:@!$&'()*+,;=~?"  # what stays as it is in a URL; an escaped character stays escaped
 
 
@@ -169,8 +172,8 @@ class ClientConnection:
         self._reader.feed(early)
         self._assembler = Assembler()
         self._messages: deque[Message] = deque()
-        self._pings: deque[bytes] = deque()  # not answered yet
-        self._pongs: set[bytes] = set()
+        self._pings: deque[bytes] = deque(maxlen=_MAX_PINGS)  # not answered yet
+        self._pinged: bytes | None = None  # the payload of our ping that is not answered yet
         self._sending = threading.Lock()  # a pong does not come into the middle of a message
         self._close_sent = False
 
@@ -202,11 +205,7 @@ class ClientConnection:
         WebSocketClosed, with the code and reason, when the connection is closed; ProtocolError when the peer breaks
         the rules, which fails the connection.
         """
-        deadline = _deadline(timeout)
-        while not self._messages:
-            if self.closed:
-                raise self._closed_error()
-            self._read(deadline)
+        self._read_until(lambda: self._messages, _deadline(timeout))
         return self._messages.popleft()
 
     def ping(self, timeout: float) -> float:
@@ -214,15 +213,11 @@ class ClientConnection:
 
         TimeoutError and WebSocketClosed as `receive()` has them.
         """
-        payload = os.urandom(_PING_BYTES)
         self._check_open()
+        self._pinged = payload = os.urandom(_PING_BYTES)
         begin = time.monotonic()
         self._write(Frame(Opcode.PING, payload), begin + timeout)
-        while payload not in self._pongs:
-            if self.closed:
-                raise self._closed_error()
-            self._read(begin + timeout)
-        self._pongs.clear()
+        self._read_until(lambda: self._pinged is None, begin + timeout)
         return time.monotonic() - begin
 
     def close(
@@ -230,7 +225,7 @@ class ClientConnection:
     ) -> None:
         """The closing handshake: waits for the peer's Close frame, at most `timeout` seconds; once.
 
-        Messages that nobody has received by then are dropped. ValueError for a code or reason that cannot be sent.
+        Messages that have not been received by then are dropped. ValueError for a code or reason that cannot be sent.
         """
         payload = Close(code, reason).serialize()
         if self.closed:
@@ -239,24 +234,42 @@ class ClientConnection:
         try:
             with contextlib.suppress(WebSocketClosed):  # the peer takes nothing any more, but may have said why
                 self._send_close(payload, deadline)
-            while not self.closed:
-                self._read(deadline)
+            self._read_until(lambda: self.closed, deadline)
         except TimeoutError:
             self._end(CloseCode.ABNORMAL_CLOSURE, "no close frame came in time")
         except ProtocolError:
             pass  # it has failed the connection, which is closed now
         self._messages.clear()
 
-    def _read(self, deadline: float | None) -> None:
-        """Take the next frame, or wait for more bytes. TimeoutError, ProtocolError."""
+    def _read_until(self, is_done: Callable[[], object], deadline: float | None) -> None:
+        """Handle frames until `is_done()`. What has arrived when the deadline passes still counts, and no more.
+
+        TimeoutError, ProtocolError; WebSocketClosed where the end comes first.
+        """
+        is_last = False  # bytes may never cease to flow: after the deadline they are looked for once
+        while not is_done():
+            if self.closed:
+                raise self._closed_error()
+            if self._handle_next(deadline):
+                continue
+            if is_last:
+                raise TimeoutError("the time is over")
+            is_last = _is_over(deadline)
+            self._fetch(deadline)
+
+    def _handle_next(self, deadline: float | None) -> bool:
+        """Handle the next frame, if it is here."""
         try:
             frame = self._reader.next_frame()
             if frame is not None:
-                self._handle(frame)
-                return
+                self._handle(frame, deadline)
         except ProtocolError as error:
             self._fail(error)
             raise
+        return frame is not None
+
+    def _fetch(self, deadline: float | None) -> None:
+        """Wait for more bytes. TimeoutError."""
         try:
             data = _recv(self._sock, deadline)
         except TimeoutError:
@@ -269,7 +282,7 @@ class ClientConnection:
         else:
             self._end(CloseCode.ABNORMAL_CLOSURE, "the stream ended without a close frame")
 
-    def _handle(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame, deadline: float | None) -> None:
         if frame.opcode is Opcode.CLOSE:
             close = Close.parse(frame.payload)
             self._answer_close(frame.payload[:2])
@@ -277,20 +290,26 @@ class ClientConnection:
         elif frame.opcode is Opcode.PING:
             self.pings_received += 1
             self._pings.append(frame.payload)
-            self._answer_pings()
+            self._answer_pings(deadline)
         elif frame.opcode is Opcode.PONG:
-            self._pongs.add(frame.payload)
+            if frame.payload == self._pinged:
+                self._pinged = None
         else:
             message = self._assembler.add(frame)
-            if message is not None:
+            if message is not None and not self._close_sent:  # `close()` drops what crosses it
                 self._messages.append(message)
 
-    def _answer_pings(self) -> None:
-        """Send the pongs that are due; where a message is on its way out, whoever sends it does so afterwards."""
+    def _answer_pings(self, deadline: float | None) -> None:
+        """Send the pongs that are due; where a message is on its way out, its sender does so afterwards.
+
+        All of them together take no longer than `_ANSWER_SECONDS` beyond the deadline.
+        """
         while self._pings and not self._close_sent and self._sending.acquire(blocking=False):
             try:
                 if self._pings:
-                    self._put(Frame(Opcode.PONG, self._pings.popleft()), time.monotonic() + _ANSWER_SECONDS)
+                    now = time.monotonic()
+                    latest = (now if deadline is None else min(now, deadline)) + _ANSWER_SECONDS
+                    self._put(Frame(Opcode.PONG, self._pings.popleft()), latest)
             except OSError:
                 return  # the end of the stream is what is read next
             finally:
@@ -339,7 +358,7 @@ class ClientConnection:
             raise WebSocketClosed(CloseCode.ABNORMAL_CLOSURE, str(error)) from error
         finally:
             self._sending.release()
-        self._answer_pings()
+        self._answer_pings(deadline)
 
     def _put(self, frame: Frame, deadline: float | None) -> None:
         try:
@@ -464,7 +483,7 @@ def connect(
 
 def dial(target: Target, deadline: float, ssl_context: ssl.SSLContext | None = None) -> Stream:
     """A connection to the server of `target`, with TLS where its URL says so."""
-    sock = socket.create_connection((target.host, target.port), max(deadline - time.monotonic(), _LEAST_SECONDS))
+    sock = _connected(target, deadline)
     if not target.secure:
         return sock
     try:
@@ -472,6 +491,22 @@ def dial(target: Target, deadline: float, ssl_context: ssl.SSLContext | None = N
     except BaseException:
         sock.close()
         raise
+
+
+def _connected(target: Target, deadline: float) -> socket.socket:
+    """A connection to one of the addresses of the host, for all of which there is time until the deadline."""
+    failed = OSError(f"{target.host} has no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(max(_left(deadline), _LEAST_SECONDS))
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failed = error
+        else:
+            return sock
+    raise failed
 
 
 def open_websocket(
@@ -500,6 +535,8 @@ def read_head(sock: Stream, deadline: float | None) -> tuple[bytes, bytes]:
     """
     received = bytearray()
     while b"\r\n\r\n" not in received:
+        if received and _is_over(deadline):
+            raise TimeoutError("the answer did not come in time")
         data = _recv(sock, deadline)
         if not data:
             so_far = f"within the answer, after {bytes(received[:40])!r}" if received else "without an answer"
@@ -530,9 +567,9 @@ def _read_body(sock: Stream, response: Response, early: bytes, deadline: float) 
     body = bytearray(early)
     chunked = (response.get("transfer-encoding") or "").lower().endswith("chunked")
     length = response.get("content-length") or ""
-    size = int(length) if length.isdecimal() and not chunked else _MAX_BODY_BYTES
+    size = min(int(length), _MAX_BODY_BYTES) if _LENGTH.match(length) and not chunked else _MAX_BODY_BYTES
     try:
-        while len(body) < min(size, _MAX_BODY_BYTES) and not (chunked and body.endswith(b"0\r\n\r\n")):
+        while len(body) < size and not (chunked and body.endswith(b"0\r\n\r\n")) and not _is_over(deadline):
             data = _recv(sock, deadline)
             if not data:
                 break
@@ -545,14 +582,10 @@ def _read_body(sock: Stream, response: Response, early: bytes, deadline: float) 
 def _dechunk(body: bytes) -> bytes:
     """What is in the chunks of `body` (RFC 9112, 7.1); the last may be cut."""
     parts = []
-    while body:
-        size, _, body = body.partition(b"\r\n")
-        try:
-            end = int(size.partition(b";")[0], 16)
-        except ValueError:
-            break
-        parts.append(body[:end])
-        body = body[end + 2 :]
+    begin = 0
+    while (line := _CHUNK_SIZE.match(body, begin)) and (size := int(line[1], 16)):
+        parts.append(body[line.end() : line.end() + size])
+        begin = line.end() + size + 2
     return b"".join(parts)
 
 
@@ -578,16 +611,17 @@ class TLSStream:
         self._sock.settimeout(seconds)
 
     def recv(self, size: int) -> bytes:
-        while True:
-            with self._using:
-                try:
-                    return self._tls.read(size)
-                except ssl.SSLWantReadError:
-                    pass
-                except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                    return b""
+        """As a socket has it; TimeoutError also where what came is not yet the end of a record."""
+        data = self._read(size)
+        if data is not None:
+            return data
+        if not self._taken:  # else a sender is about to send all there is
             self._flush()
-            self._fill()
+        self._fill()
+        data = self._read(size)
+        if data is None:
+            raise TimeoutError("a record of TLS has not arrived as a whole")
+        return data
 
     def send(self, data: bytes | memoryview) -> int:
         if not self._taken:
@@ -603,8 +637,18 @@ class TLSStream:
     def close(self) -> None:
         self._sock.close()
 
+    def _read(self, size: int) -> bytes | None:
+        """Bytes that are here already, none at the end of the stream; None when more has to come first."""
+        with self._using:
+            try:
+                return self._tls.read(size)
+            except ssl.SSLWantReadError:
+                return None
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+
     def _shake_hands(self, deadline: float) -> None:
-        while True:
+        while not _is_over(deadline):
             self._sock.settimeout(max(deadline - time.monotonic(), _LEAST_SECONDS))
             try:
                 self._tls.do_handshake()
@@ -616,6 +660,7 @@ class TLSStream:
             except ssl.SSLError:
                 self._flush()  # the alert that says why
                 raise
+        raise TimeoutError("the handshake of TLS was not over in time")
 
     def _fill(self) -> None:
         data = self._sock.recv(_RECV_BYTES)
@@ -626,11 +671,14 @@ class TLSStream:
                 self._incoming.write_eof()
 
     def _flush(self) -> None:
+        """Send what waits to be sent; TimeoutError where the socket has not taken all of it."""
         with self._flushing:
-            while self._unsent or self._outgoing.pending:
-                with self._using:
-                    self._unsent += self._outgoing.read()
+            with self._using:
+                self._unsent += self._outgoing.read()
+            if self._unsent:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            if self._unsent:
+                raise TimeoutError("not all of a record of TLS was taken")
 
 
 def _deadline(timeout: float | None) -> float | None:
@@ -641,6 +689,10 @@ def _left(deadline: float | None) -> float:
     return _SLICE_SECONDS if deadline is None else deadline - time.monotonic()
 
 
+def _is_over(deadline: float | None) -> bool:
+    return _left(deadline) <= 0
+
+
 def _recv(sock: Stream, deadline: float | None) -> bytes:
     """Bytes that have arrived, none at the end of the stream; TimeoutError when none are here and no time is left."""
     while True:
@@ -648,15 +700,14 @@ def _recv(sock: Stream, deadline: float | None) -> bytes:
         try:
             return sock.recv(_RECV_BYTES)
         except TimeoutError:
-            if _left(deadline) <= 0:
+            if _is_over(deadline):
                 raise
 
 
 def _send(sock: Stream, data: memoryview, deadline: float | None) -> None:
     """Send all of `data`. The timeout of the socket is the receiver's: it only says how often to look at the clock."""
     while data:
-        try:
+        with contextlib.suppress(TimeoutError):
             data = data[sock.send(data) :]
-        except TimeoutError:
-            if _left(deadline) <= 0:
-                raise
+        if data and _is_over(deadline):
+            raise TimeoutError("it was not taken in time")

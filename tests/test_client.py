@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from dwebsocket.client import (
     Refused,
     Response,
     Target,
+    TLSStream,
     connect,
     read_head,
 )
@@ -81,6 +83,36 @@ class Far:
 
     def at_end(self) -> bool:
         return self.sock.recv(1) == b""
+
+
+def flood(far: Far, data: bytes) -> None:
+    """Send ``data`` again and again until the client ends the connection."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            far.send(data * (1 + 65_536 // len(data)))
+
+
+def drip(far: Far, data: bytes) -> None:
+    """Send ``data`` byte by byte, a thousand a second at most, until the client ends the connection."""
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            far.send(bytes([byte]))
+            time.sleep(0.001)
+
+
+def drain(far: Far) -> None:
+    """Read what the client sends until it ends the connection."""
+    with contextlib.suppress(ConnectionError):
+        while far.sock.recv(1 << 16):
+            pass
+
+
+@contextmanager
+def soon() -> Iterator[None]:
+    """What is inside ends long before the time that the peer would go on."""
+    begin = time.monotonic()
+    yield
+    assert time.monotonic() - begin < PATIENCE_SECONDS / 2
 
 
 @pytest.fixture
@@ -340,6 +372,64 @@ def test_connection_is_closed_after_a_with_block(ends) -> None:
     assert far.take().opcode == CLOSE
 
 
+# A peer whose bytes never cease to flow
+
+
+@pytest.mark.parametrize(
+    "sent", [said(PONG), said(PING, b"x" * 100), said(CONTINUATION, fin=False)], ids=["pong", "ping", "part"]
+)
+def test_receive_times_out_while_frames_flow_that_are_no_message(ends, sent) -> None:
+    client, far = ends
+    far.send(said(TEXT, fin=False))
+    flooded, drained = start(flood, far, sent), start(drain, far)
+    with soon(), pytest.raises(TimeoutError):
+        client.receive(timeout=0.1)
+    client.close(timeout=0.1)
+    flooded.result(PATIENCE_SECONDS)
+    drained.result(PATIENCE_SECONDS)
+
+
+def test_ping_times_out_while_messages_flow(ends) -> None:
+    client, far = ends
+    flooded = start(flood, far, said(TEXT, b"x"))
+    with soon(), pytest.raises(TimeoutError):
+        client.ping(timeout=0.1)
+    client.close(timeout=0.1)
+    flooded.result(PATIENCE_SECONDS)
+
+
+def test_close_ends_in_time_while_messages_flow(ends) -> None:
+    client, far = ends
+    flooded = start(flood, far, said(TEXT, b"x"))
+    with soon():
+        client.close(timeout=0.1)
+    assert (client.closed, client.close_code) == (True, 1006)
+    flooded.result(PATIENCE_SECONDS)
+
+
+def test_pings_of_a_peer_that_does_not_read_end_the_connection(ends, monkeypatch) -> None:
+    monkeypatch.setattr("dwebsocket.client._ANSWER_SECONDS", 0.1)
+    client, far = ends
+    flooded = start(flood, far, said(PING, b"x" * 125))
+    with soon(), pytest.raises(WebSocketClosed, match="the peer does not read"):
+        client.receive(timeout=PATIENCE_SECONDS)
+    flooded.result(PATIENCE_SECONDS)
+
+
+def test_message_that_is_read_drop_by_drop_times_out(ends) -> None:
+    client, far = ends
+
+    def sip() -> None:
+        while far.sock.recv(1024):
+            time.sleep(0.001)
+
+    sipped = start(sip)
+    with soon(), pytest.raises(TimeoutError):
+        client.send(b"x" * 16 * MIB, timeout=0.1)
+    far.sock.shutdown(socket.SHUT_RD)
+    sipped.exception(PATIENCE_SECONDS)
+
+
 # What breaks the rules
 
 
@@ -535,6 +625,15 @@ def test_head_that_does_not_come_in_time_times_out(pair) -> None:
         read_head(near, time.monotonic() + 0.01)
 
 
+def test_head_that_comes_drop_by_drop_times_out(pair) -> None:
+    near, far = pair
+    dripped = start(drip, Far(far), b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 2_000)
+    with soon(), pytest.raises(TimeoutError):
+        read_head(near, time.monotonic() + 0.05)
+    near.close()
+    dripped.result(PATIENCE_SECONDS)
+
+
 # URLs
 
 
@@ -643,6 +742,13 @@ REFUSALS = [
     pytest.param("Transfer-Encoding: chunked", b"2\r\nno\r\n5;a=b\r\n, you\r\n0\r\n\r\n", b"no, you", id="chunked"),
     pytest.param("Transfer-Encoding: chunked", b"5\r\nno", b"no", id="chunk that is cut"),
     pytest.param("Transfer-Encoding: chunked", b"x\r\nno", b"", id="chunk without a size"),
+    pytest.param("Transfer-Encoding: chunked", b"-2\r\n" * 1000, b"", id="chunks of a negative size"),
+    *(
+        pytest.param("Transfer-Encoding: chunked", size + b"\r\nno\r\n", b"", id=f"chunk of {size.decode()}")
+        for size in (b"+2", b"0x2", b"0_2", b"2 2", b"")
+    ),
+    pytest.param("Transfer-Encoding: chunked", b"0\r\n\r\n2\r\nno\r\n", b"", id="chunk behind the last"),
+    pytest.param(f"Content-Length: {'9' * 5000}", b"no\n", b"no\n", id="length of many digits"),
     pytest.param("Connection: close", b"no\n", b"no\n", id="end of the stream"),
     pytest.param("Content-Length: 300", b"no\n", b"no\n", id="body that is cut"),
 ]
@@ -659,6 +765,17 @@ def test_connect_gives_the_answer_that_is_no_101(field, sent, body) -> None:
     assert refused.value.response.status == 403
     assert refused.value.body == body
     assert str(refused.value) == "the server answered 403 Forbidden"
+
+
+def test_body_that_comes_drop_by_drop_is_cut() -> None:
+    def serve(far: Far) -> None:
+        far.take_head()
+        far.send(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        drip(far, b"x" * 20_000)
+
+    with listening(serve) as port, soon(), pytest.raises(Refused) as refused:
+        connect(f"ws://127.0.0.1:{port}/", timeout=0.2)
+    assert set(refused.value.body) == set(b"x")
 
 
 def test_connect_to_a_server_that_is_silent_times_out() -> None:
@@ -728,6 +845,45 @@ def test_timeout_over_tls_loses_nothing(trust, certificate) -> None:
         with pytest.raises(WebSocketClosed) as closed:
             client.receive(PATIENCE_SECONDS)
         assert closed.value.close_code == 1006
+
+
+def test_messages_that_cross_over_tls_do_not_wait_for_each_other(trust, certificate) -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far)
+        far.send(said(BINARY, b"y" * 8 * MIB))  # which comes back to a socket only when it is read
+        assert len(far.take().payload) == 8 * MIB
+
+    with listening(serve, certificate) as port:
+        client = connect(f"wss://127.0.0.1:{port}/", timeout=PATIENCE_SECONDS, ssl_context=trust)
+        sent = start(client.send, b"x" * 8 * MIB, PATIENCE_SECONDS)
+        assert client.receive(PATIENCE_SECONDS) == b"y" * 8 * MIB
+        sent.result(PATIENCE_SECONDS)
+        client.close(timeout=PATIENCE_SECONDS)
+
+
+def test_record_that_comes_drop_by_drop_times_out(trust, certificate) -> None:
+    def serve(sock: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = certificate.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(1 << 16))
+        sock.sendall(outgoing.read())
+        tls.write(b"x" * 16_000)
+        drip(Far(sock), outgoing.read())
+
+    near, far = socket.socketpair()
+    with near, far:
+        served = start(serve, far)
+        stream = TLSStream(near, trust, "127.0.0.1", time.monotonic() + PATIENCE_SECONDS)
+        with soon(), pytest.raises(TimeoutError):
+            ClientConnection(stream).receive(timeout=0.1)
+        stream.close()
+        served.result(PATIENCE_SECONDS)
 
 
 def test_message_that_nobody_reads_over_tls_times_out(trust, certificate) -> None:

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ from dwebsocket.management.client_command import close_in_words, header, size_in
 from dwebsocket.management.commands.websocket_connect import in_words
 from tests.links import PATIENCE_SECONDS
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, close_payload
-from tests.test_client import Far, echo, listening, said, shake_hands
+from tests.test_client import Far, echo, flood, listening, said, shake_hands
 
 # Arguments
 
@@ -462,6 +463,15 @@ def test_doctor_says_that_pings_are_held_back() -> None:
     assert "a proxy that passed the handshake on, but buffers what follows" in lines[2]
 
 
+@pytest.mark.parametrize("sent", [said(TEXT, b"x" * 1000), said(PONG)], ids=["messages", "pongs"])
+def test_doctor_ends_in_time_where_frames_flow_without_an_end_and_none_is_an_answer(sent) -> None:
+    begin = time.monotonic()
+    lines = examine(lambda far: (shake_hands(far), flood(far, sent)), "--size=0", "--idle=0.2", "--timeout=0.2")
+    assert lines[1] == "WRONG  ping: no answer within 0.2 seconds"
+    assert "WRONG  silence: no answer within 0.2 seconds" in lines
+    assert time.monotonic() - begin < PATIENCE_SECONDS
+
+
 def test_doctor_says_that_the_connection_is_cut_at_once() -> None:
     def serve(far: Far) -> None:
         shake_hands(far)
@@ -527,6 +537,7 @@ REFUSALS = [
     ),
     pytest.param(http("307 Go", "Location: https://127.0.0.1/chat"), "open it with wss://", id="https"),
     pytest.param(http("308 Go", "Location: http://other.example/chat"), "open it at other.example", id="other host"),
+    pytest.param(http("302 Found", "Location: http://[::1"), "redirects to http://[::1, which is no URL", id="no URL"),
     pytest.param(http("400 Bad Request"), "a Host that ALLOWED_HOSTS does not", id="400"),
     pytest.param(http("401 Unauthorized"), "--header 'Authorization: …'", id="401"),
     pytest.param(http("403 Forbidden"), "WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS", id="403"),

@@ -289,7 +289,7 @@ class Examination:
             raise Unknown(f"{size} went out, but nothing was answered: {_NOT_READ}") from None
 
     def _end_by_size(self, websocket: ClientConnection, size: str) -> str:
-        code, reason = end_of(websocket)
+        code, reason = end_of(websocket, self._timeout)
         said = close_in_words(code, reason)
         if code == CloseCode.MESSAGE_TOO_BIG:
             advice = (
@@ -317,7 +317,7 @@ class Examination:
         return f"still open after {self._idle:g} seconds, in which {came}; answered in {took}"
 
     def _end_by_silence(self, websocket: ClientConnection, seconds: float, pings: int) -> None:
-        code, reason = end_of(websocket)
+        code, reason = end_of(websocket, self._timeout)
         said = close_in_words(code, reason)
         if code == CloseCode.ABNORMAL_CLOSURE:
             what = f"the connection was cut after {seconds:.1f} seconds, in which {pings_in_words(pings)}"
@@ -333,7 +333,7 @@ class Examination:
         except TimeoutError:
             raise Wrong(f"no answer within {self._timeout:g} seconds", advice) from None
         except WebSocketClosed:
-            code, reason = end_of(websocket)
+            code, reason = end_of(websocket, self._timeout)
         if code == CloseCode.ABNORMAL_CLOSURE:
             raise Wrong(f"the connection was cut ({reason})", advice)
         raise Unknown(f"the view closed the connection first, with {close_in_words(code, reason)}")
@@ -397,7 +397,11 @@ class Examination:
     def _redirect(self, location: str) -> str:
         """Where the answer sends a browser's page, which no WebSocket follows."""
         base = f"{'https' if self._target.secure else 'http'}://{self._target.authority}{self._target.resource}"
-        here, there = urlsplit(base), urlsplit(urljoin(base, location))
+        here = urlsplit(base)
+        try:
+            there = urlsplit(urljoin(base, location))
+        except ValueError:
+            return f"it redirects to {location}, which is no URL"
         place = f"it redirects to {there.geturl()}, and a WebSocket follows no redirect: "
         if (there.scheme, there.path) == ("https", here.path) and here.scheme == "http":
             return place + "open it with wss:// (SECURE_SSL_REDIRECT, or the proxy, sends everything to https)"
@@ -418,15 +422,17 @@ STEPS = (
 )
 
 
-def end_of(websocket: ClientConnection) -> tuple[int, str]:
-    """The close code and reason, for which what arrived before is read to its end."""
+def end_of(websocket: ClientConnection, timeout: float) -> tuple[int, str]:
+    """The close code and reason; for these, what arrived before is read to its end, for at most `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     try:
-        while True:
-            websocket.receive(_CLOSE_SECONDS)
+        while (left := deadline - time.monotonic()) > 0:
+            websocket.receive(min(left, _CLOSE_SECONDS))
     except WebSocketClosed as closed:
         return closed.close_code, closed.close_reason
     except TimeoutError:
-        return CloseCode.ABNORMAL_CLOSURE, "no close frame came"
+        pass
+    return CloseCode.ABNORMAL_CLOSURE, "no close frame came"
 
 
 def sentences(response: Response, body: bytes) -> list[str]:
