@@ -12,17 +12,27 @@ import sys
 import threading
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.cookies import SimpleCookie
 
 import pytest
 import trustme
+from django.apps import apps
+from django.contrib import auth
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends import db
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
+from django.db import connections
+from django.http import HttpRequest
+from django.test import override_settings
 
 from dwebsocket.management.client_command import close_in_words, header, size_in_words, websocket_url
 from dwebsocket.management.commands.websocket_connect import in_words
 from tests.links import PATIENCE_SECONDS
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, close_payload
 from tests.test_client import Far, echo, flood, listening, said, shake_hands
+from tests.test_sessions import database_in
 
 # Arguments
 
@@ -242,10 +252,87 @@ def test_connect_prints_no_body_that_is_not_text() -> None:
         assert connect(f"ws://127.0.0.1:{port}/")[1].endswith("\n| (2 bytes of image/x)")
 
 
-def test_connect_says_why_nothing_can_be_opened() -> None:
+def test_connect_says_why_nothing_can_be_opened_and_who_knows_more() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
-    assert re.fullmatch(rf"{url} cannot be opened: .*[Cc]onnection refused", connect(url)[1])
+    why, advice = connect(url)[1].splitlines()
+    assert re.fullmatch(rf"{url} cannot be opened: .*[Cc]onnection refused", why)
+    assert advice == f"what to do about it: manage.py websocket_doctor {url}"
+
+
+# websocket_connect --user
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Iterator[None]:
+    with database_in(tmp_path_factory.mktemp("commands") / "db.sqlite3"):
+        yield
+
+
+@pytest.fixture
+def anna(tables) -> Iterator[User]:
+    """A user of the project, whose sessions are in its database."""
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"):
+        yield User.objects.create_user("anna", password="secret")
+    User.objects.all().delete()
+
+
+def user_of(cookie: str) -> object:
+    """The user that Django finds for the cookies of a request, in a thread that has connections of its own."""
+    request = HttpRequest()
+    sent = SimpleCookie(cookie)["sessionid"].value
+    request.session = db.SessionStore(sent)
+    try:
+        return auth.get_user(request)
+    finally:
+        connections.close_all()
+
+
+def test_user_is_logged_in_for_as_long_as_the_command_runs(anna) -> None:
+    seen = []
+
+    def serve(far: Far) -> None:
+        cookie = shake_hands(far)["cookie"]
+        seen.extend([cookie.startswith("a=1; sessionid="), user_of(cookie)])
+        far.send(said(CLOSE))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "--user=anna", "-H", "Cookie: a=1", "-v0") == ("", "")
+    assert seen == [True, anna]
+    assert not Session.objects.exists()
+    anna.refresh_from_db()
+    assert anna.last_login is None
+
+
+def test_session_is_removed_where_the_websocket_is_refused(anna) -> None:
+    with listening(answering(http("403 Forbidden"))) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "--user=anna")[1] == "the server answered 403 Forbidden"
+    assert not Session.objects.exists()
+
+
+def test_user_that_does_not_exist_is_named(anna) -> None:
+    assert connect("ws://127.0.0.1:1/", "--user=bert")[1] == "there is no user whose username is 'bert'"
+
+
+def test_user_that_is_not_active_cannot_log_in(anna) -> None:
+    anna.is_active = False
+    anna.save()
+    assert connect("ws://127.0.0.1:1/", "--user=anna")[1].startswith("anna cannot log in: no backend")
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize("app", ["django.contrib.auth", "django.contrib.sessions"])
+def test_user_needs_the_app(anna, monkeypatch, app) -> None:
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: name != app and installed(name))
+    assert f"--user needs {app} in INSTALLED_APPS" in connect("ws://127.0.0.1:1/", "--user=anna")[1]
+
+
+def test_user_needs_the_tables_of_the_database(anna, monkeypatch) -> None:
+    monkeypatch.setattr(Session._meta, "db_table", "nowhere")
+    assert connect("ws://127.0.0.1:1/", "--user=anna")[1].startswith(
+        "--user needs the database of the project: no such"
+    )
 
 
 # What a terminal is shown
