@@ -27,7 +27,7 @@ from django.db import connections
 from django.http import HttpRequest
 from django.test import override_settings
 
-from dwebsocket.management.client_command import close_in_words, header, size_in_words, websocket_url
+from dwebsocket.management.client_command import close_in_words, header, page_in_words, size_in_words, websocket_url
 from dwebsocket.management.commands.websocket_connect import in_words
 from tests.links import PATIENCE_SECONDS
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, close_payload
@@ -245,6 +245,35 @@ def test_connect_tells_a_refusal_in_words() -> None:
     assert status == "the server answered 402 Payment Required"
     assert fields == ["Retry-After: 3", "Server: s"]
     assert (pay, first[:8], first[-2:], len(first) < 1100) == ("| pay", "| first!", " …", True)
+
+
+PAGE = """<!doctype html><html><head><TITLE>Page not found &mdash; /chat</TITLE>
+<style type="text/css">body { color: red }</style><script>alert("<p>no</p>")</script></head>
+<body><!-- <p>hidden</p> --><h1>Page not found <span>(404)</span></h1>
+<table><tr><th>Method:</th>\n<td>GET</td></tr></table><p>a &lt;b&gt; \n c<br>d<p>GET</p><p>GET</p>&#x202e;
+<style>cut { off"""
+
+
+def test_connect_prints_the_title_and_the_text_of_a_page() -> None:
+    answer = http("404 Not Found", "Content-Type: text/html; charset=utf-8", body=PAGE)
+    with listening(answering(answer)) as port:
+        lines = connect(f"ws://127.0.0.1:{port}/")[1].splitlines()
+    assert lines[2:] == [
+        "| Page not found — /chat",
+        "| Page not found (404)",
+        "| Method: GET",
+        "| a <b> c",
+        "| d",
+        "| GET",
+        r"| \u202e",
+    ]
+
+
+def test_page_that_is_made_to_be_hard_to_read_is_read_soon() -> None:
+    begin = time.monotonic()
+    for part in ("<", "<style", "<!--", "<p", "</title", "<title>", "&#", "<script></"):
+        page_in_words(part * (65_536 // len(part)))
+    assert time.monotonic() - begin < PATIENCE_SECONDS
 
 
 def test_connect_prints_no_body_that_is_not_text() -> None:
@@ -662,6 +691,14 @@ def test_doctor_leaves_it_to_the_server_that_explains_itself() -> None:
         "       | this URL does not expect a WebSocket",
         "!",
     ]
+
+
+def test_doctor_knows_which_proxy_makes_handshakes_without_a_key() -> None:
+    answer = http("400 Bad Request", "Content-Type: text/plain", body="Sec-WebSocket-Key is missing\n")
+    said, advice, mark = examine(answering(answer))[1:]
+    assert said == "       | Sec-WebSocket-Key is missing"
+    assert "Envoy does that" in advice and "allow_connect" in advice
+    assert mark == "!"
 
 
 def test_doctor_says_that_nothing_answers() -> None:

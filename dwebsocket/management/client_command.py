@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import re
 import ssl
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 #: Which headers of a refusal say something about it.
 _TELLING = ("location", "www-authenticate", "retry-after", "sec-websocket-version", "allow", "content-type", "server")
 _MAX_BODY_CHARACTERS = 1000
+#: What of a page is no text, and what of it begins a new line; each part may be cut off.
+_UNSEEN = re.compile(r"(?is)<!--.*?(?:-->|\Z)|<(style|script|title|template|svg)\b.*?(?:</\1\s*>|\Z)")
+_TITLE = re.compile(r"(?i)<title[^<>]*>([^<>]*)")
+_BLOCK = re.compile(r"(?i)</?(?:address|br|dd|div|dt|footer|h\d|header|li|main|p|pre|section|table|tr)\b[^<>]*>")
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
 #: Characters that move a cursor, end a line or turn text around: C0 but for the tab, DEL, C1, and some of Unicode's.
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LIBRARIES, _APPLICATIONS = range(3000, 4000), range(4000, 5000)  # RFC 6455, 7.4.2
@@ -137,8 +143,18 @@ def body_in_words(response: Response, body: bytes) -> list[str]:
     text = body.decode(errors="replace").strip()
     if "\0" in text:
         return [f"({len(body)} bytes of {printable(response.get('content-type') or 'something')})"]
+    if "html" in (response.get("content-type") or "").lower():
+        text = page_in_words(text)
     cut = f"{text[:_MAX_BODY_CHARACTERS]} …" if len(text) > _MAX_BODY_CHARACTERS else text
     return [printable(line) for line in cut.splitlines()]
+
+
+def page_in_words(page: str) -> str:
+    """The title of a page of HTML, and below it the lines of its text."""
+    title = _TITLE.search(page)
+    text = _TAG.sub(" ", _BLOCK.sub("\0", _UNSEEN.sub("", page)))  # no page has a NUL
+    lines = [" ".join(html.unescape(line).split()) for line in [title[1] if title else "", *text.split("\0")]]
+    return "\n".join(dict.fromkeys(line for line in lines if line))
 
 
 def size_in_words(size: int) -> str:

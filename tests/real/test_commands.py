@@ -190,7 +190,7 @@ def test_doctor_says_that_a_server_cannot_serve_websockets(tmp_path: Path) -> No
         server.stop()
     assert (code, wrong_steps(out)) == (1, ["opening handshake"])
     assert "the server answered 501 Not Implemented" in out
-    assert "docs/deployment.md says which can" in out
+    assert "gunicorn, gevent's pywsgi, runserver, uWSGI" in out
 
 
 # websocket_doctor, through nginx

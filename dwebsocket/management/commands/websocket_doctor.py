@@ -74,8 +74,8 @@ _ADVICE: dict[int, Sequence[str]] = {
     429: ("too many attempts: something limits their rate",),
     500: ("the view, or a middleware, raised an exception before it accepted: it is in the log of the server",),
     501: (
-        "this server does not give its sockets away, so it can serve no WebSocket: docs/deployment.md says which can"
-        " (gunicorn, pywsgi, runserver, uWSGI, …)",
+        "this server does not give its sockets away, so it can serve no WebSocket; gunicorn, gevent's pywsgi,"
+        " runserver, uWSGI, Werkzeug and cheroot can",
     ),
     502: ("the proxy cannot reach the server behind it: is it running, and where proxy_pass says?",),
     503: (
@@ -87,6 +87,10 @@ _ADVICE: dict[int, Sequence[str]] = {
 #: Where the answer is dwebsocket's own, it says itself what is wrong.
 _EXPLAINED = (400, 403, 426)
 _EXPLANATION = re.compile("WebSocket|WEBSOCKET_|SECURE_PROXY_SSL_HEADER|nginx")
+_NO_KEY = (
+    "a proxy in between has removed the Sec-WebSocket-Key, or made a request without one: Envoy does that with a"
+    " WebSocket over HTTP/2 (leave allow_connect off: browsers then use HTTP/1.1)",
+)
 _OTHER_ADVICE = ("no WebSocket is served at this URL: what answered is an ordinary page, or another server",)
 _ORDINARY_PAGE = (
     "the view there serves ordinary pages (it is not decorated with accept_websocket or require_websocket), or",
@@ -390,6 +394,8 @@ class Examination:
             return [self._redirect(response.get("location") or "")]
         if 200 <= response.status < 300:
             return _ORDINARY_PAGE
+        if response.status in _EXPLAINED and "Sec-WebSocket-Key" in said:
+            return _NO_KEY
         if response.status in _EXPLAINED and _EXPLANATION.search(said):
             return _NGINX if "nginx: proxy_http_version" in said or "nginx: Connection" in said else ()
         return _ADVICE.get(response.status, _OTHER_ADVICE)
