@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
 
@@ -27,43 +26,13 @@ from django.db import connections
 from django.http import HttpRequest
 from django.test import override_settings
 
-from dwebsocket.management.client_command import close_in_words, header, page_in_words, size_in_words, websocket_url
 from dwebsocket.management.commands.websocket_connect import in_words
+from tests.client.far import Far, echo, flood, listening, said, shake_hands
 from tests.links import PATIENCE_SECONDS
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, close_payload
-from tests.test_client import Far, echo, flood, listening, said, shake_hands
 from tests.test_sessions import database_in
 
 # Arguments
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ("http://host/a?b", "ws://host/a?b"),
-        ("https://host", "wss://host"),
-        ("ws://host:1/", "ws://host:1/"),
-        ("WSS://host", "wss://host"),
-    ],
-)
-def test_url_of_a_page_is_the_one_of_its_websocket(given, url) -> None:
-    assert websocket_url(given) == url
-
-
-@pytest.mark.parametrize("given", ["host/path", "ftp://host", "http://", "ws://host:port/"])
-def test_url_of_something_else_is_refused(given) -> None:
-    with pytest.raises(ArgumentTypeError):
-        websocket_url(given)
-
-
-def test_header_has_a_name_and_a_value() -> None:
-    assert header("Cookie: a=b: c ") == ("Cookie", "a=b: c")
-
-
-@pytest.mark.parametrize("given", ["Cookie", ": value", "a b: c"])
-def test_header_without_a_name_is_refused(given) -> None:
-    with pytest.raises(ArgumentTypeError):
-        header(given)
 
 
 @pytest.mark.parametrize(
@@ -80,27 +49,6 @@ def test_header_that_cannot_be_sent_is_refused() -> None:
 
 
 # Words
-
-
-@pytest.mark.parametrize(
-    ("code", "reason", "words"),
-    [
-        (1000, "", "1000 NORMAL_CLOSURE"),
-        (1009, "too big", "1009 MESSAGE_TOO_BIG: too big"),
-        (3001, "", "3001 of a library"),
-        (4404, "gone", "4404 of the application: gone"),
-        (1016, "", "1016 unregistered"),
-    ],
-)
-def test_close_code_is_told_with_its_name(code, reason, words) -> None:
-    assert close_in_words(code, reason) == words
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 bytes"), (1000, "1000 bytes"), (2048, "2 KiB"), (3 << 20, "3 MiB"), (1025, "1025 bytes")]
-)
-def test_size_is_told_in_round_units(size, words) -> None:
-    assert size_in_words(size) == words
 
 
 @pytest.mark.parametrize(
@@ -267,13 +215,6 @@ def test_connect_prints_the_title_and_the_text_of_a_page() -> None:
         "| GET",
         r"| \u202e",
     ]
-
-
-def test_page_that_is_made_to_be_hard_to_read_is_read_soon() -> None:
-    begin = time.monotonic()
-    for part in ("<", "<style", "<!--", "<p", "</title", "<title>", "&#", "<script></"):
-        page_in_words(part * (65_536 // len(part)))
-    assert time.monotonic() - begin < PATIENCE_SECONDS
 
 
 def test_connect_prints_no_body_that_is_not_text() -> None:

@@ -20,10 +20,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections
 
 from ...client import ClientConnection, HandshakeFailed, Refused, connect
-from ...protocol.codes import CloseCode
-from ...protocol.exceptions import ProtocolError, WebSocketClosed
-from ...protocol.messages import Message
-from ..client_command import (
+from ...client.command import (
     ClientCommand,
     close_in_words,
     not_negative,
@@ -33,6 +30,9 @@ from ..client_command import (
     size_in_words,
     trust,
 )
+from ...protocol.codes import CloseCode
+from ...protocol.exceptions import ProtocolError, WebSocketClosed
+from ...protocol.messages import Message
 
 WAIT_SECONDS = 1.0
 _TICK_SECONDS = 0.1  # how often to look whether the input has ended

@@ -23,9 +23,7 @@ from ...client import (
     dial,
     open_websocket,
 )
-from ...protocol.codes import CloseCode
-from ...protocol.exceptions import ProtocolError, WebSocketClosed
-from ..client_command import (
+from ...client.command import (
     ClientCommand,
     Opening,
     body_in_words,
@@ -36,6 +34,8 @@ from ..client_command import (
     size_in_words,
     trust,
 )
+from ...protocol.codes import CloseCode
+from ...protocol.exceptions import ProtocolError, WebSocketClosed
 
 SIZE_BYTES = 1 << 20
 IDLE_SECONDS = 60.0

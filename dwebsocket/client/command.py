@@ -11,9 +11,10 @@ from typing import Any, TypedDict
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from ..client import Refused, Response, Target
 from ..protocol.codes import CloseCode
 from ..protocol.handshake import is_token
+from .handshake import Refused, Response
+from .url import Target
 
 TIMEOUT_SECONDS = 10.0
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
