@@ -214,7 +214,7 @@ class ClientConnection:
         self.close_code, self.close_reason = code, reason
         self.closed = True
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)  # wakes whoever waits on the socket; `close()` does not
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits on the socket; `close()` does not
         self._sock.close()
 
     def _check_open(self) -> None:

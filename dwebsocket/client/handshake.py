@@ -14,7 +14,7 @@ from .stream import Stream, is_over, recv
 from .url import Target
 
 _MAX_HEAD_BYTES = 64 * 1024
-_MAX_BODY_BYTES = 64 * 1024  # of a refusal; nobody reads more
+_MAX_BODY_BYTES = 64 * 1024  # of a refusal; a developer reads no more
 _KEY_BYTES = 16
 _STATUS_LINE = re.compile(r"(HTTP/\d\.\d) (\d{3})(?: (.*))?\Z")  # RFC 9112, 4
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")  # RFC 9112, 7.1
@@ -22,7 +22,7 @@ _LENGTH = re.compile(r"[0-9]{1,18}\Z")  # RFC 9110, 8.6; Python refuses to read 
 
 
 class HandshakeFailed(ProtocolError):
-    """What the server answered is no opening handshake, or no HTTP at all."""
+    """The answer of the server is no opening handshake, or no HTTP at all."""
 
 
 class Refused(WebSocketError):
@@ -81,7 +81,7 @@ class ClientHandshake:
         self._origin = origin
 
     def headers(self) -> dict[str, str]:
-        """The headers of the request that belong to the handshake; Host comes from whoever knows the URL."""
+        """The headers of the request that belong to the handshake; Host is not among them."""
         headers = {
             "Upgrade": "websocket",
             "Connection": "Upgrade",

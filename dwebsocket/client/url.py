@@ -10,7 +10,7 @@ _PATH_SAFE = "/%:@!$&'()*+,;=~?"  # what stays as it is in a URL; an escaped cha
 
 
 class Target(NamedTuple):
-    """What a URL says of a WebSocket (RFC 6455, 3): `authority` is what Host says, `resource` what is asked for."""
+    """The parts of a WebSocket's URL (RFC 6455, 3): `authority` goes into Host, `resource` into the request line."""
 
     secure: bool
     host: str
@@ -20,7 +20,7 @@ class Target(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """What is in `url`; ValueError where it is not one of ws:// or wss://."""
+        """Read `url`; ValueError where it is not one of ws:// or wss://."""
         parts = urlsplit(url)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError(f"{url!r} is not the URL of a WebSocket: ws://host/path or wss://host/path")

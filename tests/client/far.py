@@ -12,13 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 from tests.links import PATIENCE_SECONDS, run
-from tests.peer import (
-    CLOSE,
-    Frame,
-    accept_value,
-    decode,
-    frame,
-)
+from tests.peer import CLOSE, Frame, accept_value, decode, frame
 
 MIB = 1 << 20
 

@@ -8,25 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from dwebsocket.client import (
-    ClientConnection,
-    Refused,
-    connect,
-)
+from dwebsocket.client import ClientConnection, Refused, connect
 from dwebsocket.protocol.exceptions import InvalidPayload, ProtocolError, WebSocketClosed
 from tests.client.far import MIB, Far, drain, drip, flood, listening, said, shake_hands, soon, start
 from tests.links import PATIENCE_SECONDS
-from tests.peer import (
-    BINARY,
-    CLOSE,
-    CONTINUATION,
-    PING,
-    PONG,
-    TEXT,
-    close_payload,
-    frame,
-    head,
-)
+from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_payload, frame, head
 
 
 @pytest.fixture

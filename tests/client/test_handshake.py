@@ -8,17 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from dwebsocket.client import (
-    ClientHandshake,
-    HandshakeFailed,
-    Response,
-    read_head,
-)
+from dwebsocket.client import ClientHandshake, HandshakeFailed, Response, read_head
 from tests.client.far import Far, drip, soon, start
 from tests.links import PATIENCE_SECONDS
-from tests.peer import (
-    accept_value,
-)
+from tests.peer import accept_value
 
 
 def answer(handshake: ClientHandshake, **other: str | None) -> bytes:

@@ -10,18 +10,11 @@ import time
 import pytest
 import trustme
 
-from dwebsocket.client import (
-    ClientConnection,
-    TLSStream,
-    connect,
-)
+from dwebsocket.client import ClientConnection, TLSStream, connect
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from tests.client.far import MIB, Far, drip, echo, listening, said, shake_hands, soon, start
 from tests.links import PATIENCE_SECONDS
-from tests.peer import (
-    BINARY,
-    TEXT,
-)
+from tests.peer import BINARY, TEXT
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dwebsocket.client import (
-    Target,
-)
+from dwebsocket.client import Target
 
 
 @pytest.mark.parametrize(
