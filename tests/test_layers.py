@@ -23,6 +23,7 @@ HOUSE = [
     ["sockets"],
     ["clock"],
     ["reactors"],
+    ["client.command"],
     ["client"],
     ["protocol"],  # its own docstring says so little that nobody needs to import it
     ["protocol.endpoint"],
@@ -42,7 +43,7 @@ FLOORS = {name: floor for floor, names in enumerate(HOUSE) for name in names}
 #: What is no part of Python's standard library, and who may import it.
 GUESTS = {
     "cython": ["protocol", "reactors.thread", "clock", "sockets", "connection"],
-    "django": [*HOUSE[0], *HOUSE[1]],
+    "django": [*HOUSE[0], *HOUSE[1], "client.command"],
     "gevent": ["reactors.gevent", "servers"],
     "greenlet": ["reactors.gevent"],
     "typing_extensions": ["decorators", "views"],  # for type checkers only
@@ -203,7 +204,7 @@ def test_new_module_must_be_given_a_place(tmp_path: Path, module: str) -> None:
 def build(folder: Path, sources: dict[str, str]) -> Path:
     """A package with one empty module in each place of the house, and with `sources`."""
     package = folder / "dwebsocket"
-    folders = ("servers", "reactors", "protocol")
+    folders = ("servers", "reactors", "client", "protocol")
     empty = {f"{name.replace('.', '/')}.py": "" for name in FLOORS if name not in ("dwebsocket", *folders)}
     empty |= {"__init__.py": ""} | {f"{name}/__init__.py": "" for name in folders}
     for path, source in (empty | sources).items():
