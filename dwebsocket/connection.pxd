@@ -1,5 +1,6 @@
 cimport cython
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.unicode cimport PyUnicode_GET_LENGTH, PyUnicode_KIND
 
 from .clock cimport monotonic
 from .protocol.endpoint cimport Endpoint
@@ -8,8 +9,15 @@ from .sockets cimport receive, send, send_both
 
 cdef object _OPEN, _ENDING, _CLOSED
 cdef int _FRAMES_PER_TURN
-cdef Py_ssize_t _LARGE_BYTES, _HELD_BYTES
+cdef Py_ssize_t _DECODED_BYTES_PER_TURN, _LARGE_BYTES, _HELD_BYTES
 cdef double _QUICK_SECONDS
+
+
+cdef inline Py_ssize_t text_size(text):
+    return PyUnicode_GET_LENGTH(text) * PyUnicode_KIND(text)
+
+
+cdef Py_ssize_t memory_size(message) except -1
 
 
 cdef class Connection(Served):
@@ -25,6 +33,7 @@ cdef class Connection(Served):
     cdef readonly Link _link
     cdef readonly list _inbox, _outbox
     cdef list _held
+    cdef bytearray _gathered
     cdef Py_ssize_t _inbox_bytes, _inbox_max_bytes, _receive_queue, _held_bytes
     cdef readonly Py_ssize_t _outbox_bytes
     cdef readonly bytes _late_pongs
@@ -33,7 +42,7 @@ cdef class Connection(Served):
     cdef bint _compresses, _sends_both, _sending_parts, _unparsed, _taken, _reads, _writes
     cdef readonly bint _read_ended
     cdef bint _write_ended, _disposed, _released, _timed_out, _in_a_hurry
-    cdef bint _quick
+    cdef bint _quick, _gathers_text
     cdef double _held_since, _took, _heard, _active, _moved, _pinged
 
     cpdef receive(self, timeout_seconds=*)
@@ -46,6 +55,8 @@ cdef class Connection(Served):
     cpdef on_deadline(self, double now)
     cdef _break_off(self)
     cdef _receive_next(self, timeout_seconds)
+    cdef bint _gather(self, data) except -1
+    cdef _take_gathered(self)
     cdef _wait_for_message(self, timeout_seconds)
     cdef bint _park(self, deadline) except -1
     cdef _let_others_in(self, function)

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -29,6 +30,7 @@ from .sockets import READ_BYTES, receive, send, send_both
 logger = logging.getLogger("dwebsocket")
 
 _FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
+_DECODED_BYTES_PER_TURN = 1024 * 1024  # of compressed frames: to inflate a megabyte takes one to three milliseconds
 _PING_BYTES = 4
 _LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
 _HELD_BYTES = 16 * 1024  # of answers that leave together
@@ -74,6 +76,15 @@ class Keeper(Protocol):
         ...  # pragma: no cover
 
 
+def memory_size(message: Message) -> int:
+    """How many bytes `message` takes in memory: one 🎉 makes four of each character of its text."""
+    if isinstance(message, bytes):
+        return len(message)
+    if cython.compiled:
+        return text_size(message)  # type: ignore # noqa: F821
+    return len(message) if message.isascii() else sys.getsizeof(message)
+
+
 def at_home(method: Method) -> Method:
     """The method, run where the connection lives, with its lock held, from whatever thread it is called."""
 
@@ -116,6 +127,8 @@ class Connection(Served):
         "_dispose",
         "_disposed",
         "_ending",
+        "_gathered",
+        "_gathers_text",
         "_heard",
         "_held",
         "_held_bytes",
@@ -192,6 +205,8 @@ class Connection(Served):
         self._inbox_bytes = 0
         self._receive_queue = at_most(limits.receive_queue)
         self.streaming = limits.streaming
+        self._gathered = bytearray()  # what has been taken of a message that is to be taken whole
+        self._gathers_text = False
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
         self._sending_parts = False  # a message is being sent in fragments, or compressed: no other may begin
         self._sender = 0  # the thread that does so
@@ -251,6 +266,26 @@ class Connection(Served):
             return self._receive_next(timeout_seconds)
         finally:
             self.lock.release()
+
+    @at_home
+    def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:
+        """The next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
+
+        What has come of it is kept when the time is over. Parts are taken and put together under the lock: callers in
+        several threads go on with one message. A message of more than `max_message_size` bytes closes with 1009.
+        """
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while True:
+            part = self._receive_next(None if deadline is None else deadline - monotonic())
+            if not isinstance(part, Part):
+                return part
+            if self._gather(part.data) and part.fin:
+                return self._take_gathered()
+
+    @at_home
+    def receive_begun(self) -> Message:
+        """What `receive_whole()` has of a message that is not complete: for a caller who takes the rest in parts."""
+        return self._take_gathered()
 
     @at_home
     def waiting(self) -> int:
@@ -461,6 +496,22 @@ class Connection(Served):
                 return None
         return self._take()
 
+    def _gather(self, data: Message) -> bool:
+        """Put `data` behind what has been taken of its message; False, and the end, where that is too much."""
+        # A bytearray, for the same reason as in Assembler: a list of pieces costs fifty times their bytes.
+        self._gathers_text = isinstance(data, str)
+        self._gathered += data.encode() if isinstance(data, str) else data
+        limit = self.limits.max_message_size
+        if limit is None or len(self._gathered) <= limit:
+            return True
+        self._gathered.clear()
+        self._end(self.endpoint.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes"))
+        return False
+
+    def _take_gathered(self) -> Message:
+        gathered, self._gathered = self._gathered, bytearray()
+        return gathered.decode() if self._gathers_text else bytes(gathered)
+
     def _wait_for_message(self, timeout_seconds: float) -> None:
         deadline = monotonic() + timeout_seconds
         if timeout_seconds <= 0:
@@ -473,11 +524,12 @@ class Connection(Served):
         self._unparsed = True
         endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
+        endpoint.decoded_bytes = 0
         while self._wants_to_read():
             if not endpoint.parser.buffered:
                 self._unparsed = False
                 break
-            if not frames_left:
+            if not frames_left or endpoint.decoded_bytes >= _DECODED_BYTES_PER_TURN:
                 self._link.resume()
                 break
             frames_left -= 1
@@ -486,10 +538,10 @@ class Connection(Served):
                 self._active = self._heard
                 self._inbox.append(event)
                 if isinstance(event, (str, bytes)):
-                    self._inbox_bytes += len(event)
+                    self._inbox_bytes += memory_size(event)
                     self.messages_received += 1
                 else:
-                    self._inbox_bytes += len(event.data)
+                    self._inbox_bytes += memory_size(event.data)
                     self.messages_received += event.fin
             elif isinstance(event, Pong):
                 self._receive_pong(event)
@@ -498,6 +550,8 @@ class Connection(Served):
                 break
         if endpoint.output:
             self._answer_pings(endpoint.data_to_send())
+        if endpoint.empty_frames:
+            endpoint.limit_empty_frames(self._heard)
 
     def _answer_pings(self, pongs: bytes) -> None:
         if self._outbox:
@@ -513,7 +567,7 @@ class Connection(Served):
 
     def _take(self) -> Message | Part:
         message = self._inbox.pop(0)
-        self._inbox_bytes -= len(message) if isinstance(message, (str, bytes)) else len(message.data)
+        self._inbox_bytes -= memory_size(message if isinstance(message, (str, bytes)) else message.data)
         self._taken = True
         if self._inbox:
             now = monotonic()

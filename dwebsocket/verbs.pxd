@@ -6,8 +6,6 @@ cdef class Verbs:
     cdef object _accept, _before_accept, _after_accept, _exclusively, _turnstile, _json_encoder, _refusal
     cdef readonly Connection _connection
     cdef bint _in_message
-    cdef list _gathered
-    cdef object _gathered_size
 
     cdef Connection _open(self)
     cdef Connection _open_to_send(self)

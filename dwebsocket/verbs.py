@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -30,6 +31,14 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")  # RFC 8259, 6
 
 
+def _finite(number: str) -> float:
+    """`number` as a float. ValueError where it is too large for one: an echo of 1e999 would go out as Infinity."""
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number} is too large for a float")
+    return value
+
+
 class Verbs:
     """What a WebSocket can do. `WebSocket` is made of Python, so that its methods can be replaced, and adds nothing."""
 
@@ -53,8 +62,6 @@ class Verbs:
         self._json_encoder = json_encoder
         self._refusal: Close | None = None
         self._in_message = False  # a message is being taken in chunks
-        self._gathered: list[Message] = []  # what has come of a message that is to be taken whole
-        self._gathered_size = 0
 
     def __iter__(self) -> Iterator[Message]:
         """Every message until the connection closes; then it simply ends."""
@@ -149,6 +156,9 @@ class Verbs:
         connection = self._open()
         if connection is None or not self._skip_rest(connection, None):
             return
+        if begun := connection.receive_begun():  # by a `wait()` whose time was over before the rest came
+            self._in_message = True
+            yield begun
         while (part := connection.receive()) is not None:
             if not isinstance(part, Part):
                 yield part
@@ -189,19 +199,25 @@ class Verbs:
             connection.end_message()
 
     def wait_json(self, timeout: float | None = None) -> Any:
-        """The next message, decoded from JSON; None as for `wait()`. A message that is no JSON closes with 1007."""
+        """The next message, decoded from JSON; None as for `wait()`.
+
+        A message that is no JSON, or has a number that is too large for a float, closes with 1007.
+        """
         message = self.wait(timeout)
         if message is None or self._connection is None:
             return None
         try:
-            return json.loads(message, parse_constant=_refuse_constant)
+            return json.loads(message, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
             self._connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
             return None
 
     def send_json(self, obj: Any) -> None:
-        """Send `obj` as JSON text, encoded as Django does it (dates, decimals, UUIDs). Errors as for `send()`."""
-        self.send(json.dumps(obj, cls=self._json_encoder))
+        """Send `obj` as JSON text, encoded as Django does it (dates, decimals, UUIDs). Errors as for `send()`.
+
+        ValueError for NaN and Infinity, which JSON has not (RFC 8259, 6): a browser's `JSON.parse` throws at them.
+        """
+        self.send(json.dumps(obj, cls=self._json_encoder, allow_nan=False))
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake (RFC 6455, 7.1.2); before the 101, refuse it with 403. Does not block.
@@ -275,19 +291,7 @@ class Verbs:
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._skip_rest(connection, timeout):
             return None
-        while True:
-            part = connection.receive(None if deadline is None else deadline - time.monotonic())
-            if not isinstance(part, Part):
-                return None
-            self._gathered.append(part.data)
-            self._gathered_size += len(part.data)
-            limit = connection.limits.max_message_size
-            if limit is not None and self._gathered_size > limit:
-                connection.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes")
-                return None
-            if part.fin:
-                gathered, self._gathered, self._gathered_size = self._gathered, [], 0
-                return type(part.data)().join(gathered)  # type: ignore[arg-type]
+        return connection.receive_whole(None if deadline is None else deadline - time.monotonic())
 
     def _skip_rest(self, connection: Connection, timeout: float | None) -> bool:
         """Drop what `receive_chunks()` left of a message; False when the time is over, or the connection closed."""

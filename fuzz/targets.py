@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 from dwebsocket.protocol import deflate, handshake
 from dwebsocket.protocol.codes import CloseCode, Opcode, may_be_sent
 from dwebsocket.protocol.endpoint import Endpoint, Pong, State
-from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig
+from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig, PolicyViolation
 from dwebsocket.protocol.frames import Frame
 from dwebsocket.protocol.messages import Part
 
 KEY = b"\x01\x80\xff\x42"
 TAIL = b"\x00\x00\xff\xff"
-OURS = {CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_FRAME_PAYLOAD_DATA, CloseCode.MESSAGE_TOO_BIG}
+OURS = {
+    CloseCode.PROTOCOL_ERROR,
+    CloseCode.INVALID_FRAME_PAYLOAD_DATA,
+    CloseCode.POLICY_VIOLATION,
+    CloseCode.MESSAGE_TOO_BIG,
+}
 LIMITS = [1, 64, 1000, 1 << 20]
 
 
@@ -340,7 +345,7 @@ def hostile(source: Source, agreement: deflate.Agreement, limit: int) -> None:
         opcode = Opcode.BINARY if starts else Opcode.CONTINUATION
         try:
             frame = extension.decode(Frame(opcode, payload, fin, starts and compressed))
-        except (InvalidPayload, MessageTooBig):
+        except (InvalidPayload, MessageTooBig, PolicyViolation):
             return
         size += len(frame.payload)
         if compressed:

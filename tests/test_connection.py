@@ -9,14 +9,16 @@ import os
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import wait as wait_for_all
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+from unittest import mock
 
 import pytest
 
 from dwebsocket import connection
-from dwebsocket.protocol import frames
+from dwebsocket.protocol import endpoint, frames
 from dwebsocket.protocol.codes import Opcode
 from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, agree
 from dwebsocket.protocol.endpoint import State
@@ -42,6 +44,7 @@ from tests.peer import (
 )
 
 Connect = Callable[..., Link]
+Deflate = TypeVar("Deflate", bound=PerMessageDeflate)
 
 MIB = 1 << 20
 FOREVER = 3600.0  # seconds: not within this test
@@ -249,6 +252,17 @@ def test_full_inbox_stops_reading_until_a_message_is_taken(link: Connect, limits
         assert a.do("receive", 5) == message
     a.peer.send_message("and on")
     assert a.do("receive", 5) == "and on"
+
+
+@pytest.mark.parametrize(
+    ("message", "fit"), [("a" * 1000, 10), ("é" * 1000, 10), ("ā" * 1000, 5), ("🎉" + "a" * 999, 3)], ids=ascii
+)
+def test_inbox_counts_the_bytes_that_a_text_takes_in_memory(link: Connect, message: str, fit: int) -> None:
+    a = link(max_message_size=10_000)
+    burst = text(message) * 20
+    assert in_one_turn(a, burst, lambda: len(a.connection._inbox)) == fit
+    assert [a.do("receive", 5) for _ in range(20)] == [message] * 20
+    assert in_one_turn(a, burst, lambda: len(a.connection._inbox)) == fit  # nothing was left of the count
 
 
 def test_close_behind_a_full_inbox_is_noticed_after_the_messages(link: Connect) -> None:
@@ -1337,10 +1351,21 @@ def test_answers_leave_in_the_order_of_sending_though_a_large_one_comes_between(
 # More in one read than there is room or time for
 
 
-def deflate() -> PerMessageDeflate:
+class Counting(PerMessageDeflate):
+    """Tells what it has inflated."""
+
+    inflated_bytes = 0
+
+    def decode(self, frame: frames.Frame) -> frames.Frame:
+        decoded = super().decode(frame)
+        self.inflated_bytes += len(decoded.payload)
+        return decoded
+
+
+def deflate(kind: Callable[..., Deflate] = PerMessageDeflate, *, max_message_size: int = MIB) -> Deflate:
     agreement = agree([Offer(NAME, [])], Compression())
     assert agreement is not None
-    return PerMessageDeflate(agreement, Compression(), max_message_size=MIB)
+    return kind(agreement, Compression(), max_message_size=max_message_size)
 
 
 def test_messages_that_came_in_one_read_are_inflated_as_they_are_taken(link: Connect) -> None:
@@ -1355,6 +1380,46 @@ def test_messages_that_came_in_one_read_are_inflated_as_they_are_taken(link: Con
         assert a.do("waiting") == 1
         assert a.do("receive", 5) == "x" * MIB
     assert a.do("waiting") == 0
+
+
+def in_one_turn(a: Link, burst: bytes, outcome: Callable[[], Any]) -> Any:
+    """``outcome()`` as it is when ``burst`` has been read, and before anything else can have its turn."""
+
+    def turn() -> Any:
+        with a.connection.lock or contextlib.nullcontext():
+            a.peer.send_raw(burst)
+            a.connection.on_readable()
+            return outcome()
+
+    return a.home.do(turn)
+
+
+def test_turn_is_over_when_much_was_inflated_though_few_frames_were_looked_at(link: Connect) -> None:
+    counting = deflate(Counting, max_message_size=64 * MIB)
+    a = link(extensions=[counting], max_message_size=64 * MIB)
+    client = zlib.compressobj(wbits=-15)
+    fragments = [client.compress(bytes(MIB // 4)) + client.flush(zlib.Z_SYNC_FLUSH) for _ in range(40)]
+    burst = b"".join(
+        frame(CONTINUATION if index else BINARY, fragment, fin=index == 39, rsv=0 if index else 4)
+        for index, fragment in enumerate(fragments)
+    )
+    assert len(burst) < 64 * 1024
+    assert in_one_turn(a, burst, lambda: counting.inflated_bytes) == MIB
+    assert a.do("receive", 5) == bytes(10 * MIB)
+
+
+def test_bomb_behind_our_close_frame_does_not_go_off(link: Connect) -> None:
+    counting = deflate(Counting)
+    a = link(extensions=[counting])
+    a.do("close")
+    bomb = frame(BINARY, deflate().encode(frames.Frame(Opcode.BINARY, bytes(MIB))).payload, rsv=4)
+    assert in_one_turn(a, bomb * 10, lambda: counting.inflated_bytes) == 0
+    a.peer.send_raw(frame(PING, b"still here"))
+    assert a.peer.recv_message() == Close(1000)
+    assert a.peer.recv_frame() == Frame(PONG, b"still here")
+    a.peer.send_close()
+    assert a.peer.read_to_eof() == b""
+    a.peer.abandon()
 
 
 def test_end_behind_messages_that_are_dropped_is_found(link: Connect) -> None:
@@ -1385,6 +1450,24 @@ def test_what_stands_behind_thousands_of_frames_in_one_read_is_found(link: Conne
         until(lambda: a.connection._inbox)
         taking = a.start("receive", 5)
     assert taking.result(PATIENCE_SECONDS) == "last"
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "busy"])
+@pytest.mark.parametrize("flood", [frame(PING), frame(PONG), frame(CONTINUATION, fin=False)], ids=["9", "10", "0"])
+def test_peer_that_floods_frames_without_content_is_ended(link: Connect, flood: bytes, waits: bool) -> None:
+    with (
+        mock.patch.object(endpoint, "MAX_EMPTY_FRAMES", 1000),
+        mock.patch.object(endpoint, "EMPTY_FRAMES_PER_SECOND", 50),
+    ):
+        a = link(early=text("before") if waits else b"")
+        if waits:
+            assert a.do("receive", 5) == "before"
+            taking = a.start("receive", PATIENCE_SECONDS)
+        a.peer.send_raw(frame(TEXT, fin=False) + flood * 5000)
+        while (message := a.peer.recv_frame()).opcode == PONG:
+            pass
+        assert message == Frame(CLOSE, close_payload(1008, "too many frames without content"))
+        assert not waits or taking.result(PATIENCE_SECONDS) is None
 
 
 def test_connection_given_up_with_frames_not_looked_at_is_not_called_back(link: Connect) -> None:

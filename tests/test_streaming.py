@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Fra
 from tests.sites import Site
 
 KIB = 1024
+PING_ME = frame(PING, b"me")
 streaming = require_websocket(streaming=True)
 
 
@@ -156,6 +159,24 @@ def test_message_taken_whole_is_put_together_and_a_timeout_in_between_loses_noth
     assert_ends(peer, 1000)
 
 
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_message_that_a_wait_has_begun_can_be_taken_on_in_chunks(site: Site, kind: type) -> None:
+    @streaming
+    def view(request):
+        ws = request.websocket
+        site.tell(ws.wait(timeout=0.05))
+        site.tell(list(ws.receive_chunks()))
+        site.tell(ws.wait())
+
+    peer = site(view).connect()
+    peer.send_frame(TEXT if kind is str else BINARY, b"be", fin=False)
+    assert site.hear() is None
+    peer.send_raw(frame(CONTINUATION, b"gun") + text("next"))
+    assert site.hear() == (["be", "gun"] if kind is str else [b"be", b"gun"])
+    assert site.hear() == "next"
+    assert_ends(peer, 1000)
+
+
 def test_message_taken_whole_may_not_be_larger_than_the_limit(site: Site) -> None:
     @require_websocket(streaming=True, max_message_size=1000)
     def view(request):
@@ -168,6 +189,102 @@ def test_message_taken_whole_may_not_be_larger_than_the_limit(site: Site) -> Non
     peer.send_message(bytes(1001))
     assert site.hear() is None
     assert peer.recv_message() == Close(1009, "message of more than 1000 bytes")
+
+
+def test_limit_of_a_message_taken_whole_is_in_bytes(site: Site) -> None:
+    @require_websocket(streaming=True, max_message_size=1000)
+    def view(request):
+        site.tell(request.websocket.wait())
+        site.tell(request.websocket.wait())
+
+    peer = site(view).connect()
+    peer.send_message("ā" * 500)
+    assert site.hear() == "ā" * 500
+    peer.send_raw(frame(TEXT, "ā".encode() * 250, fin=False) + frame(CONTINUATION, "ā".encode() * 251))
+    assert site.hear() is None
+    assert peer.recv_message() == Close(1009, "message of more than 1000 bytes")
+
+
+def test_messages_taken_whole_by_several_threads_are_whole(site: Site) -> None:
+    """A piece of a message that one thread has taken cannot come behind the next one, which another has."""
+
+    @streaming
+    def view(request):
+        ws = request.websocket
+        ws.accept()
+        taken: list[str] = []
+
+        def take() -> None:
+            while (message := ws.wait()) is not None:
+                taken.append(message)
+
+        threads = [threading.Thread(target=take) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            site.pause(0.005)
+        site.tell(sorted(taken))
+
+    messages = [f"{number}:" + ",".join(map(str, range(100))) for number in range(40)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        peer = site(view).connect()
+        for message in messages:
+            pieces = [message[start : start + 2].encode() for start in range(0, len(message), 2)]
+            peer.send_raw(
+                frame(TEXT, pieces[0], fin=False)
+                + b"".join(frame(CONTINUATION, piece, fin=False) for piece in pieces[1:])
+                + frame(CONTINUATION)
+            )
+        peer.send_close(1000)
+        assert site.hear() == sorted(messages)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_message_taken_whole_takes_no_more_memory_than_it_has_bytes(site: Site) -> None:
+    @streaming
+    def view(request):
+        ws = request.websocket
+        ws.accept()
+        tracemalloc.start()
+        try:
+            whole = ws.wait()
+            site.tell((len(whole), tracemalloc.get_traced_memory()[1]))
+        finally:
+            tracemalloc.stop()
+
+    peer = site(view).connect()
+    peer.send_raw(frame(TEXT, "ā".encode(), fin=False))
+    for _ in range(5):
+        peer.send_raw(frame(CONTINUATION, "ā".encode(), fin=False) * 2000)
+    peer.send_raw(frame(CONTINUATION))
+    size, peak = site.hear()
+    assert size == 10_001
+    assert peak < 500_000  # 10,000 pieces in a list: more than 800,000
+
+
+def test_fragments_without_content_give_no_chunks(site: Site) -> None:
+    @streaming
+    def view(request):
+        ws = request.websocket
+        ws.accept()
+        site.tell("accepted")
+        site.wait_for(go)
+        site.tell(ws.count_messages())
+        site.tell(list(ws.receive_chunks()))
+
+    go = threading.Event()
+    peer = site(view).connect()
+    assert site.hear() == "accepted"
+    # More than the inbox has room for, were each of them a part of the message.
+    peer.send_raw(frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 100 + frame(CONTINUATION, b"all") + PING_ME)
+    assert peer.recv_frame() == Frame(PONG, b"me")
+    go.set()
+    assert site.hear() == 1
+    assert site.hear() == ["all"]
+    assert_ends(peer, 1000)
 
 
 def test_without_the_option_a_message_is_one_chunk(site: Site) -> None:

@@ -368,6 +368,28 @@ def test_send_json_of_what_json_cannot_say_is_a_type_error_and_harms_nothing(sit
         assert peer.recv_message() == "[]"
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")], ids=str)
+def test_send_json_of_a_number_that_json_has_not_is_a_value_error_and_harms_nothing(site: Site, number: float) -> None:
+    @require_websocket
+    def view(request):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            request.websocket.send_json({"x": [number]})
+        request.websocket.send_json([1.5, 1e308])
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "[1.5, 1e+308]"
+
+
+def test_wait_json_decodes_numbers_that_a_float_can_hold(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell(request.websocket.wait_json())
+
+    with site(view).connect() as peer:
+        peer.send_message("[1.5, -1.7976931348623157e308, 1e-999, 12345678901234567890]")
+        assert site.hear() == [1.5, -1.7976931348623157e308, 0.0, 12345678901234567890]
+
+
 @pytest.mark.parametrize("message", ['{"a": [1, null]}', b'{"a": [1, null]}'], ids=["text", "binary"])
 def test_wait_json_decodes(site: Site, message: str | bytes) -> None:
     @require_websocket
@@ -393,8 +415,8 @@ def test_wait_json_gives_none_when_the_time_is_over_and_when_the_connection_is_c
 
 @pytest.mark.parametrize(
     "message",
-    ["{", "", b"\xff\xfe\xfd", "NaN", "[" * 100_000, "1" * 10_000],
-    ids=["cut", "empty", "not UTF-8", "NaN", "deep", "long number"],
+    ["{", "", b"\xff\xfe\xfd", "NaN", "[" * 100_000, "1" * 10_000, '{"x": 1e999}', "[-1.5e309]"],
+    ids=["cut", "empty", "not UTF-8", "NaN", "deep", "long number", "too large", "too small"],
 )
 def test_wait_json_of_what_is_no_json_closes_with_1007_and_gives_none(
     site: Site, message: str | bytes, caplog: pytest.LogCaptureFixture

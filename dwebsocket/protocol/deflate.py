@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .exceptions import InvalidPayload, MessageTooBig
+from .exceptions import InvalidPayload, MessageTooBig, PolicyViolation
 from .frames import Frame
 from .handshake import Offer
 
@@ -24,6 +24,11 @@ _RANGES = {
 }
 _TAIL = b"\x00\x00\xff\xff"  # 7.2.1: what ends every message and is not sent
 _EMPTY = b"\x00"  # 7.2.3.6: an empty block without its tail
+_PIECE_BYTES = 4 * 1024  # inflated at once: at the end of a stream zlib copies the rest of what it was given
+#: 7.2.3.5: a peer may end its stream inside a message, and begin another. Each costs some 2 µs, and an empty one is two
+#: bytes on the wire, so a message may have this many, and one more for each so many bytes that it inflates to.
+_FREE_STREAMS = 64
+_BYTES_PER_STREAM = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,7 @@ class PerMessageDeflate:
     """Compresses and decompresses the data frames of one connection, as a server (7.2).
 
     No more than `max_message_size` bytes are ever inflated for one message: a bomb goes off at that size, not after.
+    Nor is a message inflated further that consists of finished streams with nearly nothing in them.
     """
 
     uses_rsv1 = True
@@ -93,6 +99,7 @@ class PerMessageDeflate:
         self._inflater: zlib._Decompress | None = None
         self._inflating = self._deflating = False  # the message that is on its way in, and out, is a compressed one
         self._inflated = 0  # bytes of it so far
+        self._streams = 0  # that ended inside it
         self._sending = False  # a message has begun to go out and has not ended
 
     def wire_size(self, message_size: int) -> int:
@@ -100,10 +107,14 @@ class PerMessageDeflate:
         return message_size + message_size // 8 + 64
 
     def decode(self, frame: Frame) -> Frame:
-        """The frame, inflated. InvalidPayload (1007) for what is no deflate stream, MessageTooBig (1009) for a bomb."""
+        """The frame, inflated.
+
+        InvalidPayload (1007) for what is no deflate stream, MessageTooBig (1009) for a bomb, PolicyViolation (1008) for
+        far more streams than content.
+        """
         if frame.rsv1:
             self._inflating = True
-            self._inflated = 0
+            self._inflated = self._streams = 0
         if not self._inflating:
             return frame
         payload = self._inflate(frame.payload + _TAIL if frame.fin else frame.payload)
@@ -125,27 +136,36 @@ class PerMessageDeflate:
 
     def _inflate(self, data: bytes) -> bytes:
         parts = []
-        while data:
+        rest: bytes | memoryview = data if len(data) <= _PIECE_BYTES else memoryview(data)
+        while rest:
             if self._inflater is None:
-                if data == _TAIL:  # ours, and no block of the peer's before it
+                if rest == _TAIL:  # ours, and no block of the peer's before it
                     break
                 self._inflater = zlib.decompressobj(-self._agreement.client_max_window_bits)
             limit = 0  # without one
             if self._max_message_size is not None:
                 limit = self._max_message_size - self._inflated + 1
+            piece = rest[:_PIECE_BYTES]
             try:
-                part = self._inflater.decompress(data, limit)
+                part = self._inflater.decompress(piece, limit)
             except zlib.error:
                 raise InvalidPayload("compressed data is corrupt") from None
             self._inflated += len(part)
             if limit and len(part) == limit:
                 raise MessageTooBig(f"message of more than {self._max_message_size} bytes")
             parts.append(part)
-            data = b""
-            if self._inflater.eof:  # 7.2.3.5: the peer ended the stream inside the message; a new one may follow
-                data = self._inflater.unused_data
-                self._inflater = None
+            taken = len(piece)
+            if self._inflater.eof:
+                taken -= len(self._inflater.unused_data)
+                self._end_stream()
+            rest = rest[taken:]
         return b"".join(parts)
+
+    def _end_stream(self) -> None:
+        self._inflater = None
+        self._streams += 1
+        if self._streams > _FREE_STREAMS + self._inflated // _BYTES_PER_STREAM:
+            raise PolicyViolation("too many deflate streams in one message")
 
     def _deflate(self, data: bytes, *, fin: bool) -> bytes:
         if self._deflater is None:

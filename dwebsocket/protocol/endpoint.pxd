@@ -12,6 +12,9 @@ cdef int _FIN_BINARY
 cdef class Endpoint:
     cdef readonly object state, close_code, close_reason
     cdef readonly bint close_received
+    cdef public Py_ssize_t decoded_bytes
+    cdef public double empty_frames
+    cdef double _judged_at
     cdef readonly bytes output
     cdef bint _takes_whole
     cdef object _extensions
@@ -25,6 +28,8 @@ cdef class Endpoint:
     cpdef advance(self)
 
     cdef _advance_frame(self)
+    @cython.locals(forgiven=double)
+    cpdef limit_empty_frames(self, double now)
     cpdef bytes data_to_send(self)
     cpdef bytes send_message(self, message)
     cpdef refuse_if_late(self)

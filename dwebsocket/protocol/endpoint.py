@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from .codes import CONTROL_BIT, CloseCode, Opcode
-from .exceptions import ProtocolError, WebSocketClosed
+from .exceptions import PolicyViolation, ProtocolError, WebSocketClosed
 from .extensions import Extension
 from .frames import FIN, MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, serialize, serialize_text
 from .messages import Assembler, Cutter, Message, Part, decode
@@ -53,6 +53,13 @@ TRANSITIONS = {
 _OPEN, _ENDING, _CLOSING = State.OPEN, State.ENDING, State.CLOSING
 _FIN_BINARY = FIN | Opcode.BINARY
 
+#: Pings, pongs and empty fragments that a peer may send, beyond one for each byte of its fragments. zlib holds back up
+#: to 33,045 bytes: a peer that compresses a long message byte for byte may send that many empty fragments in a row.
+#: A frame costs some 5 µs, so these are a fifth of a second, and 5,000 a second are 2.5 % of a core: more than a client
+#: sends that pings with each of its messages, and far less than a flood.
+MAX_EMPTY_FRAMES = 40_000
+EMPTY_FRAMES_PER_SECOND = 5000
+
 
 class Pong(NamedTuple):
     """The peer answered a ping that carried `payload`."""
@@ -82,16 +89,23 @@ class Endpoint:
 
     `streaming`: what arrives is given as the parts of messages, and no message is too big: that is for the taker of
     the parts to say.
+
+    `decoded_bytes` counts what extensions made of the frames that came: a driver sets it back to 0, and pauses where it
+    becomes large, for a few bytes can inflate to a megabyte. `empty_frames` counts those that brought nothing and
+    completed nothing: where it is not 0, a driver calls `limit_empty_frames()`.
     """
 
     __slots__ = (
         "_answer",
         "_assembler",
         "_extensions",
+        "_judged_at",
         "_takes_whole",
         "close_code",
         "close_reason",
         "close_received",
+        "decoded_bytes",
+        "empty_frames",
         "output",
         "parser",
         "state",
@@ -108,6 +122,9 @@ class Endpoint:
         self.close_code: int | None = None
         self.close_reason = ""
         self.close_received = False
+        self.decoded_bytes = 0
+        self.empty_frames = 0.0
+        self._judged_at = 0.0
         self._extensions = extensions
         if streaming:
             max_message_size = None
@@ -132,7 +149,8 @@ class Endpoint:
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Message | Part | Pong]:
         """The messages and pongs that are complete with `data`; look at `state` afterwards.
 
-        What arrives after the end of the peer's side, or after our own Close frame, is dropped.
+        What arrives after the end of the peer's side is dropped, and after our own Close frame only control frames are
+        looked at.
         """
         self.feed(data)
         events: list[Message | Part | Pong] = []
@@ -158,10 +176,19 @@ class Endpoint:
                     return decode(payload) if self.parser.is_text else payload
             return self._advance_frame()
         except ProtocolError as error:
-            reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
-            close = Close(error.close_code, reason)
-            self._peer_ended(close, close.serialize())
+            self._refuse(error)
             return None
+
+    def limit_empty_frames(self, now: float) -> None:
+        """End the connection with 1008 where too many of the peer's frames brought nothing until `now`, in seconds.
+
+        They cost this side as much as messages do, and no inbox ever becomes full of them.
+        """
+        forgiven = (now - self._judged_at) * EMPTY_FRAMES_PER_SECOND
+        self._judged_at = now
+        self.empty_frames = max(0.0, self.empty_frames - forgiven)
+        if self.empty_frames > MAX_EMPTY_FRAMES and self._listens():
+            self._refuse(PolicyViolation("too many frames without content"))
 
     def receive_eof(self) -> None:
         """The stream has ended: nothing more will arrive."""
@@ -276,16 +303,30 @@ class Endpoint:
             close = Close.parse(frame.payload)
             self.close_received = True
             self._peer_ended(close, frame.payload[:2])  # 5.5.1: typically echoes the code
-        elif frame.opcode is Opcode.PONG:
+            return None
+        self.empty_frames += 1
+        if frame.opcode is Opcode.PONG:
             return Pong(frame.payload)
-        else:  # 5.5.2: also behind our own Close frame
-            self.output += Frame(Opcode.PONG, frame.payload).serialize()
+        self.output += Frame(Opcode.PONG, frame.payload).serialize()  # 5.5.2: also behind our own Close frame
         return None
 
     def _receive_data_frame(self, frame: Frame) -> Message | Part | None:
-        for extension in reversed(self._extensions):
-            frame = extension.decode(frame)
-        return self._assembler.add(frame)
+        event = None
+        if self.state is _OPEN:  # what is dropped, behind our Close frame, need not be inflated first
+            for extension in reversed(self._extensions):
+                frame = extension.decode(frame)
+                self.decoded_bytes += len(frame.payload)
+            event = self._assembler.add(frame)
+        if frame.payload:
+            self.empty_frames = max(0.0, self.empty_frames - len(frame.payload))
+        elif not frame.fin:
+            self.empty_frames += 1
+        return event
+
+    def _refuse(self, error: ProtocolError) -> None:
+        reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
+        close = Close(error.close_code, reason)
+        self._peer_ended(close, close.serialize())
 
     def _peer_ended(self, close: Close, answer: bytes | None = None) -> None:
         self._ended_by(*close)
@@ -299,6 +340,7 @@ class Endpoint:
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
+        if self.state is not _OPEN:
+            self._assembler.discard()
         if not self._listens():
             self.parser.discard()
-            self._assembler.discard()

@@ -11,7 +11,8 @@
     │   └── ShuttingDown          503: this process is about to end
     ├── ProtocolError             the peer broke RFC 6455; knows its close code, 1002
     │   ├── InvalidPayload        1007: text that is not UTF-8
-    │   └── MessageTooBig         1009: more than the limit
+    │   ├── MessageTooBig         1009: more than the limit
+    │   └── PolicyViolation       1008: within the rules, but far more work than content
     └── WebSocketClosed           the connection is closed; knows the close code and reason
         └── SendTimeout           it was closed because the peer did not read
 
@@ -98,6 +99,12 @@ class MessageTooBig(ProtocolError):
     """The peer announced a message larger than the limit (7.4.1)."""
 
     close_code = CloseCode.MESSAGE_TOO_BIG
+
+
+class PolicyViolation(ProtocolError):
+    """The peer kept to RFC 6455, but made this side work for next to no content (7.4.1)."""
+
+    close_code = CloseCode.POLICY_VIOLATION
 
 
 class WebSocketClosed(WebSocketError):

@@ -31,14 +31,18 @@ class Cutter:
         self._in_message = False
         self._decoder: codecs.IncrementalDecoder | None = None
 
-    def add(self, frame: Frame) -> Part:
-        """What `frame` has of its message. InvalidPayload (1007) at the first byte that cannot be UTF-8."""
-        if not self._in_message:
+    def add(self, frame: Frame) -> Part | None:
+        """What `frame` has of its message; None where it only goes on with it, and has nothing to give.
+
+        InvalidPayload (1007) at the first byte that cannot be UTF-8.
+        """
+        begins, self._in_message = not self._in_message, not frame.fin
+        if begins:
             self._decoder = _decoder() if frame.opcode is Opcode.TEXT else None
-        self._in_message = not frame.fin
-        if self._decoder is None:
-            return Part(frame.payload, frame.fin)
-        return Part(_decode(self._decoder, frame.payload, final=frame.fin), frame.fin)
+        data: Message = frame.payload
+        if self._decoder is not None:
+            data = _decode(self._decoder, frame.payload, final=frame.fin)
+        return Part(data, frame.fin) if data or begins or frame.fin else None
 
     def discard(self) -> None:
         """Forget the message that is not complete."""

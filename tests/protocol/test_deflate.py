@@ -13,10 +13,10 @@ from dwebsocket.protocol import handshake
 from dwebsocket.protocol.codes import Opcode
 from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflate, agree
 from dwebsocket.protocol.endpoint import Endpoint, State
-from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig
+from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig, PolicyViolation
 from dwebsocket.protocol.frames import Frame
 from dwebsocket.protocol.handshake import Request
-from tests.peer import BINARY, CONTINUATION, PING, TEXT, frame
+from tests.peer import BINARY, CLOSE, CONTINUATION, PING, TEXT, close_payload, frame
 
 TAIL = b"\x00\x00\xff\xff"
 EVERYTHING = Agreement(False, False, 15, 15, says_client_bits=False)
@@ -229,6 +229,40 @@ def test_bomb_goes_off_at_the_limit_and_not_after() -> None:
     assert inflated_bytes == [1001]
 
 
+@pytest.mark.parametrize("cut", [1, 2, 1000, 1 << 20], ids=lambda cut: f"{cut}-bytes-at-once")
+def test_message_of_a_hundred_empty_streams_is_1008(cut: int) -> None:
+    by = extension()
+    streams = deflated(b"", flush=zlib.Z_FINISH) * 100
+    with pytest.raises(PolicyViolation, match="too many deflate streams in one message"):
+        for start in range(0, len(streams), cut):
+            by.decode(Frame(Opcode.BINARY, streams[start : start + cut], fin=False, rsv1=not start))
+
+
+def test_peer_that_ends_a_stream_with_each_fragment_may_send_as_many_as_it_likes() -> None:
+    by = extension()
+    data = [os.urandom(1500) for _ in range(300)]
+    ended = [deflated(one, flush=zlib.Z_FINISH) for one in data]
+    assert received(b"".join(ended), by) == b"".join(data)
+    for _ in range(3):
+        assert received(deflated(b"a", flush=zlib.Z_FINISH) * 64, by) == b"a" * 64
+
+
+def test_end_of_a_stream_copies_next_to_nothing_of_what_follows() -> None:
+    copied = []
+
+    class Counting(PerMessageDeflate):
+        def _end_stream(self) -> None:
+            assert self._inflater is not None
+            copied.append(len(self._inflater.unused_data))
+            super()._end_stream()
+
+    by = Counting(EVERYTHING, Compression())
+    data = os.urandom(1024)
+    assert received(deflated(data, flush=zlib.Z_FINISH) * 1000, by) == data * 1000
+    assert len(copied) == 1000
+    assert sum(copied) < 10_000_000  # 500 times the message, were it copied for each
+
+
 # --- what leaves -----------------------------------------------------------------------------------------------------
 
 
@@ -317,6 +351,38 @@ def test_bomb_ends_the_connection_with_1009_and_invalid_text_with_1007() -> None
         assert endpoint.close_code == code
 
 
+@pytest.mark.parametrize("began", ["", "whole", "fragment"])
+def test_behind_our_close_frame_nothing_is_inflated_and_control_frames_are_understood(began: str) -> None:
+    class Refusing(PerMessageDeflate):
+        closed = False
+
+        def decode(self, frame: Frame) -> Frame:
+            assert not self.closed
+            return super().decode(frame)
+
+    by = Refusing(EVERYTHING, Compression())
+    endpoint = Endpoint(extensions=[by])
+    endpoint.accepted()
+    data = deflated(bytes(100_000))
+    before = {
+        "": b"",
+        "whole": frame(BINARY, data, rsv=4),
+        "fragment": frame(BINARY, data[:9], fin=False, rsv=4),
+    }[began]
+    assert endpoint.receive_data(before) == ([bytes(100_000)] if began == "whole" else [])
+    endpoint.close(1000)
+    by.closed = True
+
+    late = (b"" if began == "fragment" else frame(BINARY, data[:9], fin=False, rsv=4)) + frame(PING, b"1")
+    late += frame(CONTINUATION, data[9:]) + frame(TEXT, b"corrupt", rsv=4) + frame(PING, b"2")
+    for byte in late:
+        assert endpoint.receive_data(bytes([byte])) == []
+    assert endpoint.data_to_send() == b"\x8a\x011\x8a\x012"
+    assert endpoint.state is State.CLOSING
+    endpoint.receive_data(frame(CLOSE, close_payload(4000)))
+    assert (endpoint.state, endpoint.close_received, endpoint.close_code) == (State.CLOSED, True, 1000)
+
+
 @given(st.lists(st.binary(max_size=2000)), st.booleans(), st.integers(9, 15), st.integers(0, 100))
 def test_what_one_side_deflates_the_other_inflates(
     messages: list[bytes], takeover: bool, bits: int, min_size: int
@@ -331,4 +397,4 @@ def test_what_one_side_deflates_the_other_inflates(
 def test_garbage_is_inflated_or_refused_with_a_close_code(garbage: bytes) -> None:
     endpoint = opened(limit=1000)
     endpoint.receive_data(frame(BINARY, garbage, rsv=4))
-    assert endpoint.close_code in (None, 1007, 1009)
+    assert endpoint.close_code in (None, 1007, 1008, 1009)

@@ -442,6 +442,7 @@ def test_closing_with_a_wrong_code_is_refused_also_when_the_peer_has_ended() -> 
         pytest.param(LATE + frame(BINARY, b"late"), id="5.5.1-messages"),
         pytest.param(frame(PONG, b"late"), id="5.5.1-pong"),
         pytest.param(frame(TEXT, b"la", fin=False) + frame(CONTINUATION, b"te"), id="5.5.1-fragments"),
+        pytest.param(frame(TEXT, b"\xff"), id="8.1-not-utf-8"),
     ],
 )
 def test_what_arrives_after_our_close_frame_is_dropped_until_the_peers_comes(wire: bytes) -> None:
@@ -494,7 +495,7 @@ def test_message_that_began_before_our_close_frame_is_dropped() -> None:
     "wire",
     [
         pytest.param(b"\x83", id="5.2-reserved-opcode"),
-        pytest.param(frame(TEXT, b"\xff"), id="8.1-not-utf-8"),
+        pytest.param(frame(CONTINUATION, b"of nothing"), id="5.4-continuation-of-no-message"),
         pytest.param(frame(CLOSE, b"\x03"), id="5.5.1-half-a-code"),
     ],
 )
@@ -506,6 +507,82 @@ def test_error_after_our_close_frame_closes_without_another(wire: bytes) -> None
     assert endpoint.state is State.CLOSED
     assert endpoint.data_to_send() == endpoint.answer() == b""
     assert (endpoint.close_code, endpoint.close_reason) == (1001, "bye")
+
+
+FLOODS = {
+    "pings": (b"", frame(PING, b"p")),
+    "pongs": (b"", frame(PONG)),
+    "fragments": (frame(TEXT, fin=False), frame(CONTINUATION, fin=False)),
+}
+
+
+def let_arrive(endpoint: Endpoint, pieces: Iterable[bytes], per_second: float) -> None:
+    """Receive each of `pieces` in its time, as the driver of an endpoint does."""
+    now = 1000.0
+    for piece in pieces:
+        now += 1 / per_second
+        endpoint.receive_data(piece)
+        endpoint.data_to_send()
+        if endpoint.empty_frames:
+            endpoint.limit_empty_frames(now)
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_peer_that_floods_frames_without_content_is_ended_with_1008(kind: str) -> None:
+    endpoint = opened()
+    begin, flood = FLOODS[kind]
+    endpoint.receive_data(begin + HELLO if kind != "fragments" else begin)
+    let_arrive(endpoint, [flood * 100] * 1000, per_second=500)  # of 100 frames each
+    assert (endpoint.state, endpoint.close_code) == (State.ENDING, 1008)
+    assert endpoint.close_reason == "too many frames without content"
+    assert endpoint.answer() == b"\x88\x21\x03\xf0too many frames without content"
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_flood_behind_our_close_frame_closes_without_another(kind: str) -> None:
+    endpoint = opened()
+    begin, flood = FLOODS[kind]
+    endpoint.receive_data(begin)
+    endpoint.close(1001)
+    let_arrive(endpoint, [flood * 100] * 1000, per_second=500)
+    assert (endpoint.state, endpoint.close_code) == (State.CLOSED, 1001)
+    assert endpoint.answer() == b""
+
+
+@pytest.mark.parametrize(
+    ("pieces", "per_second"),
+    [
+        pytest.param([frame(PING)] * 100_000, 5000, id="a-ping-with-each-of-5000-messages-a-second"),
+        pytest.param([frame(PING) * 30_000], 1, id="pings-that-waited-for-a-process-that-stood-still"),
+        pytest.param([frame(PONG) * 25_000] * 5, 0.2, id="pongs-that-waited-again-and-again"),
+        pytest.param([frame(TEXT) * 1000] * 100, 1e6, id="empty-messages"),
+        pytest.param([(frame(TEXT, fin=False) + frame(CONTINUATION)) * 2000] * 20, 10, id="empty-ends"),
+        pytest.param(
+            [frame(BINARY, fin=False)]
+            + [frame(CONTINUATION, fin=False) * 33_045 + frame(CONTINUATION, BYTES_256 * 200, fin=False)] * 4,
+            1e6,
+            id="what-zlib-held-back",
+        ),
+        pytest.param(
+            [(frame(TEXT, b"a", fin=False) + frame(CONTINUATION, fin=False) + frame(CONTINUATION)) * 500] * 100,
+            1e6,
+            id="a-few-empty-fragments",
+        ),
+    ],
+)
+def test_ordinary_traffic_does_not_meet_the_limit_of_frames_without_content(
+    pieces: list[bytes], per_second: float
+) -> None:
+    endpoint = opened()
+    let_arrive(endpoint, pieces, per_second)
+    assert endpoint.state is State.OPEN
+
+
+def test_close_of_a_peer_that_floods_before_it_is_answered_as_it_was_meant() -> None:
+    endpoint = opened()
+    let_arrive(endpoint, [frame(PING) * 50_000 + frame(CLOSE, close_payload(4000, "bye"))], 1)
+    assert (endpoint.state, endpoint.close_code, endpoint.close_reason) == (State.ENDING, 4000, "bye")
+    assert endpoint.answer() == b"\x88\x02\x0f\xa0"
 
 
 def test_end_of_stream_after_our_close_frame_closes() -> None:

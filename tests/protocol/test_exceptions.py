@@ -9,6 +9,7 @@ from dwebsocket.protocol.exceptions import (
     InvalidPayload,
     MessageTooBig,
     OriginForbidden,
+    PolicyViolation,
     ProtocolError,
     SendTimeout,
     ServerNotSupported,
@@ -29,6 +30,7 @@ from dwebsocket.protocol.exceptions import (
         (ProtocolError, WebSocketError),
         (InvalidPayload, ProtocolError),
         (MessageTooBig, ProtocolError),
+        (PolicyViolation, ProtocolError),
         (WebSocketClosed, WebSocketError),
         (SendTimeout, WebSocketClosed),
     ],
@@ -60,6 +62,7 @@ def test_handshake_error_knows_its_http_answer(
         pytest.param(ProtocolError, 1002, id="7.4.1-1002"),
         pytest.param(InvalidPayload, 1007, id="7.4.1-1007"),
         pytest.param(MessageTooBig, 1009, id="7.4.1-1009"),
+        pytest.param(PolicyViolation, 1008, id="7.4.1-1008"),
     ],
 )
 def test_protocol_error_knows_its_close_code(error: type[ProtocolError], close_code: int) -> None:
