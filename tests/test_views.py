@@ -438,3 +438,21 @@ def test_atomic_requests_holds_for_plain_http_alone(site: Site, tmp_path: Path) 
         assert peer.recv_message() == "False"
         leave(peer)
         site.until_idle()
+
+
+def test_method_that_was_told_of_the_end_itself_ends_the_view_as_ever(site: Site) -> None:
+    returned = []
+
+    class Asking(Teller):
+        def received(self, message: str | bytes) -> None:
+            self.site.tell([message, self.websocket.wait()])
+
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            returned.append(super().dispatch(request, *args, **kwargs).status_code)
+            return HttpResponse()
+
+    with site(Asking.as_view(site=site)).connect() as peer:
+        peer.send_message("one")
+        peer.close(4001, "bye")
+        assert all_told(site) == ["opened", ["one", None], (4001, "bye")]
+        assert returned == [200]
