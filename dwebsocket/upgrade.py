@@ -249,7 +249,7 @@ class Session:
         self._opened_at = 0.0
         self._stay = Stay(request.path, self.reactor)
         self._lease = Lease(request, self.reactor) if options.release_db else None
-        self._websocket: WebSocket = conf.websocket_class()(
+        self._websocket: WebSocket = options.websocket_class(
             self._accept,
             before_accept=self._save_session,
             after_accept=self._opened,

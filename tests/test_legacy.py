@@ -6,8 +6,9 @@ import threading
 from typing import Any
 
 import pytest
+from django.urls import path
 
-from dwebsocket import require_websocket
+from dwebsocket import legacy, require_websocket
 from tests.links import assert_ends
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, Frame, close_payload, frame, text
 from tests.sites import Site
@@ -252,3 +253,20 @@ def test_protocol_is_gone_and_tells_what_there_is_instead(site: Site) -> None:
 
     with site(view, **LEGACY).connect():
         assert [site.hear(), site.hear()] == [False, "raised"]
+
+
+@pytest.mark.parametrize("kind", ["dwebsocket.legacy.WebSocket", legacy.WebSocket], ids=["path", "class"])
+def test_one_view_may_have_the_old_verbs_and_another_the_new(site: Site, kind: Any) -> None:
+    @require_websocket(websocket_class=kind)
+    def old(request):
+        site.tell(request.websocket.wait())
+
+    @require_websocket
+    def new(request):
+        site.tell(request.websocket.wait())
+
+    site(path("old/", old), path("new/", new))
+    for url, received in (("/old/", b"text"), ("/new/", "text")):
+        with site.connect(url) as peer:
+            peer.send_message("text")
+            assert site.hear() == received
