@@ -96,13 +96,11 @@ class Watch:
 
     def __init__(self) -> None:
         self._over: dict[Stay, float] = {}  # since when
-        self._is_scheduled = False
 
     def add(self, stay: Stay) -> None:
         """Wait for the view to end."""
         self._over[stay] = now = monotonic()
-        if not self._is_scheduled:  # one deadline for all
-            self._schedule(stay.reactor, now + OVERSTAY_SECONDS)
+        stay.reactor.schedule(self, now + OVERSTAY_SECONDS)  # the earliest holds, for all
 
     def discard(self, stay: Stay) -> None:
         """Wait no longer: the view has ended."""
@@ -110,7 +108,6 @@ class Watch:
 
     def on_deadline(self, now: float) -> None:
         """Report the views whose time has passed; what a reactor calls."""
-        self._is_scheduled = False
         waiting = dict(self._over)
         late = [stay for stay, since in waiting.items() if since + OVERSTAY_SECONDS <= now]
         for stay in late:
@@ -119,12 +116,8 @@ class Watch:
         if late:
             _spawn_report(late)
         for stay, since in waiting.items():  # the first is the next
-            self._schedule(stay.reactor, since + OVERSTAY_SECONDS)
+            stay.reactor.schedule(self, since + OVERSTAY_SECONDS)
             break
-
-    def _schedule(self, reactor: Reactor, when: float) -> None:
-        self._is_scheduled = True
-        reactor.schedule(self, when)
 
 
 _watches: weakref.WeakKeyDictionary[Reactor, Watch] = weakref.WeakKeyDictionary()
