@@ -59,9 +59,9 @@ class Stay:
 
     def connection_over(self, dispose: Callable[[], None]) -> None:
         """Call `dispose`, which the connection wants when it is over; from now on the view should end."""
+        dispose()
         if self._caller is not None:
             _watches.setdefault(self.reactor, Watch()).add(self)
-        dispose()
 
     def report(self) -> None:
         """Write the line of the log, unless the view has ended."""

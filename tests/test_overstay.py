@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import gevent
@@ -17,6 +18,7 @@ import pytest
 
 from dwebsocket import overstay, require_websocket, shutdown
 from dwebsocket.live import live
+from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import until
 from tests.peer import Close, Peer
@@ -202,19 +204,18 @@ def test_nothing_of_the_view_is_kept_alive(site: Site, caplog: pytest.LogCapture
 def test_where_no_thread_can_be_started_the_reactor_goes_on(
     detached_site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if detached_site.server.name != "runserver":
-        return
+    kind: Any = {"runserver": ThreadReactor, "pywsgi": GeventReactor}[detached_site.server.name]
     tried = threading.Event()
     sleeper = Sleeper(detached_site)
-    spawn = ThreadReactor.spawn
+    spawn = kind.spawn
 
-    def refuse(reactor: ThreadReactor, function: Callable[[], None], name: str) -> None:
+    def refuse(reactor: Any, function: Callable[[], None], name: str) -> None:
         if name == "websocket overstay" and not tried.is_set():
             tried.set()
             raise RuntimeError("can't start new thread")
         spawn(reactor, function, name)
 
-    with mock.patch.object(ThreadReactor, "spawn", refuse):
+    with mock.patch.object(kind, "spawn", refuse):
         with detached_site(require_websocket(sleeper)).connect() as peer:
             leave(peer)
             assert tried.wait(10)
