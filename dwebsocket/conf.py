@@ -91,6 +91,10 @@ CLOSE_CODE = Kind(
     lambda value: isinstance(value, int) and may_be_sent(value), "a close code that may be sent, like 1001 or 4000"
 )
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
+WEBSOCKET_CLASS = Kind(
+    lambda value: DOTTED_PATH.accepts(value) or (isinstance(value, type) and issubclass(value, WebSocket)),
+    f"a dotted path to a subclass of {WebSocket.__module__}.{WebSocket.__qualname__}, or the class itself",
+)
 # RFC 6454, 6.2, with "*." for every subdomain. The scheme is that of the page, and never ws or wss.
 _ORIGIN = re.compile(
     r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?((?=[.-]*\w)[\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE
@@ -121,7 +125,7 @@ _LIMITS = {field.name.upper(): field.default for field in fields(Limits)}
 #: Every setting without its prefix. The limits are described where they are used.
 SETTINGS: Mapping[str, Setting] = {
     "ACCEPT_ALL": Setting(False, BOOLEAN, per_view=False),
-    "CLASS": Setting("dwebsocket.websocket.WebSocket", DOTTED_PATH, per_view=False),
+    "CLASS": Setting("dwebsocket.websocket.WebSocket", WEBSOCKET_CLASS),
     "SERVER": Setting(None, DOTTED_PATH.or_none(), per_view=False),
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
@@ -148,6 +152,7 @@ SETTINGS: Mapping[str, Setting] = {
 #: What a view says in its decorator, and the setting that it overrides.
 VIEW_OPTIONS = {name.lower(): name for name, setting in SETTINGS.items() if setting.per_view}
 VIEW_OPTIONS["origins"] = VIEW_OPTIONS.pop("allowed_origins")
+VIEW_OPTIONS["websocket_class"] = VIEW_OPTIONS.pop("class")
 
 
 class CompressionOptions(TypedDict, total=False):
@@ -165,6 +170,7 @@ class CompressionOptions(TypedDict, total=False):
 class ViewOptions(TypedDict, total=False):
     """The types of VIEW_OPTIONS."""
 
+    websocket_class: type[WebSocket] | str
     origins: list[str] | tuple[str, ...]
     require_origin: bool
     subprotocols: list[str] | tuple[str, ...]
@@ -188,6 +194,7 @@ class ViewOptions(TypedDict, total=False):
 class Options:
     """Everything that is chosen for one connection."""
 
+    websocket_class: type[WebSocket]
     allowed_origins: list[str]
     require_origin: bool
     subprotocols: list[str]
@@ -228,24 +235,25 @@ def get(name: str) -> Any:
 
 def websocket_class() -> type[WebSocket]:
     """The class of `request.websocket`."""
-    return _class("CLASS", get("CLASS"), WebSocket)
+    return _class(f"{PREFIX}CLASS", get("CLASS"), WebSocket)
 
 
 def server_classes() -> list[type[Server]]:
     """The project's own servers, to be asked before those that are known here."""
     path = get("SERVER")
-    return [] if path is None else [_class("SERVER", path, Server)]  # type: ignore[type-abstract]
+    return [] if path is None else [_class(f"{PREFIX}SERVER", path, Server)]  # type: ignore[type-abstract]
 
 
-def _class(name: str, path: str, base: type[T]) -> type[T]:
+def _class(name: str, path: str | type[T], base: type[T]) -> type[T]:
+    """The class at `path`, or `path` itself; ImproperlyConfigured, which begins with `name`, where there is none."""
+    if not isinstance(path, str):
+        return path
     try:
         found = import_string(path)
     except ImportError as error:
-        raise ImproperlyConfigured(f"{PREFIX}{name}: {error}") from error
+        raise ImproperlyConfigured(f"{name}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ImproperlyConfigured(
-            f"{PREFIX}{name} is {path!r}, which is no subclass of {base.__module__}.{base.__qualname__}"
-        )
+        raise ImproperlyConfigured(f"{name} is {path!r}, which is no subclass of {base.__module__}.{base.__qualname__}")
     return found
 
 
@@ -270,6 +278,9 @@ def _guard(guard: Any) -> AnyGuard:
     return found  # type: ignore[no-any-return]
 
 
+_WEBSOCKET_CLASS = "the option websocket_class"
+
+
 def check_view_options(given: Mapping[str, Any]) -> None:
     """TypeError for an option that no view has, ValueError for a value that it cannot have. Reads no settings."""
     for option, value in given.items():
@@ -278,6 +289,11 @@ def check_view_options(given: Mapping[str, Any]) -> None:
         kind = SETTINGS[VIEW_OPTIONS[option]].kind
         if not kind.accepts(value):
             raise ValueError(f"the option {option} is {value!r}; it must be {kind.words}")
+    if "websocket_class" in given:
+        try:
+            _class(_WEBSOCKET_CLASS, given["websocket_class"], WebSocket)
+        except ImproperlyConfigured as error:
+            raise ValueError(str(error)) from error
 
 
 def check_guards(given: Mapping[str, Any]) -> None:
@@ -303,5 +319,7 @@ def _choose(given: Mapping[str, Any]) -> Options:
     else:
         chosen["compression"] = None
     chosen["guard"] = _resolved(chosen["guard"])
+    name = _WEBSOCKET_CLASS if "websocket_class" in given else f"{PREFIX}CLASS"
+    chosen["websocket_class"] = _class(name, chosen.pop("class"), WebSocket)
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

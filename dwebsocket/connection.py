@@ -378,15 +378,22 @@ class Connection(Served):
     def closed(self) -> bool:
         """Whether the end has come: ours, or the peer's with nothing before it left to be taken."""
         self.look()
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """The same, as far as it has been noticed."""
         state = self.endpoint.state
         return state is not _OPEN and (state is not _ENDING or not self._inbox)
 
     @at_home
     def look(self) -> None:
-        """Notice what has already happened to the socket."""
+        """Notice what has already happened to the socket; a loop that asks again and again lets others run."""
         self._let_go()
         self._link.look(pause=False)
-        self._look_behind_the_inbox(monotonic())
+        now = monotonic()
+        self._look_behind_the_inbox(now)
+        self._link.breathe(now)
 
     def _post(self, function: Callable[[], None]) -> None:
         if self.is_elsewhere():
@@ -493,6 +500,8 @@ class Connection(Served):
                     else:
                         self._park(None)
             if not self._inbox:
+                if self.endpoint.state is not _OPEN:
+                    self._link.breathe(monotonic())  # a loop that takes the end for silence lets others run
                 return None
         return self._take()
 

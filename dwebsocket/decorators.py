@@ -58,7 +58,7 @@ def accept_websocket(view: Any = None, **options: Any) -> Any:
     WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `streaming`, `compression`,
     `compression_min_size` (bytes), `receive_queue` (messages), `send_timeout`, `ping_interval`, `ping_timeout`,
     `close_timeout`, `idle_timeout` (seconds), `detach`, `release_db`, `guard` (see `dwebsocket.guards`),
-    `guard_interval` (seconds).
+    `guard_interval` (seconds), `websocket_class` (of `request.websocket`, or the dotted path to it).
 
     With ATOMIC_REQUESTS, plain HTTP is served in a transaction, and a WebSocket is not.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOpera
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.log import log_response
 
+from . import legacy
 from .access import view_name
 from .protocol.codes import CloseCode
 from .protocol.exceptions import HandshakeError
@@ -47,6 +49,8 @@ def close_for_status(status_code: int, reason: str) -> tuple[int, str]:
 def report(request: HttpRequest, error: BaseException) -> None:
     """Report an exception as Django does: to the same loggers, and if it is a fault, to `got_request_exception`."""
     status = _status(error)
+    if _may_want_the_old_verbs(request, error):
+        error.add_note(_OLD_VERBS)  # type: ignore[attr-defined]
     if status is None:
         signals.got_request_exception.send(sender=None, request=request)
     elif isinstance(error, SuspiciousOperation):
@@ -59,6 +63,26 @@ def report(request: HttpRequest, error: BaseException) -> None:
         "%s: %s", _title(error) or response.reason_phrase, request.path,
         response=response, request=request, exception=error if is_told_in_full else None,
     )  # fmt: skip
+
+
+_OLD_VERBS = (
+    "Text is str and binary is bytes since dwebsocket 1. A view that was written for 0.5 runs with"
+    ' WEBSOCKET_CLASS = "dwebsocket.legacy.WebSocket", or with the option websocket_class: see docs/migration.md'
+)
+#: What Python says where bytes were expected and str has come; each has its own words for it.
+_STR_FOR_BYTES = re.compile(
+    r"""'str' object has no attribute 'decode'|decoding str|not ['"]?bytes|str to bytes|not '?str'?$"""
+)
+
+
+def _may_want_the_old_verbs(request: HttpRequest, error: BaseException) -> bool:
+    """Whether the view mixes text and bytes, as one for 0.5 does with the new class; Python 3.10 knows no notes."""
+    return (
+        type(error) in (AttributeError, TypeError)
+        and hasattr(error, "add_note")
+        and not isinstance(getattr(request, "websocket", None), legacy.WebSocket)
+        and _STR_FOR_BYTES.search(str(error)) is not None
+    )
 
 
 def log(request: HttpRequest, response: HttpResponseBase) -> None:

@@ -16,8 +16,10 @@ from .protocol.exceptions import HandshakeError
 from .upgrade import prepare, refuse, upgrade, vary
 
 _NOT_EXPECTED = (
-    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket"
-    " (or another decorator hides it: that one goes below it), and WEBSOCKET_ACCEPT_ALL is not set"
+    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket, as it"
+    " must be where WebSocketMiddleware is in use and WEBSOCKET_ACCEPT_ALL is not set. A class needs"
+    " method_decorator(accept_websocket, name='dispatch'). A decorator that hides ours goes below it, or uses"
+    " functools.wraps; or leave the middleware out"
 )
 
 

@@ -30,6 +30,7 @@ from .clock import monotonic
 from .connection import Connection
 from .database import Lease, close_own_connections, give_back, with_shared_connections
 from .live import live
+from .overstay import Stay
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
 from .protocol.endpoint import Endpoint
@@ -249,6 +250,7 @@ class Session:
         "_response",
         "_server",
         "_server_has_answered",
+        "_stay",
         "_websocket",
         "opening",
         "reactor",
@@ -269,8 +271,9 @@ class Session:
         self._error: BaseException | None = None
         self._cookies: Sequence[tuple[str, str]] = ()  # of the session, as headers of the 101
         self._opened_at = 0.0
+        self._stay = Stay(request.path, self.reactor)
         self._lease = Lease(request, self.reactor) if options.release_db else None
-        self._websocket: WebSocket = conf.websocket_class()(
+        self._websocket: WebSocket = options.websocket_class(
             self._accept,
             before_accept=self._save_session,
             after_accept=self._opened,
@@ -324,6 +327,7 @@ class Session:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
+        self._stay.begin()
         try:
             if lease is not None:
                 token = lease.begin(inherits=not self._detach)
@@ -333,6 +337,7 @@ class Session:
         except BaseException as error:
             self._end_by(error)
         finally:
+            self._stay.end()
             try:
                 if self._connection is not None:
                     self._finish(self._connection)
@@ -443,8 +448,8 @@ class Session:
         limits = self._options.limits
         endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
         connection = Connection(
-            taken.sock, self.reactor,
-            endpoint=endpoint, limits=limits, dispose=taken.dispose, descriptor=taken.descriptor,
+            taken.sock, self.reactor, endpoint=endpoint, limits=limits, descriptor=taken.descriptor,
+            dispose=functools.partial(self._stay.connection_over, taken.dispose),
         )  # fmt: skip
         self._websocket.subprotocol = subprotocol
         self._connection = connection

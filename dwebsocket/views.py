@@ -112,7 +112,7 @@ class WebSocketView(View):
         websocket.accept()
         try:
             self.opened()
-            while (message := websocket.wait()) is not None:
+            while not websocket._end_told and (message := websocket.wait()) is not None:
                 self.received(message)
             websocket.close()
         except BaseException as error:

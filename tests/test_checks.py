@@ -157,7 +157,7 @@ def test_default_settings_pass() -> None:
         ({"WEBSOCKET_SUBPROTOCOLS": ["two words"]}, ["['two words']", "a list of subprotocol names"]),
         ({"WEBSOCKET_ALLOWED_ORIGINS": ["https://a.example", None]}, ["None]", "a list of origins"]),
         ({"WEBSOCKET_COMPRESSION": {"level": "9"}}, ["WEBSOCKET_COMPRESSION is {'level': '9'}", "a dict of"]),
-        ({"WEBSOCKET_CLASS": "WebSocket"}, ["WEBSOCKET_CLASS is 'WebSocket'", "a dotted path"]),
+        ({"WEBSOCKET_CLASS": "WebSocket"}, ["WEBSOCKET_CLASS is 'WebSocket'", "a dotted path to"]),
         ({"WEBSOCKET_CLASS": "nowhere.WebSocket"}, ["WEBSOCKET_CLASS", "No module named 'nowhere'"]),
     ],
     ids=str,
@@ -181,7 +181,8 @@ def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(
         ),
         (
             {"WEBSOCKET_CLASS": "nowhere.WebSocket"},
-            "Write a dotted path; or remove WEBSOCKET_CLASS: then it is 'dwebsocket.websocket.WebSocket'.",
+            "Write a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself;"
+            " or remove WEBSOCKET_CLASS: then it is 'dwebsocket.websocket.WebSocket'.",
         ),
     ],
     ids=str,

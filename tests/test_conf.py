@@ -29,7 +29,7 @@ NO_SECONDS = [0, -1, "1", True, math.nan, math.inf, [1]]
 
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "ACCEPT_ALL": ([True, False], [None, 1, "yes"]),
-    "CLASS": (["dwebsocket.legacy.WebSocket"], [None, WebSocket, "WebSocket"]),
+    "CLASS": (["dwebsocket.legacy.WebSocket", WebSocket, legacy.WebSocket], [None, "WebSocket", object, 5]),
     "SERVER": ([None, "dwebsocket.servers.gevent.PyWSGI"], [PyWSGI, "PyWSGI", 1]),
     "MAX_CONNECTIONS": ([1, 10_000, None], [0, -1, 1.5, True, "1"]),
     "DRAIN_SECONDS": (SECONDS, [*NO_SECONDS, None]),
@@ -136,14 +136,14 @@ def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(name: str,
 
 @pytest.mark.parametrize(("name", "value"), cases(right=True))
 def test_view_may_have_every_setting_of_a_connection_for_itself(name: str, value: Any) -> None:
-    option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
+    option = {"ALLOWED_ORIGINS": "origins", "CLASS": "websocket_class"}.get(name, name.lower())
     if not conf.SETTINGS[name].per_view:
         with pytest.raises(TypeError, match=f"unknown option '{option}'"):
             conf.check_view_options({option: value})
     else:
         conf.check_view_options({option: value})
         options = conf.options({option: value})
-        if name.startswith("COMPRESSION"):  # they make one thing together
+        if name.startswith("COMPRESSION") or name == "CLASS":  # two make one thing; a path becomes its class
             return
         if name == "GUARD":  # a name, one, or several: what comes of it is always a tuple of guards
             value = tuple(value) if isinstance(value, list) else (session_alive,)
@@ -169,7 +169,7 @@ def test_compression_is_what_both_its_settings_say(given: dict[str, Any], compre
 
 @pytest.mark.parametrize(("name", "value"), cases(right=False))
 def test_view_option_that_cannot_be_is_a_value_error(name: str, value: Any) -> None:
-    option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
+    option = {"ALLOWED_ORIGINS": "origins", "CLASS": "websocket_class"}.get(name, name.lower())
     if option in conf.VIEW_OPTIONS:
         with pytest.raises(ValueError) as caught:
             conf.check_view_options({option: value})
@@ -275,6 +275,34 @@ def test_class_that_cannot_be_is_an_error_that_says_why(path: str, words: str) -
     with override_settings(WEBSOCKET_CLASS=path), pytest.raises(ImproperlyConfigured) as caught:
         conf.websocket_class()
     assert str(caught.value).startswith("WEBSOCKET_CLASS")
+    assert words in str(caught.value)
+
+
+def test_class_of_a_view_is_its_own_or_that_of_the_setting() -> None:
+    for value in (Shouting, f"{__name__}.Shouting"):
+        conf.check_view_options({"websocket_class": value})
+        with override_settings(WEBSOCKET_CLASS="dwebsocket.legacy.WebSocket"):
+            assert conf.options({"websocket_class": value}).websocket_class is Shouting
+            assert conf.options({"max_message_size": 7}).websocket_class is legacy.WebSocket
+            assert conf.options({}).websocket_class is legacy.WebSocket
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (5, "it must be a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself"),
+        (NoWebSocket, "it must be a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself"),
+        ("WebSocket", "it must be a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself"),
+        ("nowhere.WebSocket", "No module named 'nowhere'"),
+        ("dwebsocket.websocket.Nothing", 'does not define a "Nothing"'),
+        (f"{__name__}.NoWebSocket", "no subclass of dwebsocket.websocket.WebSocket"),
+    ],
+    ids=str,
+)
+def test_class_of_a_view_that_cannot_be_is_an_error_when_the_view_is_decorated(value: Any, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        require_websocket(websocket_class=value)
+    assert str(caught.value).startswith("the option websocket_class")
     assert words in str(caught.value)
 
 

@@ -619,6 +619,13 @@ def test_old_echo_works_as_it_did(site):
 
 
 @on(MIGRATION)
+def test_old_shout_has_the_old_verbs_and_ends(site):
+    with site.connect("/old-shout/") as ws:
+        ws.send("text")
+        assert ws.recv(timeout=10) == "TEXT"
+
+
+@on(MIGRATION)
 def test_presence_is_noted_when_the_user_has_left(site):
     ask = "print(User.objects.get(username='emma').last_login.isoformat())"
     cookie = site.log_in("emma")

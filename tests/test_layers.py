@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "dwebsocket"
 HOUSE = [
     # the Django face
     ["dwebsocket", "decorators", "rest_framework", "middleware", "views", "checks", "apps", "test", "management"],
-    ["upgrade", "guards", "sessions", "failures", "live", "conf", "database", "access", "signals"],
+    ["upgrade", "guards", "overstay", "sessions", "failures", "live", "conf", "database", "access", "signals"],
     ["servers"],
     ["websocket", "legacy"],
     ["verbs"],

@@ -63,6 +63,8 @@ def test_websocket_to_a_view_that_is_not_decorated_is_refused_with_400(
     response = site(undecorated, MIDDLEWARE=[OWN]).handshake()
     assert response.status == 400
     assert response.body.startswith(b"this URL does not expect a WebSocket: its view is not decorated")
+    assert b"name='dispatch'" in response.body
+    assert b"or leave the middleware out" in response.body
     assert levels(caplog) == [("django.request", "WARNING")]
 
 

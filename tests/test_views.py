@@ -473,3 +473,21 @@ def test_other_methods_and_attributes_of_a_view_are_its_own_business() -> None:
     methods = {name: lambda self, *arguments: None for name in names}
     assert type("View", (LoginRequiredMixin, WebSocketView, TemplateView), methods).as_view()
     assert type("View", (Broker, WebSocketView), {"connect_timeout": 5, "receive": True}).as_view()
+
+
+def test_method_that_was_told_of_the_end_itself_ends_the_view_as_ever(site: Site) -> None:
+    returned = []
+
+    class Asking(Teller):
+        def received(self, message: str | bytes) -> None:
+            self.site.tell([message, self.websocket.wait()])
+
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            returned.append(super().dispatch(request, *args, **kwargs).status_code)
+            return HttpResponse()
+
+    with site(Asking.as_view(site=site)).connect() as peer:
+        peer.send_message("one")
+        peer.close(4001, "bye")
+        assert all_told(site) == ["opened", ["one", None], (4001, "bye")]
+        assert returned == [200]

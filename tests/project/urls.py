@@ -56,6 +56,8 @@ urlpatterns = [
     path("processes/", views.processes),
     path("processes-kept/", views.processes_kept),
     path("block/", views.block),
+    path("insist/new/", views.insist_new),
+    path("insist/old/", views.insist_old),
     path("ask-and-end/", views.ask_and_end),
     path("rows/", views.rows),
     path("rows-for-a-visitor/", views.rows_for_a_visitor),

@@ -541,6 +541,34 @@ def cursor_held(request):
             request.websocket.send(cursor.fetchone()[0])
 
 
+INSISTED_ON = {
+    "wait": lambda websocket: websocket.wait(),
+    "timed-wait": lambda websocket: websocket.wait(timeout=60),
+    "read": lambda websocket: websocket.read(),
+    "has_messages": lambda websocket: websocket.has_messages(),
+    "closed": lambda websocket: websocket.closed,
+    "send": lambda websocket: websocket.send("into the void"),
+}
+
+
+def insist(request):
+    """Call the verb of ``?by=`` until the test says stop, whatever it raises, and never pause."""
+    request.websocket.accept()
+    while not (settings.NOTES / f"{request.GET['note']}.wake").exists():
+        with suppress(WebSocketClosed):
+            INSISTED_ON[request.GET["by"]](request.websocket)
+
+
+@require_websocket
+def insist_new(request):
+    insist(request)
+
+
+@require_websocket(websocket_class="dwebsocket.legacy.WebSocket")
+def insist_old(request):
+    insist(request)
+
+
 def add_and_wait(request):
     """Add the group of ``?name=``; say at each message which process that is in, and how many such groups it sees."""
     with transaction.atomic():
