@@ -495,7 +495,7 @@ def test_gunicorn_tells_attached_views_to_end(tmp_path):
         connect(served.ws("/echo/")) as ws,
     ):
         served.stop()
-        assert close_code(ws) == 1001
+        assert close_code(ws) == 1012
 
 
 @on(DEPLOYMENT)
