@@ -545,7 +545,7 @@ class Conversation:
     async def subprotocol(self):
         client = await self.open("/subprotocol/", self.plan["subprotocols"])
         told = await client.receive()
-        assert await self.end_of(client) == [1000, ""]
+        await self.end_of(client)
         return [client.subprotocol, told]
 
     async def header(self):
