@@ -545,13 +545,13 @@ class Conversation:
     async def subprotocol(self):
         client = await self.open("/subprotocol/", self.plan["subprotocols"])
         told = await client.receive()
-        await self.end_of(client)
+        await client.leave()
         return [client.subprotocol, told]
 
     async def header(self):
         client = await self.open("/session/", headers={"Cookie": self.plan["cookie"]})
         told = await client.receive()
-        await self.end_of(client)
+        await client.leave()
         return told
 
     async def server_closes(self):
@@ -573,7 +573,7 @@ class Conversation:
     async def ping(self):
         client = await self.open("/ponged/")
         told = await client.receive()
-        await self.end_of(client)
+        await client.leave()
         return told
 
     async def refusal(self):
