@@ -187,7 +187,7 @@ def proxying(
 
 
 def reserve_port() -> int:
-    """A port of the kernel's choice that it gives to nobody else for a minute, but to a program that asks for it.
+    """A port of the kernel's choice, which for a minute it gives only to a program that asks for this very port.
 
     A connection of that port that has ended on its side is in TIME_WAIT: a `bind` with SO_REUSEADDR may still have the
     port, the kernel's own choice leaves it out. The three proxies take over no socket from us.
