@@ -129,7 +129,7 @@ SETTINGS: Mapping[str, Setting] = {
     "SERVER": Setting(None, DOTTED_PATH.or_none(), per_view=False),
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
-    "SHUTDOWN_CODE": Setting(CloseCode.GOING_AWAY.value, CLOSE_CODE, per_view=False),
+    "SHUTDOWN_CODE": Setting(CloseCode.SERVICE_RESTART.value, CLOSE_CODE, per_view=False),
     "ALLOWED_ORIGINS": Setting([], ORIGINS),
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
     "SUBPROTOCOLS": Setting([], TOKENS),

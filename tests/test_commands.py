@@ -575,6 +575,7 @@ def test_doctor_says_that_a_connection_is_dead_after_silence() -> None:
     [
         (1000, "the view closed the connection after N seconds (1000 NORMAL_CLOSURE)"),
         (1001, "the server ended the connection after N seconds (1001 GOING_AWAY): does it restart?"),
+        (1012, "the server ended the connection after N seconds (1012 SERVICE_RESTART): does it restart?"),
     ],
 )
 def test_doctor_takes_no_offence_at_a_view_that_ends(code, sentence) -> None:

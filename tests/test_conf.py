@@ -80,7 +80,7 @@ DEFAULTS = {
     "SERVER": None,
     "MAX_CONNECTIONS": None,
     "DRAIN_SECONDS": 10,
-    "SHUTDOWN_CODE": 1001,
+    "SHUTDOWN_CODE": 1012,
     "ALLOWED_ORIGINS": [],
     "REQUIRE_ORIGIN": False,
     "SUBPROTOCOLS": [],

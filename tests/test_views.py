@@ -212,12 +212,12 @@ def test_server_that_stops_the_view_closes_with_1001(site: Site, caplog: pytest.
 
 
 @pytest.mark.usefixtures("_reopened")
-def test_process_that_ends_closes_with_1001(site: Site) -> None:
+def test_process_that_ends_closes_with_1012(site: Site) -> None:
     peer = site(Teller.as_view(site=site)).connect()
     assert site.hear() == "opened"
     site.tell(shutdown(seconds=0.01))
-    assert ended(peer) == Close(1001)
-    assert sorted(all_told(site), key=str) == [(1001, ""), None]
+    assert ended(peer) == Close(1012)
+    assert sorted(all_told(site), key=str) == [(1012, ""), None]
 
 
 @pytest.mark.parametrize("leaves", ["abandon", "reset"])

@@ -34,6 +34,7 @@ urlpatterns = [
     path("sleepy/", views.sleepy),
     path("watch-closed/", views.watch_closed),
     path("pinged/", views.pinged),
+    path("ponged/", views.ponged),
     path("pinged-asleep/", views.pinged_asleep),
     path("raise-before/", views.raise_before),
     path("raise-after/", views.raise_after),

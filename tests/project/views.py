@@ -324,6 +324,16 @@ def pinged(request):
         leave_note(request, "finally")
 
 
+@require_websocket(ping_interval=0.1)
+def ponged(request):
+    """Say so when the client has answered a ping."""
+    websocket = request.websocket
+    websocket.accept()
+    while websocket.latency is None and not websocket.closed:
+        time.sleep(0.01)
+    websocket.send("answered")
+
+
 @require_websocket(ping_interval=0.2, ping_timeout=1, close_timeout=0.5)
 def pinged_asleep(request):
     request.websocket.accept()

@@ -326,7 +326,7 @@ class Examination:
         if code == CloseCode.ABNORMAL_CLOSURE:
             what = f"the connection was cut after {seconds:.1f} seconds, in which {pings_in_words(pings)}"
             raise Wrong(what, _SILENCE)
-        if code == CloseCode.GOING_AWAY:
+        if code in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART):
             raise Unknown(f"the server ended the connection after {seconds:.1f} seconds ({said}): does it restart?")
         why = ", perhaps for what the large message said: --size 0 sends none" if self._size else ""
         raise Unknown(f"the view closed the connection after {seconds:.1f} seconds ({said}){why}")
