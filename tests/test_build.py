@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
 from importlib.metadata import version
@@ -16,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from dwebsocket import protocol
+from tests.left_out import has_compiler
 from tests.links import ROOT, run_program
 
 COMPILED_SUFFIXES = (".so", ".pyd")
 #: What the environment that runs these tests was installed with (tox.ini); unset elsewhere.
 WANTED = os.environ.get("DWEBSOCKET_COMPILE", "")
-_CC = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-HAS_COMPILER = bool(shutil.which(_CC.split()[0])) and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def modules() -> list[str]:
@@ -117,7 +115,7 @@ def test_without_a_compiler_the_wheel_is_python_alone_and_named_so(sdist: Path, 
     assert not [name for name in files if name.endswith(COMPILED_SUFFIXES)]
 
 
-@pytest.mark.skipif(not HAS_COMPILER, reason="needs a C compiler and Python.h")
+@pytest.mark.skipif(not has_compiler(), reason="needs a C compiler and Python.h")
 @pytest.mark.timeout(300)
 def test_with_a_compiler_the_wheel_has_both_and_no_symbols_for_a_debugger(sdist: Path, tmp_path: Path) -> None:
     wheel = build_wheel(sdist, tmp_path, CFLAGS="", DWEBSOCKET_COMPILE="1")
