@@ -1,7 +1,7 @@
 """``python -m fuzz [TARGET …]``: fuzz every target, or these, each for FUZZ_SECONDS (30 if not set).
 
-There are as many at a time as processors. What is found to be worth keeping goes to FUZZ_HOME (a temporary folder if not set), and so
-does what ends in a fault.
+As many run at a time as there are processors. What is found to be worth keeping goes to FUZZ_HOME (a temporary folder
+if not set), and so does what ends in a fault.
 """
 
 from __future__ import annotations
