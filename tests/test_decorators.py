@@ -15,10 +15,10 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from dwebsocket import accept_websocket, require_websocket
+from tests.helpers import HANDSHAKE
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_upgrade import HANDSHAKE
 
 MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 

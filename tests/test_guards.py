@@ -40,10 +40,10 @@ from dwebsocket import accept_websocket, guards, require_websocket
 from dwebsocket.guards import Guard, has_perm, session_alive, user_is_active, watch, watch_no_longer
 from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, Unauthorized
 from dwebsocket.reactors.thread import ThreadReactor
+from tests.helpers import AUTH, DB, SESSIONS, database_in
 from tests.links import Home, Hub, Threads, assert_ends, run_program, until
 from tests.peer import Peer
 from tests.sites import Site, changing
-from tests.test_sessions import AUTH, DB, SESSIONS, database_in
 
 SOON_SECONDS, NEVER_SECONDS = 0.02, 3600.0
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
