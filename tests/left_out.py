@@ -69,7 +69,7 @@ def left_out() -> dict[str, list[str]]:
             if not has(program):
                 missing.setdefault(what, []).append(program)
     if not has_compiler():
-        missing["the compiled wheel"] = ["C compiler with Python.h"]
+        missing["the compiled wheel and benchmarks-quick"] = ["C compiler with Python.h"]
     return missing
 
 

@@ -34,6 +34,7 @@ def test_one_python_alone(say: Callable[..., str]) -> None:
     assert said.startswith("left out: py312-django60 (no python3.12), py313-django61 (no python3.13), ")
     assert "autobahn (no python3.13 or python3.12, no python2.7)" in said
     assert "coverage (no python3.12)" in said
+    assert "the compiled wheel and benchmarks-quick (no C compiler with Python.h)" in said
     assert "browser tests (no chromium, no chromedriver)" in said
     assert "py311" not in said
     assert "fuzz" not in said
@@ -43,7 +44,8 @@ def test_one_python_alone(say: Callable[..., str]) -> None:
 def test_nothing_where_all_is_there(say: Callable[..., str]) -> None:
     said = say("python3.11", "python3.12", "python3.13", *[name for names in PROGRAMS.values() for name in names])
 
-    assert said in ("left out: nothing\n", "left out: the compiled wheel (no C compiler with Python.h)\n")
+    without_compiler = "left out: the compiled wheel and benchmarks-quick (no C compiler with Python.h)\n"
+    assert said in ("left out: nothing\n", without_compiler)
 
 
 def test_python_of_another_place_that_does_not_start_is_none(say: Callable[..., str], tmp_path: Path) -> None:
