@@ -29,7 +29,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.core.exceptions import PermissionDenied
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
@@ -711,11 +711,12 @@ def making_rounds() -> int:
 def requests_of(users: list[User], count: int) -> list[Any]:
     """The requests of as many browsers, their users looked up as the opening handshake does it."""
     made = []
-    for number in range(count):
-        request = RequestFactory().get("/")
-        request.user = users[number % len(users)]
-        request.session = SessionStore(key_of(browser(request.user)))
-        made.append(request)
+    with transaction.atomic():  # a commit for each is most of the time that this takes
+        for number in range(count):
+            request = RequestFactory().get("/")
+            request.user = users[number % len(users)]
+            request.session = SessionStore(key_of(browser(request.user)))
+            made.append(request)
     return made
 
 
