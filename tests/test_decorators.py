@@ -19,10 +19,10 @@ from django.views.decorators.cache import cache_page
 from django.views.decorators.vary import vary_on_headers
 
 from dwebsocket import accept_websocket, require_websocket
+from tests.helpers import HANDSHAKE
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_upgrade import HANDSHAKE
 
 MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 

@@ -17,10 +17,10 @@ from rest_framework.exceptions import APIException
 
 from dwebsocket import Forbidden, Unauthorized, require_websocket
 from dwebsocket.failures import close_for, close_for_status, cut
+from tests.helpers import levels, recorded
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_upgrade import levels, recorded
 
 
 class NotYourRoom(PermissionDenied):

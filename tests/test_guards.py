@@ -30,7 +30,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.core.exceptions import PermissionDenied
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
@@ -42,10 +42,10 @@ from dwebsocket import connections as live_connections
 from dwebsocket.guards import Guard, has_perm, session_alive, user_is_active, watch, watch_no_longer
 from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, Unauthorized
 from dwebsocket.reactors.thread import ThreadReactor
+from tests.helpers import AUTH, DB, SESSIONS, database_in
 from tests.links import Home, Hub, Threads, assert_ends, run_program, until
 from tests.peer import Peer
 from tests.sites import Site, changing
-from tests.test_sessions import AUTH, DB, SESSIONS, database_in
 
 SOON_SECONDS, NEVER_SECONDS = 0.02, 3600.0
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
@@ -774,11 +774,12 @@ def making_rounds(name: str = "dwebsocket guards") -> int:
 def requests_of(users: list[User], count: int) -> list[Any]:
     """The requests of as many browsers, their users looked up as the opening handshake does it."""
     made = []
-    for number in range(count):
-        request = RequestFactory().get("/")
-        request.user = users[number % len(users)]
-        request.session = SessionStore(key_of(browser(request.user)))
-        made.append(request)
+    with transaction.atomic():  # a commit for each is most of the time that this takes
+        for number in range(count):
+            request = RequestFactory().get("/")
+            request.user = users[number % len(users)]
+            request.session = SessionStore(key_of(browser(request.user)))
+            made.append(request)
     return made
 
 

@@ -13,9 +13,9 @@ from django.urls import path
 
 from dwebsocket import accept_websocket, require_websocket
 from dwebsocket.middleware import WebSocketMiddleware, middleware_passed_over
+from tests.helpers import HANDSHAKE, levels
 from tests.links import assert_ends
 from tests.sites import Site
-from tests.test_upgrade import HANDSHAKE, levels
 
 OWN = "dwebsocket.middleware.WebSocketMiddleware"
 COMMON = "django.middleware.common.CommonMiddleware"  # does not look at views

@@ -7,9 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,37 +17,18 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from django.test import RequestFactory
 
 from dwebsocket import require_websocket, sessions
+from tests.helpers import DB, SESSIONS, database_in, levels
 from tests.links import assert_ends, until
 from tests.peer import Peer
 from tests.sites import Site
-from tests.test_upgrade import levels
-
-DB = "django.contrib.sessions.backends.db"
-SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
-AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 every_request = pytest.mark.parametrize("every_request", [False, True], ids=["modified", "every-request"])
-
-
-@contextmanager
-def database_in(path: Path) -> Iterator[None]:
-    """Let the database be a file, its tables made: every thread of this process sees the same one."""
-    database = connections.settings["default"]
-    before, database["NAME"] = database["NAME"], str(path)
-    connection.close()
-    try:
-        call_command("migrate", verbosity=0)
-        yield
-    finally:
-        connection.close()
-        database["NAME"] = before
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ import errno
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,33 +30,10 @@ from django.views import View
 from dwebsocket import WebSocketClosed, accept_websocket, conf, require_websocket
 from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, OriginForbidden, Unauthorized
 from dwebsocket.upgrade import check_origin
+from tests.helpers import HANDSHAKE, levels, recorded
 from tests.links import assert_ends, descriptors, run_program, until
 from tests.peer import BINARY, Close, PeerTimeout, frame, text
 from tests.sites import PyWSGI, Site
-
-HANDSHAKE = {
-    "HTTP_UPGRADE": "websocket",
-    "HTTP_CONNECTION": "Upgrade",
-    "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
-    "HTTP_SEC_WEBSOCKET_VERSION": "13",
-    "HTTP_HOST": "testserver",
-    "SERVER_PROTOCOL": "HTTP/1.1",
-}
-
-
-@contextmanager
-def recorded(signal: Any) -> Iterator[list[dict[str, Any]]]:
-    """What the signal sends meanwhile."""
-    received: list[dict[str, Any]] = []
-
-    def receive(**kwargs: Any) -> None:
-        received.append(kwargs)
-
-    signal.connect(receive)
-    try:
-        yield received
-    finally:
-        signal.disconnect(receive)
 
 
 @pytest.fixture
@@ -71,11 +48,6 @@ def exceptions() -> Iterator[list[dict[str, Any]]]:
     """The got_request_exception signals of the test."""
     with recorded(signals.got_request_exception) as received:
         yield received
-
-
-def levels(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """Who logged what; the access lines of the server do not count."""
-    return [(record.name, record.levelname) for record in caplog.records if record.name != "django.server"]
 
 
 # Refusals before the 101

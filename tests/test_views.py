@@ -21,10 +21,10 @@ from django.views.generic import TemplateView
 
 from dwebsocket import CloseCode, WebSocketView, shutdown
 from dwebsocket.live import live
+from tests.helpers import levels
 from tests.links import assert_ends
 from tests.peer import Close, Peer
 from tests.sites import Site
-from tests.test_upgrade import levels
 
 
 class Teller(WebSocketView):

@@ -15,7 +15,7 @@ import pytest
 
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import reactor_for
-from tests.links import PATIENCE_SECONDS, Hub, Link, connect, run_program, until
+from tests.links import PATIENCE_SECONDS, Hub, Link, linking, run_program, until
 from tests.peer import PING, PONG, Frame, text
 
 
@@ -29,19 +29,8 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def link(hub: Hub) -> Iterator[Callable[..., Link]]:
     """``connect`` on the hub."""
-    links: list[Link] = []
-
-    def connect_and_remember(**options: Any) -> Link:
-        links.append(connect(hub, **options))
-        return links[-1]
-
-    yield connect_and_remember
-    for link in links:
-        link.peer.abandon()
-        link.do("abort", "the test is over")
-        assert len(link.disposals) == 1
-    errors, hub.errors = hub.errors, []
-    assert errors == []
+    with linking(hub) as connect:
+        yield connect
 
 
 def test_hub_has_one_reactor_and_another_hub_another(hub: Hub) -> None:

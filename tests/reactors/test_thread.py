@@ -20,7 +20,7 @@ from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors import reactor_for, thread
 from dwebsocket.reactors.base import LinkLock
 from dwebsocket.reactors.thread import ThreadReactor, Wakeup
-from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, run_program, tcp_pair, until
+from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, linking, run_program, tcp_pair, until
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, frame, text
 
 HOME = Threads()
@@ -29,17 +29,8 @@ HOME = Threads()
 @pytest.fixture
 def link() -> Iterator[Callable[..., Link]]:
     """``connect`` for threads, on a reactor of its own or the one of the process."""
-    links: list[Link] = []
-
-    def connect_and_remember(**options: Any) -> Link:
-        links.append(connect(HOME, **options))
-        return links[-1]
-
-    yield connect_and_remember
-    for link in links:
-        link.peer.abandon()
-        link.do("abort", "the test is over")
-        assert len(link.disposals) == 1
+    with linking(HOME) as connect:
+        yield connect
 
 
 def background_threads() -> int:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import exchange
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, Peer, frame
 from tests.real.servers import ADDRESS, KINDS, Kind, Server, assert_quiet, running
-from tests.real.test_contract import exchange
 
 pytestmark = pytest.mark.timeout(60)
 

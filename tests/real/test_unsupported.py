@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from django.test import AsyncClient
 
+from tests.helpers import HANDSHAKE, levels
 from tests.real.servers import KINDS, UNSUPPORTED, Server, assert_quiet, running
-from tests.test_upgrade import HANDSHAKE, levels
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
