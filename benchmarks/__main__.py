@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.left_out import has_compiler
+
 from . import chart, report
 from .load import LoadFailed
 from .measure import Bench
@@ -25,6 +27,9 @@ def main() -> int:
     """The exit status: 0 when everything could be measured, goals met or not."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # by way of every finally
     options = arguments()
+    if options.quick and not has_compiler():
+        say("Nothing is measured: there is no C compiler, or no Python.h.")
+        return 0
     rows = with_what_they_need(options.rows)
     cores = choose_cores()
     say(f"The server runs on core {cores.server}, the load client on core {cores.client}: {cores.remark}.")

@@ -19,9 +19,12 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.middleware.security import SecurityMiddleware
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
+from .access import dotted_name
+from .decorators import OPTIONS
 from .middleware import WebSocketMiddleware, middleware_passed_over
 
 _LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes, "GUARD": conf.guards}
@@ -77,8 +80,16 @@ def check_unknown_settings(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W002",
         )
         for name in dir(settings)
-        if name.startswith(conf.PREFIX) and name not in known
+        if (name.startswith(conf.PREFIX) or _has_wrong_prefix(name)) and name not in known
     ]
+
+
+def _has_wrong_prefix(name: str) -> bool:
+    """Whether the rest is a setting of ours: other packages have settings that begin like this, too."""
+    return any(name.startswith(prefix) and name.removeprefix(prefix) in conf.SETTINGS for prefix in _WRONG_PREFIXES)
+
+
+_WRONG_PREFIXES = ("WEBSOCKETS_", "WEB_SOCKET_", "DWEBSOCKET_")
 
 
 def _similar(name: str, known: Iterable[str]) -> str:
@@ -115,6 +126,20 @@ def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]
             hint='Add "dwebsocket.middleware.WebSocketMiddleware" to the end of MIDDLEWARE.',
             id="dwebsocket.W003",
         )
+    ]
+
+
+@register()
+def check_middleware_is_there_once(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where the middleware, or a subclass, stands in the list again."""
+    own = [path for path, found in _middleware() if isinstance(found, type) and issubclass(found, WebSocketMiddleware)]
+    return [
+        Warning(
+            f"{path} does nothing: {own[0]} stands before it in MIDDLEWARE, and is enough",
+            hint="Keep the last of them." if _valid("ACCEPT_ALL") else "Remove one of them.",
+            id="dwebsocket.W011",
+        )
+        for path in own[1:]
     ]
 
 
@@ -196,23 +221,33 @@ def _has_patched(name: str) -> bool:
 
 
 class _Kept(NamedTuple):
-    """What a middleware keeps, and the setting, if there is one, that has it kept in the context, which a view gets."""
+    """What a middleware keeps; the setting, if there is one, that has it kept in the context, which a view gets; and
+    what a detached view can write to have it all the same."""
 
     what: str
     unless: str = ""
+    third_way: str = ""
 
+
+_TENANT = _Kept(
+    "the tenant on the database connection of the request", third_way="with tenant_context(request.tenant):"
+)
 
 #: Middleware whose state is the request's alone, by the beginning of its name. Those that keep theirs in the context
 #: (django-simple-history, django-easy-audit, django-structlog) are not here, nor is django-reversion's, whose revision
 #: no GET opens.
 _KEEPERS: Mapping[str, _Kept] = {
-    "django_tenants.middleware.": _Kept("the tenant on the database connection of the request"),
-    "tenant_schemas.middleware.": _Kept("the tenant on the database connection of the request"),
+    "django_tenants.middleware.": _TENANT,
+    "tenant_schemas.middleware.": _TENANT,
     "db_multitenant.middleware.": _Kept("the tenant in a thread-local"),
     "django_multitenant.middlewares.": _Kept("the tenant in a thread-local", unless="TENANT_USE_ASGIREF"),
     "django_currentuser.middleware.": _Kept("the user in a thread-local"),
     "crum.CurrentRequestUserMiddleware": _Kept("the request and its user in a thread-local"),
     "threadlocals.middleware.": _Kept("the request in a thread-local"),
+    "django_middleware_global_request.middleware.": _Kept("the request in a thread-local"),
+    "pghistory.middleware.": _Kept("the context of the history in a thread-local"),
+    "multidb.middleware.": _Kept("whether queries go to the primary database in a thread-local"),
+    "django_replicated.middleware.": _Kept("which database queries go to in a thread-local"),
     "auditlog.middleware.": _Kept("the actor of the log entries until the request has ended"),
 }
 
@@ -226,7 +261,9 @@ def check_middleware_that_keeps_state(**kwargs: Any) -> Sequence[CheckMessage]:
         Warning(
             f"{path} keeps {kept.what}: a WebSocket view, detached, has its own thread and outlives the request",
             hint="Write WEBSOCKET_DETACH = False; or decorate the views that need it with"
-            ' @accept_websocket(detach=False), and write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W006"].',
+            " @accept_websocket(detach=False)"
+            + (f', or write "{kept.third_way}" around their queries' if kept.third_way else "")
+            + ', and write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W006"].',
             id="dwebsocket.W006",
         )
         for path, found in _middleware()
@@ -271,10 +308,53 @@ def check_ssl_redirect(**kwargs: Any) -> Sequence[CheckMessage]:
             "SECURE_SSL_REDIRECT is True and SECURE_PROXY_SSL_HEADER is not set: behind a proxy that ends TLS every"
             " WebSocket may be redirected, and browsers do not follow",
             hint='Let the proxy set X-Forwarded-Proto, and write SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO",'
-            ' "https"); where the server itself ends TLS, write SILENCED_SYSTEM_CHECKS = ["dwebsocket.W009"].',
+            ' "https") (Traefik says wss for a WebSocket: let it say https); where the server itself ends TLS, write'
+            ' SILENCED_SYSTEM_CHECKS = ["dwebsocket.W009"].',
             id="dwebsocket.W009",
         )
     ]
+
+
+_PROXIES_WAIT_SECONDS = 60  # nginx's proxy_read_timeout, and the idle timeout of most load balancers
+
+
+@register(deploy=True)  # it is about the proxy, too
+def check_ping_interval(**kwargs: Any) -> Sequence[CheckMessage]:
+    """A Warning where pings are too seldom to keep a proxy from giving up."""
+    interval = _valid("PING_INTERVAL")
+    if interval is not None and interval < _PROXIES_WAIT_SECONDS:
+        return []
+    return [
+        Warning(
+            f"WEBSOCKET_PING_INTERVAL is {interval}: most proxies end a connection that was silent for 60 seconds",
+            hint="Write a number below 60; or, where every proxy waits longer, write SILENCED_SYSTEM_CHECKS ="
+            ' ["dwebsocket.W012"].',
+            id="dwebsocket.W012",
+        )
+    ]
+
+
+@register(Tags.urls)
+def check_guards_of_views(**kwargs: Any) -> Sequence[CheckMessage]:
+    """An Error for each view in the URLconf whose guard is a path to nothing. Its module may not be loaded earlier."""
+    messages: dict[tuple[str, str], CheckMessage] = {}
+    for view in _views(get_resolver().url_patterns) if getattr(settings, "ROOT_URLCONF", None) else ():
+        try:
+            conf.check_guards(getattr(view, OPTIONS, {}))
+        except ImproperlyConfigured as error:
+            name = dotted_name(view)
+            messages[name, str(error)] = Error(
+                f"the view {name}: {error}", hint="Correct the path in its option guard.", id="dwebsocket.E003"
+            )
+    return list(messages.values())
+
+
+def _views(patterns: Iterable[Any]) -> Iterator[Any]:
+    for pattern in patterns:
+        if hasattr(pattern, "url_patterns"):
+            yield from _views(pattern.url_patterns)
+        else:
+            yield pattern.callback
 
 
 @register()

@@ -29,7 +29,7 @@ PREFIX = "WEBSOCKET_"
 T = TypeVar("T")
 
 #: Judges a request: see `guards`.
-AnyGuard = Callable[[Any], object]
+AnyGuard = Callable[[Any], bool | None]
 
 
 class Kind(NamedTuple):
@@ -65,10 +65,19 @@ def _guards(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
+#: Their functions take a view, or make what takes one; has_perm takes a permission. None of them judges a request.
+_NO_GUARDS = (
+    "django.contrib.admin.views.decorators", "django.contrib.auth.decorators", "django.views.decorators.",
+    "dwebsocket.guards",
+)  # fmt: skip
+
+
 def _is_guard(value: Any) -> bool:
-    """Not a class, nor what is asynchronous: what these return is always true."""
+    """Not a class, nor what is asynchronous, nor a decorator: what these return is never an answer."""
     kinds = (value, getattr(value, "__call__", None))  # noqa: B004
-    return callable(value) and not inspect.isclass(value) and not any(map(inspect.iscoroutinefunction, kinds))
+    if not callable(value) or inspect.isclass(value) or any(map(inspect.iscoroutinefunction, kinds)):
+        return False
+    return not (inspect.isfunction(value) and str(value.__module__).startswith(_NO_GUARDS))
 
 
 BOOLEAN = Kind(lambda value: isinstance(value, bool), "True or False")
@@ -82,15 +91,23 @@ CLOSE_CODE = Kind(
     lambda value: isinstance(value, int) and may_be_sent(value), "a close code that may be sent, like 1001 or 4000"
 )
 DOTTED_PATH = Kind(lambda value: isinstance(value, str) and "." in value, "a dotted path")
+WEBSOCKET_CLASS = Kind(
+    lambda value: DOTTED_PATH.accepts(value) or (isinstance(value, type) and issubclass(value, WebSocket)),
+    f"a dotted path to a subclass of {WebSocket.__module__}.{WebSocket.__qualname__}, or the class itself",
+)
 # RFC 6454, 6.2, with "*." for every subdomain. The scheme is that of the page, and never ws or wss.
-_ORIGIN = re.compile(r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?([\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE)
+_ORIGIN = re.compile(
+    r"(?!wss?:)[a-z][a-z\d+.-]*://(\*\.)?((?=[.-]*\w)[\w.-]+|\[[\da-f:.]+\])(:\d+)?", re.ASCII | re.IGNORECASE
+)
 ORIGINS = Kind(
     lambda value: _is_list_of(value, lambda origin: origin == "*" or _ORIGIN.fullmatch(origin) is not None),
     'a list of origins like "https://example.com", without a path',
 )
 GUARD = Kind(
     lambda value: all(_is_guard(guard) or DOTTED_PATH.accepts(guard) for guard in _guards(value)),
-    "a guard (a function, an instance of a Guard, or a dotted path to either), or a list of them",
+    "a guard (a function of the request that returns True or False, an instance of a Guard, or a dotted path to either;"
+    ' no decorator: for login_required write user_is_active, for permission_required has_perm("app.codename")),'
+    " or a list of them",
 )
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
@@ -108,11 +125,11 @@ _LIMITS = {field.name.upper(): field.default for field in fields(Limits)}
 #: Every setting without its prefix. The limits are described where they are used.
 SETTINGS: Mapping[str, Setting] = {
     "ACCEPT_ALL": Setting(False, BOOLEAN, per_view=False),
-    "CLASS": Setting("dwebsocket.websocket.WebSocket", DOTTED_PATH, per_view=False),
+    "CLASS": Setting("dwebsocket.websocket.WebSocket", WEBSOCKET_CLASS),
     "SERVER": Setting(None, DOTTED_PATH.or_none(), per_view=False),
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
-    "SHUTDOWN_CODE": Setting(CloseCode.GOING_AWAY.value, CLOSE_CODE, per_view=False),
+    "SHUTDOWN_CODE": Setting(CloseCode.SERVICE_RESTART.value, CLOSE_CODE, per_view=False),
     "ALLOWED_ORIGINS": Setting([], ORIGINS),
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
     "SUBPROTOCOLS": Setting([], TOKENS),
@@ -135,6 +152,7 @@ SETTINGS: Mapping[str, Setting] = {
 #: What a view says in its decorator, and the setting that it overrides.
 VIEW_OPTIONS = {name.lower(): name for name, setting in SETTINGS.items() if setting.per_view}
 VIEW_OPTIONS["origins"] = VIEW_OPTIONS.pop("allowed_origins")
+VIEW_OPTIONS["websocket_class"] = VIEW_OPTIONS.pop("class")
 
 
 class CompressionOptions(TypedDict, total=False):
@@ -152,6 +170,7 @@ class CompressionOptions(TypedDict, total=False):
 class ViewOptions(TypedDict, total=False):
     """The types of VIEW_OPTIONS."""
 
+    websocket_class: type[WebSocket] | str
     origins: list[str] | tuple[str, ...]
     require_origin: bool
     subprotocols: list[str] | tuple[str, ...]
@@ -175,6 +194,7 @@ class ViewOptions(TypedDict, total=False):
 class Options:
     """Everything that is chosen for one connection."""
 
+    websocket_class: type[WebSocket]
     allowed_origins: list[str]
     require_origin: bool
     subprotocols: list[str]
@@ -215,24 +235,25 @@ def get(name: str) -> Any:
 
 def websocket_class() -> type[WebSocket]:
     """The class of `request.websocket`."""
-    return _class("CLASS", get("CLASS"), WebSocket)
+    return _class(f"{PREFIX}CLASS", get("CLASS"), WebSocket)
 
 
 def server_classes() -> list[type[Server]]:
     """The project's own servers, to be asked before those that are known here."""
     path = get("SERVER")
-    return [] if path is None else [_class("SERVER", path, Server)]  # type: ignore[type-abstract]
+    return [] if path is None else [_class(f"{PREFIX}SERVER", path, Server)]  # type: ignore[type-abstract]
 
 
-def _class(name: str, path: str, base: type[T]) -> type[T]:
+def _class(name: str, path: str | type[T], base: type[T]) -> type[T]:
+    """The class at `path`, or `path` itself; ImproperlyConfigured, which begins with `name`, where there is none."""
+    if not isinstance(path, str):
+        return path
     try:
         found = import_string(path)
     except ImportError as error:
-        raise ImproperlyConfigured(f"{PREFIX}{name}: {error}") from error
+        raise ImproperlyConfigured(f"{name}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ImproperlyConfigured(
-            f"{PREFIX}{name} is {path!r}, which is no subclass of {base.__module__}.{base.__qualname__}"
-        )
+        raise ImproperlyConfigured(f"{name} is {path!r}, which is no subclass of {base.__module__}.{base.__qualname__}")
     return found
 
 
@@ -253,8 +274,11 @@ def _guard(guard: Any) -> AnyGuard:
     except ImportError as error:
         raise ImproperlyConfigured(f"there is no guard {guard!r}: {error}") from error
     if not _is_guard(found):
-        raise ImproperlyConfigured(f"{guard!r} is no function, nor an instance of a Guard")
+        raise ImproperlyConfigured(f"{guard!r} is no guard; it must be {GUARD.words}")
     return found  # type: ignore[no-any-return]
+
+
+_WEBSOCKET_CLASS = "the option websocket_class"
 
 
 def check_view_options(given: Mapping[str, Any]) -> None:
@@ -265,6 +289,16 @@ def check_view_options(given: Mapping[str, Any]) -> None:
         kind = SETTINGS[VIEW_OPTIONS[option]].kind
         if not kind.accepts(value):
             raise ValueError(f"the option {option} is {value!r}; it must be {kind.words}")
+    if "websocket_class" in given:
+        try:
+            _class(_WEBSOCKET_CLASS, given["websocket_class"], WebSocket)
+        except ImproperlyConfigured as error:
+            raise ValueError(str(error)) from error
+
+
+def check_guards(given: Mapping[str, Any]) -> None:
+    """ImproperlyConfigured where a guard among the options of a view is a path to nothing, or to no guard."""
+    _resolved(given.get("guard", ()))
 
 
 def options(given: Mapping[str, Any]) -> Options:
@@ -285,5 +319,7 @@ def _choose(given: Mapping[str, Any]) -> Options:
     else:
         chosen["compression"] = None
     chosen["guard"] = _resolved(chosen["guard"])
+    name = _WEBSOCKET_CLASS if "websocket_class" in given else f"{PREFIX}CLASS"
+    chosen["websocket_class"] = _class(name, chosen.pop("class"), WebSocket)
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from . import conf
 from .database import atomic_request, exempt
 from .rest_framework import may_return_none
-from .upgrade import View, prepare, refuse_stripped, upgrade
+from .upgrade import View, prepare, refuse_stripped, upgrade, vary
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -22,6 +22,9 @@ Responding = TypeVar("Responding", bound=Callable[..., HttpResponseBase])
 
 #: A decorated view has this attribute: the middleware knows it by that.
 MARK = "accepts_websocket"
+
+#: And this one, its options, which the system checks look at.
+OPTIONS = "websocket_options_given"
 
 UPGRADE_REQUIRED = (
     "This URL expects a WebSocket. If you did open one, a proxy in between has removed the Upgrade header.\n"
@@ -55,7 +58,7 @@ def accept_websocket(view: Any = None, **options: Any) -> Any:
     WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `streaming`, `compression`,
     `compression_min_size` (bytes), `receive_queue` (messages), `send_timeout`, `ping_interval`, `ping_timeout`,
     `close_timeout`, `idle_timeout` (seconds), `detach`, `release_db`, `guard` (see `dwebsocket.guards`),
-    `guard_interval` (seconds).
+    `guard_interval` (seconds), `websocket_class` (of `request.websocket`, or the dotted path to it).
 
     With ATOMIC_REQUESTS, plain HTTP is served in a transaction, and a WebSocket is not.
     """
@@ -100,11 +103,15 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
         if not prepare(request):
             http_view = atomic_request(view, exempt_on, request)
             response: HttpResponseBase = refuse_stripped(request) or serve_http(http_view, request, *args, **kwargs)
-            return response
-        if request.websocket is not None:  # type: ignore[attr-defined]  # decorated twice, or accepted for all views
+        elif request.websocket is not None:  # type: ignore[attr-defined]  # decorated twice, or accepted for all views
             return view(request, *args, **kwargs)
-        return upgrade(request, view, args, kwargs, options)
+        else:
+            response = upgrade(request, view, args, kwargs, options)
+        if isinstance(response, HttpResponseBase):  # else Django says what is wrong with it
+            vary(response)
+        return response
 
     decorated._non_atomic_requests = exempt_on  # type: ignore[attr-defined]  # Django's name: it has no other
     setattr(decorated, MARK, True)
+    setattr(decorated, OPTIONS, options)
     return decorated

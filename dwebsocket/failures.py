@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 from django.conf import settings
@@ -11,9 +12,13 @@ from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOpera
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.log import log_response
 
+from . import legacy
+from .access import view_name
 from .protocol.codes import CloseCode
 from .protocol.exceptions import HandshakeError
 from .protocol.frames import MAX_CLOSE_REASON_BYTES
+
+logger = logging.getLogger("dwebsocket")
 
 _OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
 
@@ -44,6 +49,8 @@ def close_for_status(status_code: int, reason: str) -> tuple[int, str]:
 def report(request: HttpRequest, error: BaseException) -> None:
     """Report an exception as Django does: to the same loggers, and if it is a fault, to `got_request_exception`."""
     status = _status(error)
+    if _may_want_the_old_verbs(request, error):
+        error.add_note(_OLD_VERBS)  # type: ignore[attr-defined]
     if status is None:
         signals.got_request_exception.send(sender=None, request=request)
     elif isinstance(error, SuspiciousOperation):
@@ -58,10 +65,42 @@ def report(request: HttpRequest, error: BaseException) -> None:
     )  # fmt: skip
 
 
+_OLD_VERBS = (
+    "Text is str and binary is bytes since dwebsocket 1. A view that was written for 0.5 runs with"
+    ' WEBSOCKET_CLASS = "dwebsocket.legacy.WebSocket", or with the option websocket_class: see docs/migration.md'
+)
+#: What Python says where bytes were expected and str has come; each has its own words for it.
+_STR_FOR_BYTES = re.compile(
+    r"""'str' object has no attribute 'decode'|decoding str|not ['"]?bytes|str to bytes|not '?str'?$"""
+)
+
+
+def _may_want_the_old_verbs(request: HttpRequest, error: BaseException) -> bool:
+    """Whether the view mixes text and bytes, as one for 0.5 does with the new class; Python 3.10 knows no notes."""
+    return (
+        type(error) in (AttributeError, TypeError)
+        and hasattr(error, "add_note")
+        and not isinstance(getattr(request, "websocket", None), legacy.WebSocket)
+        and _STR_FOR_BYTES.search(str(error)) is not None
+    )
+
+
 def log(request: HttpRequest, response: HttpResponseBase) -> None:
-    """Log an answer that comes too late as Django logs one that does not: where it is an error."""
+    """Log an answer that comes too late: an error as Django does, any other that says something at DEBUG."""
     if response.status_code >= 400:
         log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)  # type: ignore[arg-type]
+    elif not _is_empty(response):
+        logger.debug(
+            "the view %s returned a response of status %d after the opening: it is ignored, use send()",
+            view_name(request), response.status_code,
+        )  # fmt: skip
+
+
+def _is_empty(response: HttpResponseBase) -> bool:
+    """Whether it says nothing, as that of every class-based view, which has to return one."""
+    if response.status_code != 200 or response.streaming or not getattr(response, "is_rendered", True):
+        return False
+    return isinstance(response, HttpResponse) and not response.content
 
 
 def cut(reason: str) -> str:

@@ -2,11 +2,11 @@
 
 @accept_websocket(guard=[session_alive, has_perm("chat.view_room")], guard_interval=30)
 
-A guard is called with the request. It lets in by returning something true. It refuses by returning something false or
-raising PermissionDenied (HTTP 403, on an open WebSocket the close code 4403), or by raising Unauthorized (401, 4401).
-What it sees as `request.session` and `request.user` is always the state of now. Any other exception is an error at the
-opening handshake; later it is logged, and asked again when the interval has passed: an outage of the database closes
-nothing.
+A guard is called with the request. It lets in by returning True. It refuses by returning False or None or raising
+PermissionDenied (HTTP 403, on an open WebSocket the close code 4403), or by raising Unauthorized (401, 4401). Any other
+answer is a TypeError: what a decorator returns, such as login_required, is always true. What a guard sees as
+`request.session` and `request.user` is always the state of now. Any other exception is an error at the opening
+handshake; later it is logged, and asked again when the interval has passed: an outage of the database closes nothing.
 
 A guard that asks the database once for all its WebSockets is a subclass of Guard; those of this module are.
 """
@@ -19,11 +19,13 @@ import copy
 import functools
 import inspect
 import logging
+import math
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from django.contrib import auth
 from django.contrib.sessions.backends import cache, db, signed_cookies
@@ -34,6 +36,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject, SimpleLazyObject
 
+from .access import know_user
 from .clock import monotonic
 from .conf import AnyGuard
 from .database import close_idle_connections, with_shared_connections
@@ -45,6 +48,9 @@ logger = logging.getLogger("dwebsocket")
 _AT_ONCE = 200  # requests in one query
 _LONGEST_TURN_SECONDS = 0.005  # that the rounds may keep a hub from running
 _TURN_SECONDS = 0.001
+_PATIENCE_SECONDS = 0.5  # with a guard that blocks: then the guards behind it are asked elsewhere
+_LOOK_AGAIN_SECONDS = 0.05  # whether a round that takes longer than its interval is over
+MOST_ASKERS = 8  # of a process: as many guards may be stuck at once, and the others are asked all the same
 _DENIED = "permission denied"
 
 #: What a guard has to say against a request; None: nothing.
@@ -86,7 +92,17 @@ def guard_verdict(guard: AnyGuard, request: HttpRequest) -> Verdict:
         return Forbidden(_DENIED)
     if inspect.isawaitable(answer):
         raise TypeError(f"the guard {guard!r} is asynchronous; here it is an ordinary function")
+    if answer is not None and not isinstance(answer, bool):
+        raise TypeError(_no_answer(guard, answer))
     return None if answer else Forbidden(_DENIED)
+
+
+def _no_answer(guard: AnyGuard, answer: object) -> str:
+    """What is wrong with the answer, and what to write; without the answer itself, which may hold anything."""
+    said = f"the guard {guard!r} returned a {type(answer).__name__}, neither True nor False"
+    if callable(answer):
+        return f"{said}: a decorator is no guard; write it above accept_websocket, or write guard=user_is_active"
+    return f"{said}: let it return bool(…)"
 
 
 # The guards that the package brings
@@ -102,7 +118,11 @@ class _SessionAlive(Guard):
         users = _users_now(data[auth.SESSION_KEY] for data in sessions.values() if auth.SESSION_KEY in data)
         for request in requests:
             data = sessions.get(_session_key(request))
-            yield None if data is not None and _belongs(data, users) else Unauthorized("there is no live session")
+            if data is not None and _belongs(data, users):
+                know_user(request, users.get(str(data.get(auth.SESSION_KEY))))
+                yield None
+            else:
+                yield Unauthorized("there is no live session")
 
 
 class _UserIsActive(Guard):
@@ -273,12 +293,28 @@ def _forget() -> None:
 
 os.register_at_fork(after_in_child=_forget)
 
-#: A guard, and about whom it is to be asked.
-Question = tuple[AnyGuard, list[Guarded]]
+
+class Question(NamedTuple):
+    """A guard, about which WebSockets it is asked, and how often."""
+
+    guard: AnyGuard
+    guarded: list[Guarded]
+    interval_seconds: float
+
+
+class Asking(NamedTuple):
+    """What an asker is at, and since when; `guard` is the identity of one."""
+
+    since: float
+    guard: int
+    interval_seconds: float
 
 
 class Rounds:
-    """One thread or greenlet asks the guards about all WebSockets of a process: those with one interval together.
+    """Asks the guards about all WebSockets of a process, those with one interval together.
+
+    One thread or greenlet keeps the time. For each round another one, the asker, asks one guard after the other. Where
+    a guard blocks, the next asker goes on with the guards behind it: a stuck guard delays no other.
 
     `changed` is a latch of the reactor whose WebSockets they are; the reactor itself lives as long as it is needed.
     """
@@ -288,8 +324,10 @@ class Rounds:
         self._due: dict[float, float] = {}  # when each interval has passed next
         self._changed = changed
         self._runs = False
+        self._questions: deque[Question] = deque()  # of the rounds that have begun, not asked yet
+        self._askers: dict[object, Asking] = {}
         self._lock = threading.Lock()  # never held where something waits
-        self._asking = threading.Lock()  # held while guards are being asked
+        self._all_asked = threading.Condition(self._lock)
 
     def add(self, guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
         with self._lock:
@@ -309,20 +347,18 @@ class Rounds:
 
     def settle(self, timeout_seconds: float) -> None:
         """Return when the guards are not being asked, or the time is over."""
-        if self._asking.acquire(timeout=timeout_seconds):
-            self._asking.release()
+        with self._all_asked:
+            self._all_asked.wait_for(lambda: not self._askers, timeout_seconds)
 
     def abandon(self) -> None:
         """Ask about nobody any more, whoever holds the lock."""
-        self._lock, self._asking = threading.Lock(), threading.Lock()
-        self._guarded = {}
+        self._lock = threading.Lock()
+        self._all_asked = threading.Condition(self._lock)
+        self._guarded, self._questions = {}, deque()
 
     def _start(self, guarded: Guarded) -> None:
-        reactor = guarded.reactor
         try:
-            run = with_shared_connections(functools.partial(self._run, reactor))
-            # In an empty context: where threads inherit theirs, that of the first WebSocket would live as long as they.
-            contextvars.Context().run(reactor.spawn, run, "dwebsocket guards")
+            _spawn(guarded.reactor, functools.partial(self._run, guarded.reactor), "dwebsocket guards")
         except BaseException:  # no thread can be started: the next WebSocket tries again
             with self._lock:
                 self._runs = False
@@ -330,59 +366,121 @@ class Rounds:
 
     def _run(self, reactor: Reactor) -> None:
         try:
-            while (due := self._seconds_to_next_round()) is not None:
+            while (due := self._seconds_to_next_turn()) is not None:
                 self._changed.wait(due)
                 self._changed = reactor.latch()
-                self._go_round(reactor)
+                self._begin_rounds()
+                if (asker := self._next_asker()) is not None:
+                    self._start_asker(asker, reactor)
         except BaseException:  # the server has stopped it: the next WebSocket starts it again
             with self._lock:
                 self._runs = False
             raise
 
-    def _go_round(self, reactor: Reactor) -> None:  # a function, so that nobody is held between two rounds
-        for interval_seconds, questions in self._due_now():
-            with self._asking:
-                self._ask_all(questions, reactor)
-            with self._lock:
-                self._due[interval_seconds] = monotonic() + interval_seconds
+    def _start_asker(self, asker: object, reactor: Reactor) -> None:
+        try:
+            _spawn(reactor, functools.partial(self._work, asker, reactor), "dwebsocket guard")
+        except Exception:  # no thread can be started: the guards are asked all the same, the time kept less well
+            self._work(asker, reactor)
 
-    def _seconds_to_next_round(self) -> float | None:
+    def _seconds_to_next_turn(self) -> float | None:
         """None, and nothing runs any more, when there is nobody to ask about."""
         with self._lock:
             intervals = {seconds for _, seconds in self._guarded.values()}
             self._due = {seconds: when for seconds, when in self._due.items() if seconds in intervals}
             self._runs = bool(intervals)
-            return max(0.0, min(self._due.values()) - monotonic()) if intervals else None
+            if not intervals:
+                self._questions.clear()  # a stuck asker would leave them there
+                return None
+            return max(0.0, min(*self._due.values(), self._next_asker_at()) - monotonic())
 
-    def _due_now(self) -> list[tuple[float, list[Question]]]:
-        """The intervals that have passed, and what is to be asked."""
+    def _begin_rounds(self) -> None:
+        """Queue the questions of every interval that has passed; not before its last round is over, or stuck."""
         with self._lock:
             now = monotonic()
-            rounds: dict[float, dict[int, Question]]  # by identity: not every callable can be hashed
-            rounds = {seconds: {} for seconds, when in self._due.items() if when <= now}
-            for guarded, (guards, seconds) in self._guarded.items():
-                for guard in guards if seconds in rounds else ():
-                    rounds[seconds].setdefault(id(guard), (guard, []))[1].append(guarded)
-        return [(seconds, list(questions.values())) for seconds, questions in rounds.items()]
+            for seconds in [seconds for seconds, when in self._due.items() if when <= now]:
+                if self._is_under_way(seconds, now):
+                    self._due[seconds] = now + min(seconds, _LOOK_AGAIN_SECONDS)
+                else:
+                    self._due[seconds] = now + seconds
+                    self._questions.extend(self._round(seconds))
 
-    def _ask_all(self, questions: list[Question], reactor: Reactor) -> None:
-        began = monotonic()
+    def _is_under_way(self, interval_seconds: float, now: float) -> bool:
+        return any(question.interval_seconds == interval_seconds for question in self._questions) or any(
+            asking.interval_seconds == interval_seconds and now - asking.since < _PATIENCE_SECONDS
+            for asking in self._askers.values()
+        )
+
+    def _round(self, interval_seconds: float) -> Iterable[Question]:
+        stuck = {asking.guard for asking in self._askers.values() if asking.interval_seconds == interval_seconds}
+        questions: dict[int, Question] = {}  # by identity: not every callable can be hashed
+        for guarded, (guards, seconds) in self._guarded.items():
+            for guard in guards if seconds == interval_seconds else ():
+                if id(guard) not in stuck:
+                    questions.setdefault(id(guard), Question(guard, [], seconds)).guarded.append(guarded)
+        return questions.values()
+
+    def _next_asker_at(self) -> float:
+        """When another asker is needed: there is none, or all have been at the same thing for long."""
+        if not self._questions or len(self._askers) >= MOST_ASKERS:
+            return math.inf
+        return max((asking.since for asking in self._askers.values()), default=-math.inf) + _PATIENCE_SECONDS
+
+    def _next_asker(self) -> object | None:
+        with self._lock:
+            now = monotonic()
+            if self._next_asker_at() > now:
+                return None
+            asker = object()
+            self._askers[asker] = Asking(now, 0, 0.0)
+            return asker
+
+    def _work(self, asker: object, reactor: Reactor) -> None:
+        """Ask until there is no question left."""
         try:
-            for guard, wards in questions:
-                failed: BaseException | None = None
-                for some in _pieces(wards, _AT_ONCE if isinstance(guard, Guard) else 1):
-                    failed = self._ask(guard, some, reactor) or failed
-                    if monotonic() - began > _LONGEST_TURN_SECONDS:
-                        reactor.latch().wait(_TURN_SECONDS)
-                        began = monotonic()
-                if failed is not None:
-                    logger.error("the guard %r could not be asked; the WebSockets stay open", guard, exc_info=failed)
-        finally:
-            close_idle_connections()
+            while not self._has_asked_all(asker):
+                while (question := self._next_question(asker)) is not None:
+                    self._ask_all(question, asker, reactor)
+                close_idle_connections()
+        finally:  # also where the server has stopped it
+            with self._all_asked:
+                self._askers.pop(asker, None)
+                self._all_asked.notify_all()
+
+    def _has_asked_all(self, asker: object) -> bool:
+        """Whether nothing is left; the asker counts no more then, so that the next question starts another one."""
+        with self._lock:
+            if self._questions:
+                return False
+            self._askers.pop(asker, None)
+            return True
+
+    def _next_question(self, asker: object) -> Question | None:
+        with self._lock:
+            if not self._questions:
+                return None
+            question = self._questions.popleft()
+            self._askers[asker] = Asking(monotonic(), id(question.guard), question.interval_seconds)
+            return question
+
+    def _ask_all(self, question: Question, asker: object, reactor: Reactor) -> None:
+        guard = question.guard
+        began = monotonic()
+        failed: BaseException | None = None
+        for some in _pieces(question.guarded, _AT_ONCE if isinstance(guard, Guard) else 1):
+            failed = self._ask(guard, some, reactor) or failed
+            if monotonic() - began > _LONGEST_TURN_SECONDS:
+                reactor.latch().wait(_TURN_SECONDS)
+                began = monotonic()
+                self._askers[asker] = Asking(began, id(guard), question.interval_seconds)  # slow, and not stuck
+        if failed is not None:
+            logger.error("the guard %r could not be asked; the WebSockets stay open", guard, exc_info=failed)
 
     def _ask(self, guard: AnyGuard, wards: list[Guarded], reactor: Reactor) -> BaseException | None:
         """Why the guard could not be asked about all of them; None if it was. One protects no other."""
         wards = [guarded for guarded in wards if guarded in self._guarded]
+        if not wards:
+            return None
         try:
             for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
                 if verdict is not None:
@@ -395,6 +493,11 @@ class Rounds:
             failures = [self._ask(guard, [guarded], reactor) for guarded in wards]
             return next((failure for failure in failures if failure is not None), error)
         return None
+
+
+def _spawn(reactor: Reactor, function: Callable[[], None], name: str) -> None:
+    # In an empty context: where threads inherit theirs, that of the first WebSocket would live as long as they.
+    contextvars.Context().run(reactor.spawn, with_shared_connections(function), name)
 
 
 def _verdicts(guard: AnyGuard, requests: list[HttpRequest]) -> Iterable[Verdict]:

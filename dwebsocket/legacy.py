@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from . import websocket
+from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed
+
+
+class EndOfMessages(WebSocketClosed, EOFError):
+    """What raises where a view waits on although it was told of the end: an EOFError, as in 0.5."""
 
 
 class WebSocket(websocket.WebSocket):
     """A WebSocket that gives text as bytes, sends bytes as text, ends an iteration with None, and sends into the void.
+
+    The end counts as a message until it is taken, and waiting on behind it is an EOFError. `str()` does not tell the
+    state, so that it can be a key.
 
     Nothing else differs. New code is better off without: text and binary are two things, and a `send` that cannot
     arrive should not look as if it did.
@@ -22,10 +30,17 @@ class WebSocket(websocket.WebSocket):
         yield from super().__iter__()
         yield None
 
+    __repr__ = object.__repr__
+
     def wait(self, timeout: float | None = None) -> bytes | None:
-        """The next message as bytes; None as in the base class."""
+        """The next message as bytes; None as in the base class. EOFError for a call after the end was told."""
         message = super().wait(timeout)
         return message.encode() if isinstance(message, str) else message
+
+    def count_messages(self) -> int:
+        """How many messages are waiting; the None that tells of the end is one."""
+        count = super().count_messages()
+        return 1 if not count and not self._end_told and self.closed else count
 
     def send(self, message: Any) -> None:
         """Send `message` as text: bytes are taken as UTF-8, anything else by its str(). Silent when closed.
@@ -40,3 +55,21 @@ class WebSocket(websocket.WebSocket):
             message = str(message)
         with contextlib.suppress(WebSocketClosed):
             super().send(message)
+
+    def close(self, code: int | None = None, reason: str | bytes | None = None) -> None:
+        """Close as the base class does; the reason may be bytes."""
+        text = reason.decode(errors="replace") if isinstance(reason, bytes) else reason or ""
+        super().close(CloseCode.NORMAL_CLOSURE if code is None else code, text)
+
+    @property
+    def protocol(self) -> NoReturn:
+        """AttributeError: what 0.5 had here is gone."""
+        raise AttributeError(
+            "there is no protocol any more, nor a socket to select() on, for its bytes are read as they arrive:"
+            " ask is_closed() and has_messages(), see docs/migration.md"
+        )
+
+    def _end_error(self) -> WebSocketClosed:
+        error = EndOfMessages(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+        error.websocket = self
+        return error

@@ -13,11 +13,13 @@ from django.utils.module_loading import import_string
 from . import conf
 from .decorators import MARK
 from .protocol.exceptions import HandshakeError
-from .upgrade import prepare, refuse, upgrade
+from .upgrade import prepare, refuse, upgrade, vary
 
 _NOT_EXPECTED = (
-    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket"
-    " (or another decorator hides it: that one goes below it), and WEBSOCKET_ACCEPT_ALL is not set"
+    "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket, as it"
+    " must be where WebSocketMiddleware is in use and WEBSOCKET_ACCEPT_ALL is not set. A class needs"
+    " method_decorator(accept_websocket, name='dispatch'). A decorator that hides ours goes below it, or uses"
+    " functools.wraps; or leave the middleware out"
 )
 
 
@@ -32,8 +34,12 @@ class WebSocketMiddleware:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        prepare(request)
-        return self._get_response(request)
+        asked = prepare(request)
+        response = self._get_response(request)
+        # What any plain answer says is no business of a setting that is wrong, so it is not judged here.
+        if asked or getattr(settings, f"{conf.PREFIX}ACCEPT_ALL", False):
+            vary(response)
+        return response
 
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

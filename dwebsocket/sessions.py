@@ -8,6 +8,8 @@ not saved.
 from __future__ import annotations
 
 import contextvars
+import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +34,7 @@ def save(request: HttpRequest) -> list[tuple[str, str]]:
     response = middleware.process_response(request, HttpResponse())
     session.modified = False
     if not isinstance(session.save, _Save):  # accept() may have failed before
-        session.save = _Save(session.save)
+        session.save = _Save(session)
     return [("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()]
 
 
@@ -45,15 +47,20 @@ def unwind(request: HttpRequest) -> None:
 class _Save:
     """The `save` of a session that the unwinding request does not save."""
 
-    __slots__ = ("_save", "token")
+    __slots__ = ("_own", "_session", "token")
 
-    def __init__(self, save: Callable[..., None]) -> None:
-        self._save = save
+    def __init__(self, session: Any) -> None:
+        self._session = weakref.ref(session)  # which holds this: a loop would wait for the garbage collector
+        self._own: Callable[..., None] | None = vars(session).get("save")  # what a project has put there
         self.token = object()  # and not the session: what a server's thread was last in lives on
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
+        session = self._session()
+        if session is None:
+            raise ReferenceError("the session is gone: keep request.session, and not its save alone")
         if _unwinding.get() is not self.token:
-            self._save(*args, **kwargs)
+            save = self._own or functools.partial(type(session).save, session)
+            save(*args, **kwargs)
 
 
 _cache: list[SessionMiddleware | None] = []

@@ -20,6 +20,7 @@ from django.conf import settings
 from django.core.serializers.json import DjangoJSONEncoder
 from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
+from django.utils.cache import patch_vary_headers
 from django.utils.http import is_same_domain
 from django.utils.log import log_response
 
@@ -29,6 +30,7 @@ from .clock import monotonic
 from .connection import Connection
 from .database import Lease, close_own_connections, give_back, with_shared_connections
 from .live import live
+from .overstay import Stay
 from .protocol import deflate, handshake
 from .protocol.codes import CloseCode
 from .protocol.exceptions import (
@@ -129,6 +131,11 @@ def refuse_stripped(request: HttpRequest) -> HttpResponse | None:
     return refuse(request, UpgradeRequired(_STRIPPED))
 
 
+def vary(response: HttpResponseBase) -> None:
+    """Say that another answer is given to an opening handshake: a cache must keep the two apart."""
+    patch_vary_headers(response, ["Upgrade"])
+
+
 def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:
     """The HTTP answer of a handshake that cannot succeed: a status and a sentence, and one line in the log."""
     response = HttpResponse(f"{error}\n", status=error.status_code, headers=error.headers, content_type="text/plain")
@@ -160,20 +167,38 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
     if origin is None:
         raise OriginForbidden(f"no Origin for host {host!r}, and WEBSOCKET_REQUIRE_ORIGIN is set")
     trusted = (*options.allowed_origins, *settings.CSRF_TRUSTED_ORIGINS)
-    own = f"{request.scheme}://{host}"
-    if origin == own:
+    own = f"{_scheme(request)}://{host}"
+    # A host that begins with a dot stands for itself, and not for every subdomain.
+    if origin == own or (not host.startswith(".") and _origin_matches(origin, own)):
         return
-    if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in (own, *trusted)):
+    if "*" not in options.allowed_origins and not any(_origin_matches(origin, allowed) for allowed in trusted):
         advice = (
             "add it to WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS,"
             " or let the proxy pass the host on (nginx: proxy_set_header Host $http_host)"
         )
         if not request.is_secure() and _origin_matches(origin, f"https://{host}"):
             advice = (
-                "it differs by its scheme alone, and this request looks like http;"
-                " behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER, and let the proxy send that header"
+                f"it differs by its scheme alone, and this request looks like http; {_advice_about_tls(request)}; where"
+                f' what ends TLS can send no header, write WEBSOCKET_ALLOWED_ORIGINS = ["https://{host}"]'
             )
         raise OriginForbidden(f"origin {origin!r} is not allowed for host {host!r}: {advice}")
+
+
+def _scheme(request: HttpRequest) -> str:
+    """The scheme of the page: a proxy that ends TLS may say wss where it has to say https, as Traefik does."""
+    scheme = str(request.scheme)  # first: it judges the setting
+    name, secure = settings.SECURE_PROXY_SSL_HEADER or ("", "")
+    said = request.META.get(name, "").partition(",")[0].strip()
+    return "https" if (secure, said) == ("https", "wss") else scheme
+
+
+def _advice_about_tls(request: HttpRequest) -> str:
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return "behind a proxy that ends TLS, set SECURE_PROXY_SSL_HEADER, and let the proxy send that header"
+    name, secure = settings.SECURE_PROXY_SSL_HEADER
+    header, said = name.removeprefix("HTTP_").replace("_", "-").title(), request.META.get(name)
+    sent = f"no {header}" if said is None else f"{header}: {said!r}"
+    return f"the proxy sent {sent}, and SECURE_PROXY_SSL_HEADER expects {secure!r}: let it send that"
 
 
 def _origin_matches(origin: str, allowed: str) -> bool:
@@ -224,6 +249,7 @@ class Session:
         "_response",
         "_server",
         "_server_has_answered",
+        "_stay",
         "_websocket",
         "opening",
         "reactor",
@@ -244,8 +270,9 @@ class Session:
         self._error: BaseException | None = None
         self._cookies: Sequence[tuple[str, str]] = ()  # of the session, as headers of the 101
         self._opened_at = 0.0
+        self._stay = Stay(request.path, self.reactor)
         self._lease = Lease(request, self.reactor) if options.release_db else None
-        self._websocket: WebSocket = conf.websocket_class()(
+        self._websocket: WebSocket = options.websocket_class(
             self._accept,
             before_accept=self._save_session,
             after_accept=self._opened,
@@ -263,7 +290,7 @@ class Session:
             try:
                 if self._lease is not None:
                     give_back()  # the view has its own, and this call only waits for it
-                self._server.spawn(run, f"websocket {self.request.path}")
+                self._server.spawn(run, f"websocket {access.view_name(self.request)}")
             except BaseException:  # no thread can be started
                 live.leave(self)
                 raise
@@ -299,6 +326,7 @@ class Session:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
+        self._stay.begin()
         try:
             if lease is not None:
                 token = lease.begin(inherits=not self._detach)
@@ -308,6 +336,7 @@ class Session:
         except BaseException as error:
             self._end_by(error)
         finally:
+            self._stay.end()
             try:
                 if self._connection is not None:
                     self._finish(self._connection)
@@ -359,10 +388,10 @@ class Session:
             self._websocket.accept()
         elif self._refused():
             self._response = response if response is not None else HttpResponseForbidden()
-        elif isinstance(response, HttpResponseBase) and (self._server_has_answered or response.status_code >= 400):
-            # Too late for HTTP: the log and a Close frame say it.
+        elif isinstance(response, HttpResponseBase):  # too late for HTTP: the log and a Close frame say it
             failures.log(self.request, response)
-            self._websocket.close(*failures.close_for_status(response.status_code, response.reason_phrase))
+            if self._server_has_answered or response.status_code >= 400:
+                self._websocket.close(*failures.close_for_status(response.status_code, response.reason_phrase))
 
     def _end_by(self, error: BaseException) -> None:
         own_end = isinstance(error, WebSocketClosed) and error.websocket is self._websocket
@@ -416,8 +445,8 @@ class Session:
             self.request.environ = self.request.META = dict(self.request.META)  # type: ignore[attr-defined]
         taken = self._server.detach() if self._detach else self._server.attach()
         connection = Connection(
-            taken.sock, self.reactor,
-            limits=self._options.limits, extensions=extensions, dispose=taken.dispose, descriptor=taken.descriptor,
+            taken.sock, self.reactor, limits=self._options.limits, extensions=extensions, descriptor=taken.descriptor,
+            dispose=functools.partial(self._stay.connection_over, taken.dispose),
         )  # fmt: skip
         self._websocket.subprotocol = subprotocol
         self._connection = connection

@@ -61,19 +61,22 @@ class Verbs:
         self._connection: Connection | None = None
         self._json_encoder = json_encoder
         self._refusal: Close | None = None
+        self._end_told = False  # a verb has said that no message will come any more
         self._in_message = False  # a message is being taken in chunks
 
     def __iter__(self) -> Iterator[Message]:
         """Every message until the connection closes; then it simply ends."""
+        if self._end_told:
+            self._let_others_run()
         if type(self).wait is Verbs.wait:
             while (message := self._next(None)) is not None:
                 yield message
         else:
-            while (message := self.wait()) is not None:
+            while not self._end_told and (message := self.wait()) is not None:
                 yield message
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.state.name}>"
+        return f"<{type(self).__name__} {self.state.name} at {id(self):#x}>"
 
     def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Complete the opening handshake now: the 101 is sent, and the connection is open (RFC 6455, 4.2.2).
@@ -96,9 +99,11 @@ class Verbs:
     def wait(self, timeout: float | None = None) -> Message | None:
         """The next message: str for text, bytes for binary.
 
-        None once the connection is closed, or when `timeout` seconds have passed (`closed` tells which). Without a
-        timeout it blocks for ever.
+        None when the connection is over, once: the next call raises WebSocketClosed. None, each time, when `timeout`
+        seconds have passed. Without a timeout it blocks until there is a message, or the end.
         """
+        if self._end_told:
+            self._refuse_to_wait()
         return self._next(timeout)
 
     def _next(self, timeout: float | None) -> Message | None:
@@ -106,17 +111,33 @@ class Verbs:
         if connection is None:
             connection = self._open()
         if connection is None:
+            self._end_told = True
             return None
-        if connection.endpoint.streaming:
-            return self._gather(connection, timeout)
-        return connection.receive(timeout)  # type: ignore[return-value]  # parts come with streaming only
+        # Parts come with streaming only.
+        streams = connection.endpoint.streaming
+        message: Any = self._gather(connection, timeout) if streams else connection.receive(timeout)
+        if message is None and connection.is_over:
+            self._end_told = True
+        return message  # type: ignore[no-any-return]
+
+    def _refuse_to_wait(self) -> None:
+        """Raise what ends a loop that has been told of the end, and did not end by itself."""
+        self._let_others_run()  # it may be caught
+        raise self._end_error()
+
+    def _let_others_run(self) -> None:
+        if self._connection is not None:
+            self._connection.look()
+
+    def _end_error(self) -> WebSocketClosed:
+        return self._closed_error(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
     @overload
     def read(self) -> Message | None: ...
     @overload
     def read(self, fallback: T) -> Message | T: ...
     def read(self, fallback: T | None = None) -> Message | T | None:
-        """The next message if one is here, else `fallback`. Never blocks."""
+        """The next message if one is here, else `fallback`. Never blocks. After the end as `wait()`."""
         message = self.wait(0)
         return fallback if message is None else message
 
@@ -150,11 +171,14 @@ class Verbs:
         """The next message in chunks, as they arrive: str or bytes. It may be larger than memory.
 
         For views with the option `streaming=True`; without it the message comes whole, as one chunk. Ends with the
-        message, or at once when the connection closes before another one begins. WebSocketClosed when it closes in
-        the middle of one. What is not taken of a message is skipped.
+        message, or at once when the connection closes before another one begins; after that, WebSocketClosed. Also
+        when it closes in the middle of a message. What is not taken of a message is skipped.
         """
+        if self._end_told:
+            self._refuse_to_wait()
         connection = self._open()
         if connection is None or not self._skip_rest(connection, None):
+            self._end_told = True
             return
         if begun := connection.receive_begun():  # by a `wait()` whose time was over before the rest came
             self._in_message = True
@@ -168,8 +192,9 @@ class Verbs:
                 yield part.data
             if part.fin:
                 return
+        self._end_told = True
         if self._in_message:
-            raise self._closed_error(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
+            raise self._end_error()
 
     def send_chunks(self, chunks: Iterable[str | bytes | bytearray | memoryview]) -> None:
         """Send one message, a fragment for each of `chunks`, as they come: all str (text) or all bytes-like (binary).
@@ -199,7 +224,7 @@ class Verbs:
             connection.end_message()
 
     def wait_json(self, timeout: float | None = None) -> Any:
-        """The next message, decoded from JSON; None as for `wait()`.
+        """The next message, decoded from JSON; None as for `wait()`, and for `null`.
 
         A message that is no JSON, or has a number that is too large for a float, closes with 1007.
         """
@@ -210,6 +235,7 @@ class Verbs:
             return json.loads(message, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
             self._connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
+            self._end_told = True
             return None
 
     def send_json(self, obj: Any) -> None:
@@ -223,8 +249,10 @@ class Verbs:
         """Begin the closing handshake (RFC 6455, 7.1.2); before the 101, refuse it with 403. Does not block.
 
         ValueError for a code that may not be sent (1000 to 1003, 1007 to 1014 and 3000 to 4999 may), or a reason of
-        more than 123 bytes in UTF-8. Only the first call does something.
+        more than 123 bytes in UTF-8; TypeError for a reason that is no str. Only the first call does something.
         """
+        if not hasattr(reason, "encode"):  # a lazy translation has it
+            raise TypeError(f"a close reason is str, not {type(reason).__name__}")
         close = Close(code, reason)
         close.serialize()
         self._exclusively(lambda: self._refuse(close))

@@ -61,7 +61,11 @@ class WebSocketView(View):
 
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
-        """The view for the URLconf. TypeError where a method that is called on the WebSocket is asynchronous."""
+        """The view for the URLconf.
+
+        TypeError where a method that is called on the WebSocket is asynchronous, or has a name that is never called.
+        """
+        _check_names(cls)
         for method in (cls.opened, cls.received, cls.closed):
             if inspect.iscoroutinefunction(method):
                 raise TypeError(f"{method.__qualname__} is asynchronous; here it is an ordinary method")
@@ -108,7 +112,7 @@ class WebSocketView(View):
         websocket.accept()
         try:
             self.opened()
-            while (message := websocket.wait()) is not None:
+            while not websocket._end_told and (message := websocket.wait()) is not None:
                 self.received(message)
             websocket.close()
         except BaseException as error:
@@ -116,6 +120,46 @@ class WebSocketView(View):
             raise
         finally:
             self.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+
+
+#: The hooks, and what the consumers of Channels and the WebSocket of a browser call the same.
+_HOOKS = {
+    "opened": ("connect", "websocket_connect", "on_connect", "on_open", "onopen"),
+    "received": ("receive", "receive_json", "websocket_receive", "on_receive", "on_message", "onmessage"),
+    "closed": ("disconnect", "websocket_disconnect", "on_disconnect", "on_close", "onclose"),
+}
+_MEANT = {name: hook for hook, names in _HOOKS.items() for name in names}
+
+
+def _check_names(cls: type[WebSocketView]) -> None:
+    """TypeError for a method whose name says that it wants to be called on the WebSocket, and that never is.
+
+    Only classes that are WebSocketViews are judged: a mixin of another kind may have a method `connect` of its own.
+    """
+    for kind in cls.__mro__[: cls.__mro__.index(WebSocketView)]:
+        if issubclass(kind, WebSocketView):
+            for name in vars(kind):
+                hook = _hook_meant_by(name)
+                if hook is not None and inspect.isfunction(vars(kind)[name]):
+                    raise TypeError(
+                        f"{kind.__qualname__}.{name} is never called: did you mean {hook}?"
+                        " (A method for your own use: give it another name, or let it come from a mixin.)"
+                    )
+
+
+def _hook_meant_by(name: str) -> str | None:
+    """The hook that a method of that name may be meant for; None for the hooks themselves and for other names."""
+    if hasattr(WebSocketView, name):
+        return None
+    return _MEANT.get(name) or next((hook for hook in _HOOKS if _is_misspelt(name, hook)), None)
+
+
+def _is_misspelt(name: str, hook: str) -> bool:
+    """Whether letters have changed their places, or one is missing or doubled; not `receiver`, nor `closed_at`."""
+    written = name.lower().removeprefix("on_")
+    missing = {hook[:at] + hook[at + 1 :] for at in range(len(hook))}
+    doubled = {hook[:at] + hook[at] + hook[at:] for at in range(len(hook))}
+    return sorted(written) == sorted(hook) or written in missing | doubled
 
 
 def _close_for(websocket: WebSocket, error: BaseException) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """``python -m fuzz [TARGET …]``: fuzz every target, or these, each for FUZZ_SECONDS (30 if not set).
 
-What is found to be worth keeping goes to FUZZ_HOME (a temporary folder if not set), and so does what ends in a fault.
+As many run at a time as there are processors. What is found to be worth keeping goes to FUZZ_HOME (a temporary folder
+if not set), and so does what ends in a fault.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dwebsocket.protocol import COMPILED
@@ -48,7 +50,8 @@ def main() -> int:
         sys.exit("the fuzzer is led by the lines of Python: install with DWEBSOCKET_COMPILE=0")
     seconds = int(os.environ.get("FUZZ_SECONDS", "30"))
     home = Path(os.environ.get("FUZZ_HOME") or tempfile.mkdtemp(prefix="fuzz-"))
-    results = [fuzz(target, home, seconds) for target in sys.argv[1:] or TARGETS]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        results = list(threads.map(lambda target: fuzz(target, home, seconds), sys.argv[1:] or TARGETS))
     return 0 if all(results) else 1
 
 

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -229,9 +230,9 @@ def home(request: pytest.FixtureRequest) -> Iterator[Home]:
         home.stop()
 
 
-@pytest.fixture
-def link(home: Home) -> Iterator[Callable[..., Link]]:
-    """``connect``, for both reactors; in the end every socket must have been disposed of exactly once."""
+@contextmanager
+def linking(home: Home) -> Iterator[Callable[..., Link]]:
+    """``connect``; in the end every socket must have been disposed of exactly once, and the hub have seen no error."""
     links: list[Link] = []
 
     def connect_and_remember(**options: Any) -> Link:
@@ -245,4 +246,12 @@ def link(home: Home) -> Iterator[Callable[..., Link]]:
         link.until_disposed()
         assert len(link.disposals) == 1
     if isinstance(home, Hub):
-        assert home.errors == []
+        errors, home.errors = home.errors, []
+        assert errors == []
+
+
+@pytest.fixture
+def link(home: Home) -> Iterator[Callable[..., Link]]:
+    """``connect``, for both reactors."""
+    with linking(home) as connect:
+        yield connect

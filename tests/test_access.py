@@ -17,10 +17,10 @@ from django.utils.functional import SimpleLazyObject
 from dwebsocket import WebSocketView, access, connections, require_websocket
 from dwebsocket.access import dotted_name, user_name
 from dwebsocket.signals import websocket_closed
+from tests.helpers import recorded
 from tests.links import assert_ends
 from tests.peer import CLOSE, TEXT, Close, close_payload, frame, text
 from tests.sites import Site, changing
-from tests.test_upgrade import recorded
 
 LINE = re.compile(
     r"(?P<path>\S+) (?P<user>\S+) (?P<address>\S+) (?P<seconds>\d+\.\d{3}) s,"

@@ -36,10 +36,12 @@ def test_app_is_called_dwebsocket() -> None:
 def test_app_registers_the_checks_once() -> None:
     DwebsocketConfig("dwebsocket", sys.modules["dwebsocket"]).ready()
     registered = [check for check in registry.get_checks() if check.__module__ == "dwebsocket.checks"]
-    assert len(registered) == 11
+    assert len(registered) == 13
     assert {check.__name__ for check in registered} == {
         "check_settings",
         "check_unknown_settings",
+        "check_middleware_is_there_once",
+        "check_guards_of_views",
         "check_middleware_order",
         "check_origins",
         "check_accept_all_has_its_middleware",

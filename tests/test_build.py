@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from dwebsocket import protocol
+from tests.left_out import has_compiler
 from tests.links import ROOT, run_program
 
 COMPILED_SUFFIXES = (".so", ".pyd")
@@ -55,35 +59,71 @@ import dwebsocket.connection, dwebsocket.reactors.gevent, dwebsocket.reactors.th
     )
 
 
-def build_wheel(folder: Path, **environ: str) -> list[str]:
-    """The names of the files in a wheel that is built from a copy of the sources."""
-    copy = folder / "copy"
-    archive = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in archive.decode().split("\0"):
-        if name.startswith("dwebsocket/") or name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-            target = copy / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(copy)]
-    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def sources() -> list[str]:
+    """The files of the project: those that git has or would take, or those of the source distribution that this is."""
+    if not (ROOT / ".git").exists():
+        listed = (ROOT / "dwebsocket.egg-info" / "SOURCES.txt").read_text().splitlines()
+        return [name for name in listed if ".egg-info/" not in name]
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    return [name for name in names if name and (ROOT / name).exists()]
+
+
+def run_module(name: str, *arguments: str | Path, **environ: str) -> None:
+    command = [sys.executable, "-m", name, *map(str, arguments)]
+    done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source distribution, made from a copy: what lies beside the sources here must not matter."""
+    copy, folder = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("sdist")
+    for name in sources():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
+    run_module("build", "--sdist", "--outdir", folder, copy)
+    (archive,) = folder.glob("*.tar.gz")
+    return archive
+
+
+@pytest.mark.timeout(900)
+def test_source_distribution_has_every_file_that_the_repository_has(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
+
+    assert {name for name in sources() if not name.startswith(".")} <= packed
+    assert not [name for name in packed if name.startswith(".")]
+
+
+def build_wheel(sdist: Path, folder: Path, **environ: str) -> Path:
+    """A wheel that is built from the source distribution."""
+    run_module("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sdist, **environ)
     (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        return files.namelist()
+    return wheel
 
 
-@pytest.mark.timeout(300)
-def test_without_a_compiler_the_wheel_is_python_alone(tmp_path: Path) -> None:
-    files = build_wheel(tmp_path, CC="no-such-compiler", DWEBSOCKET_COMPILE="")
+@pytest.mark.timeout(900)
+def test_without_a_compiler_the_wheel_is_python_alone_and_named_so(sdist: Path, tmp_path: Path) -> None:
+    wheel = build_wheel(sdist, tmp_path, CC="no-such-compiler", DWEBSOCKET_COMPILE="")
 
-    assert "dwebsocket/connection.py" in files
+    assert wheel.name == f"dwebsocket-{version('dwebsocket')}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+        assert b"Root-Is-Purelib: true" in archive.read(next(name for name in files if name.endswith("/WHEEL")))
+    assert {"dwebsocket/connection.py", "dwebsocket/py.typed", "pytest_dwebsocket.py"} <= set(files)
     assert not [name for name in files if name.endswith(COMPILED_SUFFIXES)]
 
 
-@pytest.mark.timeout(300)
-def test_with_a_compiler_the_wheel_has_both(tmp_path: Path) -> None:
-    files = build_wheel(tmp_path, DWEBSOCKET_COMPILE="1")
-    compiled = {name.split(".")[0] for name in files if name.endswith(COMPILED_SUFFIXES)}
+@pytest.mark.skipif(not has_compiler(), reason="needs a C compiler and Python.h")
+@pytest.mark.timeout(900)
+def test_with_a_compiler_the_wheel_has_both_and_no_symbols_for_a_debugger(sdist: Path, tmp_path: Path) -> None:
+    wheel = build_wheel(sdist, tmp_path, CFLAGS="-O0", DWEBSOCKET_COMPILE="1")  # in a third of the time
 
-    assert compiled == {f"dwebsocket/{module.replace('.', '/')}" for module in modules()}
+    assert "none-any" not in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    compiled = {name.split(".")[0]: data for name, data in files.items() if name.endswith(COMPILED_SUFFIXES)}
+    assert set(compiled) == {f"dwebsocket/{module.replace('.', '/')}" for module in modules()}
     assert {f"{name}.py" for name in compiled} <= set(files)
+    assert not [name for name, data in compiled.items() if b".debug_info" in data]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.decorators import login_required
 from django.core.checks import ERROR, WARNING, run_checks
 from django.core.management import call_command
 from django.test import override_settings
+from django.urls import clear_url_caches, include, path
 from django.utils.decorators import async_only_middleware, sync_and_async_middleware, sync_only_middleware
 
-from dwebsocket import conf
+from dwebsocket import WebSocketView, accept_websocket, conf, require_websocket
 from dwebsocket.middleware import WebSocketMiddleware
 from tests.project.settings import INSTALLED_APPS
 
@@ -47,6 +49,23 @@ def synchronous(get_response: Any) -> Any:
 class Asynchronous:
     sync_capable = False
     async_capable = True
+
+
+@login_required
+@require_websocket(guard=["dwebsocket.session_alive", "chat.nope"])
+def view_with_a_guard_that_is_not_there(request: Any) -> None: ...
+
+
+@accept_websocket(guard="dwebsocket.session_alive", detach=False)
+def view_with_a_guard(request: Any) -> None: ...
+
+
+urlpatterns = [
+    path("plain/", both),
+    path("guarded/", view_with_a_guard),
+    path("in/", include([path("nope/", view_with_a_guard_that_is_not_there)])),
+    path("again/", view_with_a_guard_that_is_not_there),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +109,7 @@ def ids(**settings: Any) -> list[str]:
 #: For each check of the settings one project that it is for.
 MISUSES: dict[str, dict[str, Any]] = {
     "E001": {"WEBSOCKET_PING_INTERVAL": 0},
+    "E003": {"ROOT_URLCONF": "tests.test_checks"},
     "E002": {"WEBSOCKET_ACCEPT_ALL": True, "MIDDLEWARE": [OWN, CSRF]},
     "W001": {"WEBSOCKET_ALLOWED_ORIGINS": ["*"]},
     "W002": {"WEBSOCKET_FACTORY_CLASS": "dwebsocket.backends.default.factory.WebSocketFactory"},
@@ -98,6 +118,8 @@ MISUSES: dict[str, dict[str, Any]] = {
     "W007": {"MIDDLEWARE": [f"{__name__}.asynchronous"], "WEBSOCKET_DETACH": False},
     "W008": {"MIDDLEWARE_CLASSES": (OWN,)},
     "W009": {"MIDDLEWARE": [SECURITY], "SECURE_SSL_REDIRECT": True},
+    "W011": {"MIDDLEWARE": [OWN, CSRF, OWN]},
+    "W012": {"WEBSOCKET_PING_INTERVAL": 120},
     "W010": {"ASGI_APPLICATION": "project.asgi.application", "INSTALLED_APPS": ["channels", *INSTALLED_APPS]},
 }
 STAND_INS = {"crum": "class CurrentRequestUserMiddleware: ...", "channels": ""}
@@ -135,7 +157,7 @@ def test_default_settings_pass() -> None:
         ({"WEBSOCKET_SUBPROTOCOLS": ["two words"]}, ["['two words']", "a list of subprotocol names"]),
         ({"WEBSOCKET_ALLOWED_ORIGINS": ["https://a.example", None]}, ["None]", "a list of origins"]),
         ({"WEBSOCKET_COMPRESSION": {"level": "9"}}, ["WEBSOCKET_COMPRESSION is {'level': '9'}", "a dict of"]),
-        ({"WEBSOCKET_CLASS": "WebSocket"}, ["WEBSOCKET_CLASS is 'WebSocket'", "a dotted path"]),
+        ({"WEBSOCKET_CLASS": "WebSocket"}, ["WEBSOCKET_CLASS is 'WebSocket'", "a dotted path to"]),
         ({"WEBSOCKET_CLASS": "nowhere.WebSocket"}, ["WEBSOCKET_CLASS", "No module named 'nowhere'"]),
     ],
     ids=str,
@@ -159,7 +181,8 @@ def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(
         ),
         (
             {"WEBSOCKET_CLASS": "nowhere.WebSocket"},
-            "Write a dotted path; or remove WEBSOCKET_CLASS: then it is 'dwebsocket.websocket.WebSocket'.",
+            "Write a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself;"
+            " or remove WEBSOCKET_CLASS: then it is 'dwebsocket.websocket.WebSocket'.",
         ),
     ],
     ids=str,
@@ -189,6 +212,8 @@ def test_setting_that_cannot_be_has_a_hint_with_its_default(settings: dict[str, 
         ([5, "a.example"], ["https://a.example"]),
         (["https://*"], ["https://example.com"]),
         (["https://"], ["https://example.com"]),
+        (["https://."], ["https://example.com"]),
+        (["https://*.-"], ["https://example.com"]),
         (["https://a.example:port"], ["https://example.com"]),
         (["https://a.*.example"], ["https://example.com"]),
         (["https://b\u00fccher.example"], ["https://example.com"]),
@@ -233,6 +258,8 @@ def test_every_wrong_setting_is_named() -> None:
     [
         ("WEBSOCKET_PING_INTERVALL", "Did you mean WEBSOCKET_PING_INTERVAL?"),
         ("WEBSOCKET_FACTORY_CLASS", "Remove it: the server is recognised."),
+        ("WEBSOCKETS_PING_INTERVAL", "Did you mean WEBSOCKET_PING_INTERVAL?"),
+        ("DWEBSOCKET_MAX_MESSAGE_SIZE", "Did you mean WEBSOCKET_MAX_MESSAGE_SIZE?"),
         ("WEBSOCKET_QQQQQQQQQQQQQQQQQQQQ", "Remove it."),
     ],
 )
@@ -314,6 +341,10 @@ def test_setting_that_django_has_removed_passes_without_our_middleware(value: An
         ("django_currentuser.middleware.ThreadLocalUserMiddleware", "the user in a thread-local"),
         ("crum.CurrentRequestUserMiddleware", "the request and its user in a thread-local"),
         ("threadlocals.middleware.ThreadLocalMiddleware", "the request in a thread-local"),
+        ("pghistory.middleware.HistoryMiddleware", "the context of the history in a thread-local"),
+        ("multidb.middleware.PinningRouterMiddleware", "whether queries go to the primary database in a thread-local"),
+        ("django_middleware_global_request.middleware.GlobalRequestMiddleware", "the request in a thread-local"),
+        ("django_replicated.middleware.ReplicationMiddleware", "which database queries go to in a thread-local"),
         ("auditlog.middleware.AuditlogMiddleware", "the actor of the log entries until"),
     ],
 )
@@ -332,6 +363,7 @@ def test_middleware_that_keeps_state_of_its_thread_is_a_warning_unless_views_sta
     assert f"{written} keeps {kept}" in found.msg
     assert "WEBSOCKET_DETACH = False" in found.hint
     assert "@accept_websocket(detach=False)" in found.hint
+    assert ("with tenant_context(request.tenant):" in found.hint) is ("tenant on the database" in kept)
     assert ids(MIDDLEWARE=[CSRF, written, OWN], WEBSOCKET_DETACH=False) == []
 
 
@@ -484,3 +516,40 @@ def test_gevent_that_has_not_patched_in_time_is_a_warning_that_says_the_line(
 def test_asynchronous_middleware_is_a_warning_under_gevent_whether_views_stay_attached_or_not() -> None:
     assert run(PATCH.format(""), SET_UP, RUN, middleware=(f"{__name__}.asynchronous",)) == "['W007']"
     assert run(PATCH.format(""), SET_UP, RUN, middleware=(f"{__name__}.both",)) == "[]"
+
+
+def test_setting_of_another_package_passes() -> None:
+    assert ids(WEBSOCKETS_URL="wss://a.example", WS_SERVER="a", DWEBSOCKET=1, WEB_SOCKET_HOST="a.example") == []
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_guard_of_a_view_that_is_not_there_is_an_error_that_names_both() -> None:
+    (found,) = messages()
+    assert found.id == "dwebsocket.E003"
+    assert found.msg.startswith(
+        f"the view {__name__}.view_with_a_guard_that_is_not_there: there is no guard 'chat.nope'"
+    )
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_guard_of_a_class_based_view_that_is_no_guard_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = WebSocketView.as_view(websocket_options={"guard": "django.contrib.auth.decorators.login_required"})
+    monkeypatch.setattr(f"{__name__}.urlpatterns", [path("", view)])
+    clear_url_caches()
+    (found,) = messages()
+    assert "the view dwebsocket.views.WebSocketView: 'django.contrib.auth.decorators.login_required' is no" in found.msg
+    clear_url_caches()
+
+
+def test_middleware_twice_is_a_warning_that_says_which_one_to_keep() -> None:
+    with override_settings(WEBSOCKET_ACCEPT_ALL=True, MIDDLEWARE=[f"{__name__}.Subclass", CSRF, OWN]):
+        (found,) = messages()
+    assert found.msg == f"{OWN} does nothing: {__name__}.Subclass stands before it in MIDDLEWARE, and is enough"
+    assert found.hint == "Keep the last of them."
+
+
+@pytest.mark.parametrize(
+    ("interval", "found"), [(20, []), (59.5, []), (60, ["W012"]), (120, ["W012"]), (None, ["W012"])]
+)
+def test_pings_that_are_too_seldom_for_a_proxy_are_a_warning(interval: Any, found: list[str]) -> None:
+    assert ids(WEBSOCKET_PING_INTERVAL=interval) == found

@@ -10,49 +10,29 @@ import ssl
 import subprocess
 import sys
 import threading
-from argparse import ArgumentTypeError
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from http.cookies import SimpleCookie
 
 import pytest
 import trustme
+from django.apps import apps
+from django.contrib import auth
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends import db
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
+from django.db import connections
+from django.http import HttpRequest
+from django.test import override_settings
 
-from dwebsocket.management.client_command import close_in_words, header, size_in_words, websocket_url
 from dwebsocket.management.commands.websocket_connect import in_words
+from tests.client.far import Far, echo, flood, listening, said, shake_hands
 from tests.links import PATIENCE_SECONDS
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, close_payload
-from tests.test_client import Far, echo, listening, said, shake_hands
+from tests.test_sessions import database_in
 
 # Arguments
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ("http://host/a?b", "ws://host/a?b"),
-        ("https://host", "wss://host"),
-        ("ws://host:1/", "ws://host:1/"),
-        ("WSS://host", "wss://host"),
-    ],
-)
-def test_url_of_a_page_is_the_one_of_its_websocket(given, url) -> None:
-    assert websocket_url(given) == url
-
-
-@pytest.mark.parametrize("given", ["host/path", "ftp://host", "http://", "ws://host:port/"])
-def test_url_of_something_else_is_refused(given) -> None:
-    with pytest.raises(ArgumentTypeError):
-        websocket_url(given)
-
-
-def test_header_has_a_name_and_a_value() -> None:
-    assert header("Cookie: a=b: c ") == ("Cookie", "a=b: c")
-
-
-@pytest.mark.parametrize("given", ["Cookie", ": value", "a b: c"])
-def test_header_without_a_name_is_refused(given) -> None:
-    with pytest.raises(ArgumentTypeError):
-        header(given)
 
 
 @pytest.mark.parametrize(
@@ -69,27 +49,6 @@ def test_header_that_cannot_be_sent_is_refused() -> None:
 
 
 # Words
-
-
-@pytest.mark.parametrize(
-    ("code", "reason", "words"),
-    [
-        (1000, "", "1000 NORMAL_CLOSURE"),
-        (1009, "too big", "1009 MESSAGE_TOO_BIG: too big"),
-        (3001, "", "3001 of a library"),
-        (4404, "gone", "4404 of the application: gone"),
-        (1016, "", "1016 unregistered"),
-    ],
-)
-def test_close_code_is_told_with_its_name(code, reason, words) -> None:
-    assert close_in_words(code, reason) == words
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 bytes"), (1000, "1000 bytes"), (2048, "2 KiB"), (3 << 20, "3 MiB"), (1025, "1025 bytes")]
-)
-def test_size_is_told_in_round_units(size, words) -> None:
-    assert size_in_words(size) == words
 
 
 @pytest.mark.parametrize(
@@ -114,6 +73,13 @@ def test_message_is_printed_as_one_can_read_it(message, raw, words) -> None:
 # websocket_connect
 
 
+class Terminal(io.StringIO):
+    """A place to print to that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def connect(url: str, *options: str, lines: bytes = b"", **more) -> tuple[str, str]:
     """What the command prints, and the message of its CommandError; ``lines`` are its input."""
     reading, writing = os.pipe()
@@ -124,8 +90,8 @@ def connect(url: str, *options: str, lines: bytes = b"", **more) -> tuple[str, s
         return outcome("websocket_connect", url, *options, **more)
 
 
-def outcome(*arguments: str, **more) -> tuple[str, str]:
-    out = io.StringIO()
+def outcome(*arguments: str, out: io.StringIO | None = None, **more) -> tuple[str, str]:
+    out = out or io.StringIO()
     try:
         call_command(*arguments, stdout=out, **more)
     except CommandError as error:
@@ -136,9 +102,11 @@ def outcome(*arguments: str, **more) -> tuple[str, str]:
 def test_line_is_sent_and_its_answer_printed_before_the_close() -> None:
     with listening(echo) as port:
         url = f"ws://127.0.0.1:{port}/"
-        out, error = connect(url, "--wait", "0.5", lines='{"a":1}\nhö'.encode())
+        told = io.StringIO()
+        out, error = connect(url, "--wait", "0.5", lines='{"a":1}\nhö'.encode(), stderr=told)
     assert error == ""
-    assert out == f'* connected to {url}\n{{\n  "a": 1\n}}\nhö\n* closed with 1000 NORMAL_CLOSURE\n'
+    assert out == '{\n  "a": 1\n}\nhö\n'
+    assert told.getvalue() == f"* connected to {url}\n* closed with 1000 NORMAL_CLOSURE\n"
 
 
 def test_quiet_connect_prints_messages_only() -> None:
@@ -168,10 +136,11 @@ def test_connect_says_what_was_negotiated_with_what_it_was_told() -> None:
         far.send(said(CLOSE, close_payload(1000, "done")))
 
     options = ("-H", "Cookie: a=1", "--subprotocol=a", "--subprotocol=b", "--origin=http://site.example")
+    told = io.StringIO()
     with listening(serve) as port:
-        out, error = connect(f"http://127.0.0.1:{port}/", *options)
-    assert error == ""
-    assert out.splitlines() == [
+        out, error = connect(f"http://127.0.0.1:{port}/", *options, stderr=told)
+    assert (out, error) == ("", "")
+    assert told.getvalue().splitlines() == [
         f"* connected to ws://127.0.0.1:{port}/, subprotocol b",
         "* closed with 1000 NORMAL_CLOSURE: done",
     ]
@@ -223,18 +192,180 @@ def test_connect_tells_a_refusal_in_words() -> None:
     status, *fields, pay, first = error.splitlines()
     assert status == "the server answered 402 Payment Required"
     assert fields == ["Retry-After: 3", "Server: s"]
-    assert (pay, first[:6], first[-2:], len(first) < 1100) == ("pay", "first!", " …", True)
+    assert (pay, first[:8], first[-2:], len(first) < 1100) == ("| pay", "| first!", " …", True)
+
+
+PAGE = """<!doctype html><html><head><TITLE>Page not found &mdash; /chat</TITLE>
+<style type="text/css">body { color: red }</style><script>alert("<p>no</p>")</script></head>
+<body><!-- <p>hidden</p> --><h1>Page not found <span>(404)</span></h1>
+<table><tr><th>Method:</th>\n<td>GET</td></tr></table><p>a &lt;b&gt; \n c<br>d<p>GET</p><p>GET</p>&#x202e;
+<style>cut { off"""
+
+
+def test_connect_prints_the_title_and_the_text_of_a_page() -> None:
+    answer = http("404 Not Found", "Content-Type: text/html; charset=utf-8", body=PAGE)
+    with listening(answering(answer)) as port:
+        lines = connect(f"ws://127.0.0.1:{port}/")[1].splitlines()
+    assert lines[2:] == [
+        "| Page not found — /chat",
+        "| Page not found (404)",
+        "| Method: GET",
+        "| a <b> c",
+        "| d",
+        "| GET",
+        r"| \u202e",
+    ]
 
 
 def test_connect_prints_no_body_that_is_not_text() -> None:
     with listening(answering(http("400 Bad", "Content-Type: image/x", body="\0\1"))) as port:
-        assert connect(f"ws://127.0.0.1:{port}/")[1].endswith("\n(2 bytes of image/x)")
+        assert connect(f"ws://127.0.0.1:{port}/")[1].endswith("\n| (2 bytes of image/x)")
 
 
-def test_connect_says_why_nothing_can_be_opened() -> None:
+def test_connect_says_why_nothing_can_be_opened_and_who_knows_more() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}/"
-    assert re.fullmatch(rf"{url} cannot be opened: .*[Cc]onnection refused", connect(url)[1])
+    why, advice = connect(url)[1].splitlines()
+    assert re.fullmatch(rf"{url} cannot be opened: .*[Cc]onnection refused", why)
+    assert advice == f"what to do about it: manage.py websocket_doctor {url}"
+
+
+# websocket_connect --user
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Iterator[None]:
+    with database_in(tmp_path_factory.mktemp("commands") / "db.sqlite3"):
+        yield
+
+
+@pytest.fixture
+def anna(tables) -> Iterator[User]:
+    """A user of the project, whose sessions are in its database."""
+    with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"):
+        yield User.objects.create_user("anna", password="secret")
+    User.objects.all().delete()
+
+
+def user_of(cookie: str) -> object:
+    """The user that Django finds for the cookies of a request, in a thread that has connections of its own."""
+    request = HttpRequest()
+    sent = SimpleCookie(cookie)["sessionid"].value
+    request.session = db.SessionStore(sent)
+    try:
+        return auth.get_user(request)
+    finally:
+        connections.close_all()
+
+
+def test_user_is_logged_in_for_as_long_as_the_command_runs(anna) -> None:
+    seen = []
+
+    def serve(far: Far) -> None:
+        cookie = shake_hands(far)["cookie"]
+        seen.extend([cookie.startswith("a=1; sessionid="), user_of(cookie)])
+        far.send(said(CLOSE))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "--user=anna", "-H", "Cookie: a=1", "-v0") == ("", "")
+    assert seen == [True, anna]
+    assert not Session.objects.exists()
+    anna.refresh_from_db()
+    assert anna.last_login is None
+
+
+def test_session_is_removed_where_the_websocket_is_refused(anna) -> None:
+    with listening(answering(http("403 Forbidden"))) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "--user=anna")[1] == "the server answered 403 Forbidden"
+    assert not Session.objects.exists()
+
+
+def test_user_that_does_not_exist_is_named(anna) -> None:
+    assert connect("ws://127.0.0.1:1/", "--user=bert")[1] == "there is no user whose username is 'bert'"
+
+
+def test_user_that_is_not_active_cannot_log_in(anna) -> None:
+    anna.is_active = False
+    anna.save()
+    assert connect("ws://127.0.0.1:1/", "--user=anna")[1].startswith("anna cannot log in: no backend")
+    assert not Session.objects.exists()
+
+
+@pytest.mark.parametrize("app", ["django.contrib.auth", "django.contrib.sessions"])
+def test_user_needs_the_app(anna, monkeypatch, app) -> None:
+    installed = apps.is_installed
+    monkeypatch.setattr(apps, "is_installed", lambda name: name != app and installed(name))
+    assert f"--user needs {app} in INSTALLED_APPS" in connect("ws://127.0.0.1:1/", "--user=anna")[1]
+
+
+def test_user_needs_the_tables_of_the_database(anna, monkeypatch) -> None:
+    monkeypatch.setattr(Session._meta, "db_table", "nowhere")
+    assert connect("ws://127.0.0.1:1/", "--user=anna")[1].startswith(
+        "--user needs the database of the project: no such"
+    )
+
+
+# What a terminal is shown
+
+#: Sets the clipboard; clears the screen, in C0 and in C1; begins a line anew; turns text around; ends a line.
+HOSTILE = "\x1b]52;c;eA==\x07\x1b[2J\x9b2J\r\b\x7f\u202e\u2028\u0085"
+HARMLESS = r"\x1b]52;c;eA==\x07\x1b[2J\x9b2J\r\x08\x7f\u202e\u2028\x85"
+
+
+@pytest.mark.parametrize(
+    ("message", "options", "shown"),
+    [
+        (f"a\tä{HOSTILE}", (), f"a\tä{HARMLESS}\n"),
+        (f"{HOSTILE}\nb", ("--raw",), f"{HARMLESS}\\nb\n"),
+        ("* closed with 1000 NORMAL_CLOSURE", (), "\\x2a closed with 1000 NORMAL_CLOSURE\n"),
+        ("a\n* closed with 1000", (), "a\\n* closed with 1000\n"),
+        ('{"a": "\x9b2J\x7f"}', (), '{\n  "a": "\\x9b2J\\x7f"\n}\n'),
+        ('{\n  "a": 1\n}', (), '{\n  "a": 1\n}\n'),
+        ("{\n* closed", (), "{\\n* closed\n"),
+    ],
+    ids=["text", "raw", "star", "second line", "JSON", "indented JSON", "no JSON"],
+)
+def test_message_can_neither_steer_a_terminal_nor_look_like_a_line_of_the_command(message, options, shown) -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far, early=said(TEXT, message.encode()) + said(CLOSE))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "-v0", *options, out=Terminal()) == (shown, "")
+
+
+def test_message_goes_into_a_pipe_as_it_is_and_what_is_told_elsewhere() -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far, early=said(TEXT, f"{HOSTILE}\n* closed".encode()) + said(CLOSE))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/") == (f"{HOSTILE}\n* closed\n", "")
+
+
+def test_close_reason_cannot_steer_a_terminal() -> None:
+    def serve(far: Far) -> None:
+        shake_hands(far, early=said(CLOSE, close_payload(4000, f"{HOSTILE}\nnext")))
+
+    with listening(serve) as port:
+        assert connect(f"ws://127.0.0.1:{port}/", "-v0")[1] == f"closed with 4000 of the application: {HARMLESS}\\nnext"
+
+
+@pytest.mark.parametrize("command", [connect, lambda url: outcome("websocket_doctor", url)], ids=["connect", "doctor"])
+def test_refusal_cannot_steer_a_terminal(command) -> None:
+    lines = [
+        "HTTP/1.1 302 \x1b[2J",
+        "Server: \x9b2J\nok     ping: answered",
+        "Location: /\x1b[2J\x9b\rNothing is wrong.",
+        "Content-Type: text/plain",
+        "",
+        "\x1b[2J\r\n* closed with 1000 NORMAL_CLOSURE\nNothing is wrong.",
+    ]
+    with listening(answering("\r\n".join(lines).encode("latin-1"))) as port:
+        out, error = command(f"ws://127.0.0.1:{port}/")
+    told = out + error
+    assert not re.search(r"[^\n -\x7e\xa0-\uffff]", told)
+    assert r"302 \x1b[2J" in told
+    assert r"\x9b2J\nok     ping" in told
+    assert not re.search(r"^(\*|Nothing|ok     ping)", told, re.MULTILINE)
 
 
 # websocket_doctor
@@ -389,6 +520,15 @@ def test_doctor_says_that_pings_are_held_back() -> None:
     assert "a proxy that passed the handshake on, but buffers what follows" in lines[2]
 
 
+@pytest.mark.parametrize("sent", [said(TEXT, b"x" * 1000), said(PONG)], ids=["messages", "pongs"])
+def test_doctor_ends_in_time_where_frames_flow_without_an_end_and_none_is_an_answer(sent) -> None:
+    begin = time.monotonic()
+    lines = examine(lambda far: (shake_hands(far), flood(far, sent)), "--size=0", "--idle=0.2", "--timeout=0.2")
+    assert lines[1] == "WRONG  ping: no answer within 0.2 seconds"
+    assert "WRONG  silence: no answer within 0.2 seconds" in lines
+    assert time.monotonic() - begin < PATIENCE_SECONDS
+
+
 def test_doctor_says_that_the_connection_is_cut_at_once() -> None:
     def serve(far: Far) -> None:
         shake_hands(far)
@@ -435,6 +575,7 @@ def test_doctor_says_that_a_connection_is_dead_after_silence() -> None:
     [
         (1000, "the view closed the connection after N seconds (1000 NORMAL_CLOSURE)"),
         (1001, "the server ended the connection after N seconds (1001 GOING_AWAY): does it restart?"),
+        (1012, "the server ended the connection after N seconds (1012 SERVICE_RESTART): does it restart?"),
     ],
 )
 def test_doctor_takes_no_offence_at_a_view_that_ends(code, sentence) -> None:
@@ -454,6 +595,7 @@ REFUSALS = [
     ),
     pytest.param(http("307 Go", "Location: https://127.0.0.1/chat"), "open it with wss://", id="https"),
     pytest.param(http("308 Go", "Location: http://other.example/chat"), "open it at other.example", id="other host"),
+    pytest.param(http("302 Found", "Location: http://[::1"), "redirects to http://[::1, which is no URL", id="no URL"),
     pytest.param(http("400 Bad Request"), "a Host that ALLOWED_HOSTS does not", id="400"),
     pytest.param(http("401 Unauthorized"), "--header 'Authorization: …'", id="401"),
     pytest.param(http("403 Forbidden"), "WEBSOCKET_ALLOWED_ORIGINS or CSRF_TRUSTED_ORIGINS", id="403"),
@@ -491,6 +633,14 @@ def test_doctor_leaves_it_to_the_server_that_explains_itself() -> None:
         "       | this URL does not expect a WebSocket",
         "!",
     ]
+
+
+def test_doctor_knows_which_proxy_makes_handshakes_without_a_key() -> None:
+    answer = http("400 Bad Request", "Content-Type: text/plain", body="Sec-WebSocket-Key is missing\n")
+    said, advice, mark = examine(answering(answer))[1:]
+    assert said == "       | Sec-WebSocket-Key is missing"
+    assert "Envoy does that" in advice and "allow_connect" in advice
+    assert mark == "!"
 
 
 def test_doctor_says_that_nothing_answers() -> None:

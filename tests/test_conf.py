@@ -9,8 +9,11 @@ import sys
 from typing import Any
 
 import pytest
+from django.contrib.admin.views.decorators import staff_member_required
+from django.contrib.auth.decorators import login_required, permission_required, user_passes_test
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
+from django.views.decorators.cache import never_cache
 
 from dwebsocket import conf, legacy, require_websocket
 from dwebsocket.connection import Limits
@@ -26,7 +29,7 @@ NO_SECONDS = [0, -1, "1", True, math.nan, math.inf, [1]]
 
 VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "ACCEPT_ALL": ([True, False], [None, 1, "yes"]),
-    "CLASS": (["dwebsocket.legacy.WebSocket"], [None, WebSocket, "WebSocket"]),
+    "CLASS": (["dwebsocket.legacy.WebSocket", WebSocket, legacy.WebSocket], [None, "WebSocket", object, 5]),
     "SERVER": ([None, "dwebsocket.servers.gevent.PyWSGI"], [PyWSGI, "PyWSGI", 1]),
     "MAX_CONNECTIONS": ([1, 10_000, None], [0, -1, 1.5, True, "1"]),
     "DRAIN_SECONDS": (SECONDS, [*NO_SECONDS, None]),
@@ -77,7 +80,7 @@ DEFAULTS = {
     "SERVER": None,
     "MAX_CONNECTIONS": None,
     "DRAIN_SECONDS": 10,
-    "SHUTDOWN_CODE": 1001,
+    "SHUTDOWN_CODE": 1012,
     "ALLOWED_ORIGINS": [],
     "REQUIRE_ORIGIN": False,
     "SUBPROTOCOLS": [],
@@ -133,14 +136,14 @@ def test_setting_that_cannot_be_is_an_error_that_says_what_it_must_be(name: str,
 
 @pytest.mark.parametrize(("name", "value"), cases(right=True))
 def test_view_may_have_every_setting_of_a_connection_for_itself(name: str, value: Any) -> None:
-    option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
+    option = {"ALLOWED_ORIGINS": "origins", "CLASS": "websocket_class"}.get(name, name.lower())
     if not conf.SETTINGS[name].per_view:
         with pytest.raises(TypeError, match=f"unknown option '{option}'"):
             conf.check_view_options({option: value})
     else:
         conf.check_view_options({option: value})
         options = conf.options({option: value})
-        if name.startswith("COMPRESSION"):  # they make one thing together
+        if name.startswith("COMPRESSION") or name == "CLASS":  # two make one thing; a path becomes its class
             return
         if name == "GUARD":  # a name, one, or several: what comes of it is always a tuple of guards
             value = tuple(value) if isinstance(value, list) else (session_alive,)
@@ -166,7 +169,7 @@ def test_compression_is_what_both_its_settings_say(given: dict[str, Any], compre
 
 @pytest.mark.parametrize(("name", "value"), cases(right=False))
 def test_view_option_that_cannot_be_is_a_value_error(name: str, value: Any) -> None:
-    option = "origins" if name == "ALLOWED_ORIGINS" else name.lower()
+    option = {"ALLOWED_ORIGINS": "origins", "CLASS": "websocket_class"}.get(name, name.lower())
     if option in conf.VIEW_OPTIONS:
         with pytest.raises(ValueError) as caught:
             conf.check_view_options({option: value})
@@ -201,6 +204,8 @@ class AsynchronousCall:
         return False
 
 
+only_staff = user_passes_test(lambda user: user.is_staff)
+may_view = permission_required("auth.view_user")
 asynchronous_call = AsynchronousCall()
 asynchronous_part = functools.partial(asynchronous)
 NO_GUARDS = {
@@ -209,11 +214,17 @@ NO_GUARDS = {
     "asynchronous_part": asynchronous_part,
     "AsynchronousCall": AsynchronousCall,
     "Guard": Guard,
+    "login_required": login_required,
+    "only_staff": only_staff,
+    "may_view": may_view,
+    "staff_member_required": staff_member_required,
+    "never_cache": never_cache,
+    "has_perm": has_perm,
 }
 
 
 @pytest.mark.parametrize("name", NO_GUARDS)
-def test_guard_that_is_asynchronous_or_a_class_is_refused_when_the_view_is_decorated_and_in_the_settings(
+def test_what_is_no_guard_is_refused_when_the_view_is_decorated_and_in_the_settings(
     name: str,
 ) -> None:
     guard = NO_GUARDS[name]
@@ -228,8 +239,8 @@ def test_guard_that_is_asynchronous_or_a_class_is_refused_when_the_view_is_decor
 
 
 @pytest.mark.parametrize("name", NO_GUARDS)
-def test_path_to_a_guard_that_is_asynchronous_or_a_class_is_an_error_when_it_is_needed(name: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=f"'{__name__}.{name}' is no function, nor an instance of a Guard"):
+def test_path_to_what_is_no_guard_is_an_error_when_it_is_needed(name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"'{__name__}.{name}' is no guard; it must be a guard"):
         conf.options({"guard": f"{__name__}.{name}"})
 
 
@@ -264,6 +275,34 @@ def test_class_that_cannot_be_is_an_error_that_says_why(path: str, words: str) -
     with override_settings(WEBSOCKET_CLASS=path), pytest.raises(ImproperlyConfigured) as caught:
         conf.websocket_class()
     assert str(caught.value).startswith("WEBSOCKET_CLASS")
+    assert words in str(caught.value)
+
+
+def test_class_of_a_view_is_its_own_or_that_of_the_setting() -> None:
+    for value in (Shouting, f"{__name__}.Shouting"):
+        conf.check_view_options({"websocket_class": value})
+        with override_settings(WEBSOCKET_CLASS="dwebsocket.legacy.WebSocket"):
+            assert conf.options({"websocket_class": value}).websocket_class is Shouting
+            assert conf.options({"max_message_size": 7}).websocket_class is legacy.WebSocket
+            assert conf.options({}).websocket_class is legacy.WebSocket
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (5, "it must be a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself"),
+        (NoWebSocket, "it must be a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself"),
+        ("WebSocket", "it must be a dotted path to a subclass of dwebsocket.websocket.WebSocket, or the class itself"),
+        ("nowhere.WebSocket", "No module named 'nowhere'"),
+        ("dwebsocket.websocket.Nothing", 'does not define a "Nothing"'),
+        (f"{__name__}.NoWebSocket", "no subclass of dwebsocket.websocket.WebSocket"),
+    ],
+    ids=str,
+)
+def test_class_of_a_view_that_cannot_be_is_an_error_when_the_view_is_decorated(value: Any, words: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        require_websocket(websocket_class=value)
+    assert str(caught.value).startswith("the option websocket_class")
     assert words in str(caught.value)
 
 

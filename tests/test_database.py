@@ -19,11 +19,10 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 from dwebsocket import accept_websocket, database, require_websocket
+from tests.helpers import database_in, levels
 from tests.links import assert_ends, run_program, until
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_sessions import database_in
-from tests.test_upgrade import levels
 
 MOMENT_SECONDS = 0.02  # that a view waits in vain
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import pytest
 from django.contrib.auth.decorators import login_required
+from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.cache import cache_page
+from django.views.decorators.vary import vary_on_headers
 
 from dwebsocket import accept_websocket, require_websocket
+from tests.helpers import HANDSHAKE
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_upgrade import HANDSHAKE
 
 MIDDLEWARE = "dwebsocket.middleware.WebSocketMiddleware"
 
@@ -267,3 +271,71 @@ def test_login_required_redirects_the_handshake_and_lets_users_in(
     response = site.handshake()
     assert (response.status, response.headers["location"]) == (302, "/login/?next=/")
     assert_echoes(site, "/?user=yes")
+
+
+# Caches
+
+
+UPDATE = "django.middleware.cache.UpdateCacheMiddleware"
+FETCH = "django.middleware.cache.FetchFromCacheMiddleware"
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "decorators"}}
+
+
+def cached(request: Any) -> HttpResponse | None:
+    if not request.is_websocket():
+        return HttpResponse("page")
+    if "no" in request.GET:
+        return HttpResponse("no WebSocket for you")
+    return echo(request)
+
+
+@pytest.fixture
+def _cache() -> Iterator[None]:
+    with override_settings(CACHES=CACHES):
+        yield
+        caches["default"].clear()
+
+
+@pytest.mark.usefixtures("_cache")
+@pytest.mark.parametrize(
+    ("view", "settings"),
+    [
+        (cache_page(60)(accept_websocket(cached)), {}),
+        (cache_page(60)(accept_websocket(cached)), {"MIDDLEWARE": [MIDDLEWARE]}),
+        (accept_websocket(cached), {"MIDDLEWARE": [UPDATE, FETCH]}),
+        (accept_websocket(cached), {"MIDDLEWARE": [UPDATE, FETCH, MIDDLEWARE]}),
+        (accept_websocket(cached), {"MIDDLEWARE": [UPDATE, MIDDLEWARE, FETCH]}),
+        (cached, {"MIDDLEWARE": [UPDATE, FETCH, MIDDLEWARE], "WEBSOCKET_ACCEPT_ALL": True}),
+        (cached, {"MIDDLEWARE": [UPDATE, MIDDLEWARE, FETCH], "WEBSOCKET_ACCEPT_ALL": True}),
+    ],
+    ids=["cache_page", "cache_page and middleware", "site", "first", "between", "all", "all between"],
+)
+def test_cache_serves_no_page_to_a_handshake_and_no_refusal_to_a_page(site: Site, view: Any, settings: Any) -> None:
+    site(view, CACHES=CACHES, **settings)
+    for _ in range(2):
+        assert site.get("/a/").body == b"page"
+        assert_echoes(site, "/a/")
+        assert site.handshake("/b/?no").body == b"no WebSocket for you"
+        assert site.get("/b/?no").body == b"page"
+
+
+@pytest.mark.parametrize(
+    ("view", "status"),
+    [(accept_websocket(echo), 200), (require_websocket(echo), 426), (lambda request: HttpResponse(), 200)],
+    ids=["accepts", "requires", "plain"],
+)
+def test_http_answer_of_a_decorated_view_varies_on_upgrade(site: Site, view: Any, status: int) -> None:
+    response = site(view, MIDDLEWARE=[MIDDLEWARE]).get()
+    assert response.status == status
+    assert response.headers.get("vary") == ("Upgrade" if hasattr(view, "accepts_websocket") else None)
+
+
+@pytest.mark.parametrize("view", [accept_websocket(echo), lambda request: HttpResponse()], ids=["decorated", "plain"])
+def test_refusal_of_a_handshake_varies_on_upgrade(site: Site, view: Any) -> None:
+    response = site(view, MIDDLEWARE=[MIDDLEWARE]).handshake("/", {"Origin": "https://evil.example"})
+    assert response.status in (400, 403)
+    assert response.headers["vary"] == "Upgrade"
+
+
+def test_what_varies_already_keeps_on_which(site: Site) -> None:
+    assert site(accept_websocket(vary_on_headers("Accept")(echo))).get().headers["vary"] == "Accept, Upgrade"

@@ -26,15 +26,15 @@ from dwebsocket import conf
 from dwebsocket.failures import close_for
 from dwebsocket.protocol import COMPILED
 from tests.peer import Peer
-from tests.real import processes, servers
+from tests.real import processes, proxies, servers
 from tests.real.nginx import DOCUMENTED
 from tests.real.processes import serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 from tests.real.test_browser import chromium  # noqa: F401
 
-README, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTING = (
-    "README.md", "docs/deployment.md", "docs/django.md", "docs/migration.md", "docs/security.md", "docs/settings.md",
-    "docs/testing.md",
+README, COMPATIBILITY, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTING = (
+    "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md", "docs/migration.md",
+    "docs/security.md", "docs/settings.md", "docs/testing.md",
 )  # fmt: skip
 PAGES = {name: (ROOT / name).read_text() for name in ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]}
 
@@ -59,6 +59,11 @@ RUN_BY = {
         TEST: "test_commands_are_those_that_ci_runs",
         IS_COMPILED: "test_command_tells_whether_it_is_compiled",
     },
+    COMPATIBILITY: {
+        "# mysite/middleware.py": "test_address_in_the_log_is_the_last_that_a_proxy_has_seen",
+        "# mysite/settings.py": "test_address_in_the_log_is_the_last_that_a_proxy_has_seen",
+        "http:": "tests/real/test_proxies.py",
+    },
     DEPLOYMENT: {
         "# chat/views.py": "test_views_are_all_used_here",
         "# mysite/urls.py": "test_views_are_all_used_here",
@@ -69,6 +74,9 @@ RUN_BY = {
         "# uwsgi.ini": "test_configuration_of_uwsgi_serves",
         "# gunicorn.conf.py": "test_gunicorn_tells_attached_views_to_end",
         "map $http_upgrade $connection_upgrade {": "tests/real/test_nginx.py",
+        "defaults": "tests/real/test_proxies.py",
+        "example.com {": "tests/real/test_proxies.py",
+        "<VirtualHost *:443>": "tests/real/test_proxies.py",
         "python manage.py websocket_doctor http://127.0.0.1:8000/echo/": "test_doctor_finds_nothing_wrong",
         "echo hello | python manage.py websocket_connect ws://127.0.0.1:8000/echo/": "test_line_by_hand_comes_back",
     },
@@ -109,6 +117,10 @@ RUN_BY = {
 
 #: What the project of a page has besides.
 ADDED = {
+    COMPATIBILITY: {
+        "mysite/settings.py": "LOGGING = {'version': 1, 'handlers': {'console': {'class': 'logging.StreamHandler'}},\n"
+        "    'loggers': {'dwebsocket': {'handlers': ['console'], 'level': 'INFO'}}}\n",
+    },
     SECURITY: {
         "mysite/settings.py": "WEBSOCKET_GUARD_INTERVAL = 0.1\n",
         "mysite/urls.py": "from django.http import HttpResponse\n"
@@ -276,6 +288,11 @@ def test_tests_that_run_blocks_are_there():
 
 def test_nginx_is_tested_with_the_block_of_the_page():
     assert blocks(DEPLOYMENT, "nginx")[0].text == DOCUMENTED
+
+
+@pytest.mark.parametrize("proxy", proxies.KINDS)
+def test_other_proxies_are_tested_with_the_block_of_the_page(proxy):
+    assert [found.text for found in blocks(DEPLOYMENT, proxy)] == [proxies.KINDS[proxy].documented]
 
 
 def test_fences_are_all_read():
@@ -495,7 +512,7 @@ def test_gunicorn_tells_attached_views_to_end(tmp_path):
         connect(served.ws("/echo/")) as ws,
     ):
         served.stop()
-        assert close_code(ws) == 1001
+        assert close_code(ws) == 1012
 
 
 @on(DEPLOYMENT)
@@ -543,6 +560,22 @@ def test_line_by_hand_comes_back(site):
     assert "hello\n" in run(site.folder, command.replace("8000", str(site.server.port)))
 
 
+# docs/compatibility.md
+
+
+@on(COMPATIBILITY)
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [("203.0.113.7", "203.0.113.7"), ("10.0.0.1, 203.0.113.8", "203.0.113.8"), (None, "127.0.0.1")],
+)
+def test_address_in_the_log_is_the_last_that_a_proxy_has_seen(site, header, address):
+    headers = {"X-Forwarded-For": header} if header else {}
+    with connect(site.server.ws("/echo/"), additional_headers=headers) as ws:
+        ws.send("hello")
+        assert ws.recv(timeout=10) == "hello"
+    until(lambda: re.search(rf"^/echo/ - {address} .* closed 1000$", site.server.log(), re.MULTILINE))
+
+
 # docs/django.md
 
 
@@ -554,6 +587,15 @@ def test_lookup_finds_users_and_closes_with_4404_at_others(site):
         assert isinstance(json.loads(ws.recv(timeout=10))["id"], int)
         ws.send("nobody")
         assert close_code(ws) == 4404
+
+
+@on(DJANGO)
+def test_cached_page_does_not_stand_in_the_way_of_the_websocket(site):
+    for _ in range(2):
+        assert get(site.server, "/cached/").body == b"the page"
+        with site.connect("/cached/") as ws:
+            ws.send("text")
+            assert ws.recv(timeout=10) == "text"
 
 
 @on(DJANGO)
@@ -607,6 +649,13 @@ def test_old_echo_works_as_it_did(site):
     with site.connect("/old-echo/") as ws:
         ws.send("text")
         assert ws.recv(timeout=10) == "you said text"
+
+
+@on(MIGRATION)
+def test_old_shout_has_the_old_verbs_and_ends(site):
+    with site.connect("/old-shout/") as ws:
+        ws.send("text")
+        assert ws.recv(timeout=10) == "TEXT"
 
 
 @on(MIGRATION)

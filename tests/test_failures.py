@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,10 +17,10 @@ from rest_framework.exceptions import APIException
 
 from dwebsocket import Forbidden, Unauthorized, require_websocket
 from dwebsocket.failures import close_for, close_for_status, cut
+from tests.helpers import levels, recorded
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_upgrade import levels, recorded
 
 
 class NotYourRoom(PermissionDenied):
@@ -301,3 +302,49 @@ def test_peer_that_leaves_is_no_error(
     site.until_idle()
     assert levels(caplog) == []
     assert exceptions == []
+
+
+OLD_CODE: dict[str, Callable[[Any], object]] = {
+    "decode": lambda message: message.decode(),
+    "str": lambda message: str(message, "utf-8"),
+    "startswith": lambda message: message.startswith(b"a"),
+    "add to bytes": lambda message: b"you said " + message,
+    "add bytes": lambda message: message + b"!",
+    "in": lambda message: b"a" in message,
+}
+
+
+@pytest.mark.parametrize("code", OLD_CODE)
+def test_exception_of_a_view_that_takes_text_for_bytes_names_the_old_verbs(
+    site: Site, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request: HttpRequest) -> None:
+        OLD_CODE[code](request.websocket.wait())
+
+    with site(view).connect() as peer:
+        peer.send_message("abc")
+        assert_ends(peer, 1011)
+    site.until_idle()
+    has_notes = sys.version_info >= (3, 11)
+    assert ('WEBSOCKET_CLASS = "dwebsocket.legacy.WebSocket"' in caplog.text) is has_notes
+
+
+@pytest.mark.parametrize(
+    ("error", "settings"),
+    [
+        (TypeError("unsupported operand type(s) for +: 'int' and 'str'"), {}),
+        (AttributeError("'NoneType' object has no attribute 'decode'"), {}),
+        (ValueError("decoding str is not supported"), {}),
+        (TypeError("decoding str is not supported"), {"WEBSOCKET_CLASS": "dwebsocket.legacy.WebSocket"}),
+    ],
+    ids=repr,
+)
+def test_any_other_exception_does_not(
+    site: Site, error: Exception, settings: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with site(raising(error, lambda request: request.websocket.accept()), **settings).connect() as peer:
+        assert_ends(peer, 1011)
+    site.until_idle()
+    assert [record.name for record in caplog.records] == ["django.request"]
+    assert "WEBSOCKET_CLASS" not in caplog.text

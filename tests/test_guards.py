@@ -24,12 +24,13 @@ import gevent
 import pytest
 from django.conf import settings
 from django.contrib.auth import login, logout
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.core.cache import caches
 from django.core.exceptions import PermissionDenied
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
@@ -37,13 +38,14 @@ from django.urls import path
 from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import accept_websocket, guards, require_websocket
+from dwebsocket import connections as live_connections
 from dwebsocket.guards import Guard, has_perm, session_alive, user_is_active, watch, watch_no_longer
 from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, Unauthorized
 from dwebsocket.reactors.thread import ThreadReactor
+from tests.helpers import AUTH, DB, SESSIONS, database_in
 from tests.links import Home, Hub, Threads, assert_ends, run_program, until
 from tests.peer import Peer
 from tests.sites import Site, changing
-from tests.test_sessions import AUTH, DB, SESSIONS, database_in
 
 SOON_SECONDS, NEVER_SECONDS = 0.02, 3600.0
 ENGINES = ["db", "cached_db", "cache", "file", "signed_cookies"]
@@ -242,6 +244,43 @@ def test_guard_that_returns_a_coroutine_later_is_logged_and_closes_nothing(
     answers[0] = coroutine
     assert_open(peer, heard)
     assert "is asynchronous; here it is an ordinary function" in caplog.text
+    assert "could not be asked; the WebSockets stay open" in caplog.text
+
+
+def takes_a_view(function: Any) -> Any:
+    """A decorator of a project: its answer to a request is always true."""
+    return lambda *args: function(*args)
+
+
+@pytest.mark.parametrize(
+    ("guard", "words"),
+    [
+        (takes_a_view, "returned a function, neither True nor False: a decorator is no guard; write it above"),
+        (functools.partial(login_required, login_url="/in/"), "a decorator is no guard; write it above"),
+        (lambda request: 1, "returned a int, neither True nor False: let it return bool(…)"),
+        (lambda request: "", "returned a str, neither"),
+        (lambda request: User.objects.filter(username="ann"), "returned a QuerySet, neither"),
+        (lambda request: HttpResponse(), "returned a HttpResponse, neither"),
+    ],
+    ids=["decorator", "login_required", "number", "empty", "queryset", "response"],
+)
+def test_answer_that_is_neither_true_nor_false_lets_nobody_in_and_says_what_to_write(
+    site: Site, guard: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert guarded(site, guard).handshake().status == 500
+    site.until_idle()
+    assert "the guard <" in caplog.text or "the guard functools" in caplog.text
+    assert words in caplog.text
+
+
+def test_answer_that_is_neither_true_nor_false_later_is_logged_and_closes_nothing(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers, heard = [True], Heard()
+    peer = guarded(site, lambda request: answers[0], heard).connect()
+    answers[0] = "yes"  # type: ignore[call-overload]
+    assert_open(peer, heard)
+    assert "returned a str, neither True nor False: let it return bool(…)" in caplog.text
     assert "could not be asked; the WebSockets stay open" in caplog.text
 
 
@@ -447,6 +486,30 @@ def test_logout_by_the_view_itself_closes_its_websocket(site: Site, engine: str)
         request.websocket.wait()
 
     assert_ends(site(view).connect("/", browser(user_named("ann"))), 4401, "there is no live session")
+
+
+@each("db")
+@pytest.mark.parametrize("guard", [session_alive, user_is_active, has_perm("auth.view_group")], ids=repr)
+def test_guard_knows_the_name_of_the_user_whom_the_view_never_asks_for(site: Site, engine: str, guard: Guard) -> None:
+    guarded(site, guard)
+    peer = site.connect("/", browser(user_named("ann", "view_group")))
+    assert [info.user for info in live_connections()] == ["ann"]
+    assert_open_and_leave(peer)
+
+
+@each("db")
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_session_of_no_user_has_no_name(site: Site, engine: str) -> None:
+    guarded(site, session_alive)
+    peer = site.connect("/", browser(None))
+    assert [info.user for info in live_connections()] == [""]
+    assert_open_and_leave(peer)
+
+
+def assert_open_and_leave(peer: Peer) -> None:
+    peer.send_message("still here")
+    assert peer.recv_message() == "still here"
+    peer.close()
 
 
 @each("db")
@@ -701,21 +764,22 @@ def rounds_of(home: Home) -> Any:
     return guards._rounds[home.reactor]
 
 
-def making_rounds() -> int:
-    """How many threads and greenlets ask guards."""
+def making_rounds(name: str = "dwebsocket guards") -> int:
+    """How many threads and greenlets keep the time of the rounds."""
     greenlets = [thing for thing in gc.get_objects() if issubclass(type(thing), gevent.Greenlet)]  # asks no lazy object
     names = [thread.name for thread in threading.enumerate()] + [greenlet.name for greenlet in greenlets if greenlet]
-    return names.count("dwebsocket guards")
+    return names.count(name)
 
 
 def requests_of(users: list[User], count: int) -> list[Any]:
     """The requests of as many browsers, their users looked up as the opening handshake does it."""
     made = []
-    for number in range(count):
-        request = RequestFactory().get("/")
-        request.user = users[number % len(users)]
-        request.session = SessionStore(key_of(browser(request.user)))
-        made.append(request)
+    with transaction.atomic():  # a commit for each is most of the time that this takes
+        for number in range(count):
+            request = RequestFactory().get("/")
+            request.user = users[number % len(users)]
+            request.session = SessionStore(key_of(browser(request.user)))
+            made.append(request)
     return made
 
 
@@ -957,6 +1021,98 @@ def test_rounds_do_not_run_in_the_context_in_which_they_began(home: Home, wards:
         until(lambda: [gc.collect(), kept() is None][1], "the context to go")
     finally:
         leave(home, [ward])
+
+
+@pytest.fixture
+def blocking(home: Home) -> Iterator[Callable[[], Any]]:
+    """Makes guards that block as a lock of the database does, until the test is over; each counts its calls."""
+    over = threading.Event()
+
+    def make() -> Any:
+        def guard(request: Any) -> bool:
+            guard.calls += 1  # type: ignore[attr-defined]
+            while not over.is_set():
+                home.pause(0.005)
+            return True
+
+        guard.calls = 0  # type: ignore[attr-defined]
+        return guard
+
+    with mock.patch.object(guards, "_PATIENCE_SECONDS", 0.05):
+        yield make
+        over.set()
+        until(lambda: not askers(), "the guards to answer")
+
+
+def askers() -> int:
+    return making_rounds("dwebsocket guard")
+
+
+@pytest.mark.parametrize("interval", [SOON_SECONDS, 0.2], ids=["the same interval", "another one"])
+def test_guard_that_blocks_delays_no_other_guard(home: Home, blocking: Any, wards: Any, interval: float) -> None:
+    stuck, lets, heard = blocking(), [True], Heard()
+    (waits,) = wards(1, stuck)
+    until(lambda: stuck.calls, "the guard to block")
+    (other,) = wards(1, lambda request: lets[0], heard, interval=interval)
+    heard.until_asked_again()
+    lets[0] = False
+    until(lambda: other.revoked, "the other guard to be asked")
+    assert stuck.calls == 1
+    assert not waits.revoked
+
+
+def test_guards_that_block_hold_a_bounded_number_of_threads(home: Home, blocking: Any, wards: Any) -> None:
+    many = [blocking() for _ in range(5)]
+    heard = Heard()
+    with mock.patch.object(guards, "MOST_ASKERS", 3):
+        wards(1, *many[:2], heard)
+        heard.until_asked_again()
+        wards(1, *many)
+        until(lambda: sum(guard.calls for guard in many) == 3, "three to be asked")
+        heard_so_far = heard.rounds
+        home.do(home.pause, 0.2)
+        assert askers() == 3
+        assert sum(guard.calls for guard in many) == 3
+        assert heard.rounds <= heard_so_far + 1
+
+
+def test_guard_that_blocked_is_asked_again_when_it_has_answered(home: Home, wards: Any) -> None:
+    blocks, calls = [True], []
+
+    def guard(request: Any) -> bool:
+        calls.append(request)
+        while blocks:
+            home.pause(0.005)
+        return len(calls) < 3
+
+    with mock.patch.object(guards, "_PATIENCE_SECONDS", 0.05):
+        (ward,) = wards(1, guard)
+        until(lambda: calls, "the guard to block")
+        blocks.clear()
+        until(lambda: ward.revoked, "the guard to be asked again")
+
+
+def test_settling_waits_for_a_guard_that_is_being_asked(home: Home, blocking: Any, wards: Any) -> None:
+    stuck = blocking()
+    made = wards(1, stuck)
+    until(lambda: stuck.calls, "the guard to block")
+    leave(home, made)
+    began = time.monotonic()
+    guards.settle(0.05)
+    assert time.monotonic() - began >= 0.05
+
+
+def test_guards_are_asked_where_no_thread_can_be_started_for_them(home: Home, wards: Any) -> None:
+    heard, spawn = Heard(), type(home.reactor).spawn
+
+    def fail(reactor: Any, function: Callable[[], None], name: str) -> None:
+        if name == "dwebsocket guard":
+            raise RuntimeError("can't start new thread")
+        spawn(reactor, function, name)
+
+    with mock.patch.object(type(home.reactor), "spawn", fail):
+        wards(1, heard)
+        heard.until_asked_again()
 
 
 def test_interval_is_not_disturbed_by_another_one(home: Home, wards: Any) -> None:

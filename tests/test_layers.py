@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "dwebsocket"
 HOUSE = [
     # the Django face
     ["dwebsocket", "decorators", "rest_framework", "middleware", "views", "checks", "apps", "test", "management"],
-    ["upgrade", "guards", "sessions", "failures", "live", "conf", "database", "access", "signals"],
+    ["upgrade", "guards", "overstay", "sessions", "failures", "live", "conf", "database", "access", "signals"],
     ["servers"],
     ["websocket", "legacy"],
     ["verbs"],
@@ -25,6 +25,7 @@ HOUSE = [
     ["sockets"],
     ["clock"],
     ["reactors"],
+    ["client.command"],
     ["client"],
     ["ending", "keepalive", "outbox", "batch", "limits"],
     ["protocol"],  # its own docstring says so little that nobody needs to import it
@@ -45,7 +46,7 @@ FLOORS = {name: floor for floor, names in enumerate(HOUSE) for name in names}
 #: What is no part of Python's standard library, and who may import it.
 GUESTS = {
     "cython": ["protocol", "reactors.thread", "clock", "sockets", "lifetime", "connection"],
-    "django": [*HOUSE[0], *HOUSE[1]],
+    "django": [*HOUSE[0], *HOUSE[1], "client.command"],
     "gevent": ["reactors.gevent", "servers"],
     "greenlet": ["reactors.gevent"],
     "typing_extensions": ["decorators", "views"],  # for type checkers only
@@ -211,7 +212,7 @@ def test_new_module_must_be_given_a_place(tmp_path: Path, module: str) -> None:
 def build(folder: Path, sources: dict[str, str]) -> Path:
     """A package with one empty module in each place of the house, and with `sources`."""
     package = folder / "dwebsocket"
-    folders = ("servers", "reactors", "protocol")
+    folders = ("servers", "reactors", "client", "protocol")
     empty = {f"{name.replace('.', '/')}.py": "" for name in FLOORS if name not in ("dwebsocket", *folders)}
     empty |= {"__init__.py": ""} | {f"{name}/__init__.py": "" for name in folders}
     for path, source in (empty | sources).items():

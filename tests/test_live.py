@@ -81,16 +81,16 @@ def test_shutdown_closes_every_websocket_and_lets_every_view_end(site: Site, poo
     shutdown()
     assert sorted(str(site.hear()) for _ in range(2 * MANY)) == ["None"] * MANY + ["finally"] * MANY
     assert len(live) == 0
-    assert [left.result()[0] for left in leaving] == [Close(1001)] * MANY
+    assert [left.result()[0] for left in leaving] == [Close(1012)] * MANY
 
 
 def test_shutdown_uses_the_code_and_the_seconds_of_the_settings(site: Site) -> None:
-    site(echo, WEBSOCKET_SHUTDOWN_CODE=1012, WEBSOCKET_DRAIN_SECONDS=0.2, WEBSOCKET_CLOSE_TIMEOUT=0.5)
+    site(echo, WEBSOCKET_SHUTDOWN_CODE=4012, WEBSOCKET_DRAIN_SECONDS=0.2, WEBSOCKET_CLOSE_TIMEOUT=0.5)
     peer = answered(site.connect())
     started = time.monotonic()
     shutdown()  # its peer does not answer: it is not waited for
     assert time.monotonic() - started >= 0.4
-    assert peer.recv_message() == Close(1012)
+    assert peer.recv_message() == Close(4012)
 
 
 def test_shutdown_says_how_many_views_did_not_end(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -181,7 +181,7 @@ def test_view_that_accepts_during_the_end_is_closed_at_once(site: Site) -> None:
     until(lambda: live.is_ending)
     release.set()
     assert peer.recv_handshake().status == 101
-    assert peer.recv_message() == Close(1001)
+    assert peer.recv_message() == Close(1012)
     peer.send_close()
     assert site.hear() is None
     ending.join()

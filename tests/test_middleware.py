@@ -13,9 +13,9 @@ from django.urls import path
 
 from dwebsocket import accept_websocket, require_websocket
 from dwebsocket.middleware import WebSocketMiddleware, middleware_passed_over
+from tests.helpers import HANDSHAKE, levels
 from tests.links import assert_ends
 from tests.sites import Site
-from tests.test_upgrade import HANDSHAKE, levels
 
 OWN = "dwebsocket.middleware.WebSocketMiddleware"
 COMMON = "django.middleware.common.CommonMiddleware"  # does not look at views
@@ -63,6 +63,8 @@ def test_websocket_to_a_view_that_is_not_decorated_is_refused_with_400(
     response = site(undecorated, MIDDLEWARE=[OWN]).handshake()
     assert response.status == 400
     assert response.body.startswith(b"this URL does not expect a WebSocket: its view is not decorated")
+    assert b"name='dispatch'" in response.body
+    assert b"or leave the middleware out" in response.body
     assert levels(caplog) == [("django.request", "WARNING")]
 
 

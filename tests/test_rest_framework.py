@@ -27,10 +27,10 @@ from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from dwebsocket import accept_websocket, connections, require_websocket
+from tests.helpers import levels, recorded
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
-from tests.test_upgrade import levels, recorded
 
 ADA = User(pk=1, username="ada", password="x")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.cookies import SimpleCookie
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,37 +17,18 @@ from django.contrib.auth.models import User
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
-from django.core.management import call_command
-from django.db import connection, connections
+from django.db import connection
 from django.http import HttpResponse
 from django.middleware.csrf import get_token
 from django.test import RequestFactory
 
 from dwebsocket import require_websocket, sessions
-from tests.links import assert_ends
+from tests.helpers import DB, SESSIONS, database_in, levels
+from tests.links import assert_ends, until
 from tests.peer import Peer
 from tests.sites import Site
-from tests.test_upgrade import levels
-
-DB = "django.contrib.sessions.backends.db"
-SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
-AUTH = "django.contrib.auth.middleware.AuthenticationMiddleware"
 
 every_request = pytest.mark.parametrize("every_request", [False, True], ids=["modified", "every-request"])
-
-
-@contextmanager
-def database_in(path: Path) -> Iterator[None]:
-    """Let the database be a file, its tables made: every thread of this process sees the same one."""
-    database = connections.settings["default"]
-    before, database["NAME"] = database["NAME"], str(path)
-    connection.close()
-    try:
-        call_command("migrate", verbosity=0)
-        yield
-    finally:
-        connection.close()
-        database["NAME"] = before
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -529,3 +510,51 @@ def test_session_in_signed_cookies_goes_out_whole_with_the_101(site: Site) -> No
     assert peer.recv_message() == "1"
     peer, _ = open_with(site, {"Cookie": f"sessionid={cookies['sessionid'].value}"})
     assert peer.recv_message() == "2"
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises", "peer"])
+def test_request_and_session_of_a_websocket_that_is_over_are_freed_at_once(site: Site, ends: str) -> None:
+    alive: list[Any] = []
+
+    @require_websocket
+    def view(request):
+        request.session["visits"] = 1
+        request.websocket.send("hello")
+        alive.extend(map(weakref.ref, (request, request.session, request.websocket)))
+        if ends == "raises":
+            request.websocket.close()
+            request.websocket.send("too late")
+        request.websocket.wait(None if ends == "peer" else 0)
+
+    site(view, MIDDLEWARE=[SESSIONS], SESSION_ENGINE=DB)  # that of authentication makes loops of Django's own
+    gc.collect()
+    gc.disable()
+    try:
+        peer = site.connect()
+        assert peer.recv_message() == "hello"
+        peer.close()
+        site.until_idle()
+        until(lambda: not any(one() for one in alive), "the request to go")
+    finally:
+        gc.enable()
+
+
+def test_save_that_a_project_has_put_on_the_session_is_called(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        session, saved = request.session, []
+        session.save = lambda *args, **kwargs: saved.append("own")
+        session["visits"] = 1
+        request.websocket.accept()
+        session.save()
+        request.websocket.send(" ".join(saved))
+
+    assert site(view, MIDDLEWARE=[SESSIONS], SESSION_ENGINE=DB).connect().recv_message() == "own own"
+
+
+def test_save_whose_session_is_gone_says_so() -> None:
+    session = SessionStore()
+    save = sessions._Save(session)
+    del session
+    with pytest.raises(ReferenceError, match=r"keep request\.session"):
+        save()

@@ -7,7 +7,7 @@ import errno
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,33 +30,10 @@ from django.views import View
 from dwebsocket import WebSocketClosed, accept_websocket, conf, require_websocket
 from dwebsocket.protocol.exceptions import Forbidden, HandshakeError, OriginForbidden, Unauthorized
 from dwebsocket.upgrade import check_origin
+from tests.helpers import HANDSHAKE, levels, recorded
 from tests.links import assert_ends, descriptors, run_program, until
 from tests.peer import BINARY, Close, PeerTimeout, frame, text
 from tests.sites import PyWSGI, Site
-
-HANDSHAKE = {
-    "HTTP_UPGRADE": "websocket",
-    "HTTP_CONNECTION": "Upgrade",
-    "HTTP_SEC_WEBSOCKET_KEY": "dGhlIHNhbXBsZSBub25jZQ==",
-    "HTTP_SEC_WEBSOCKET_VERSION": "13",
-    "HTTP_HOST": "testserver",
-    "SERVER_PROTOCOL": "HTTP/1.1",
-}
-
-
-@contextmanager
-def recorded(signal: Any) -> Iterator[list[dict[str, Any]]]:
-    """What the signal sends meanwhile."""
-    received: list[dict[str, Any]] = []
-
-    def receive(**kwargs: Any) -> None:
-        received.append(kwargs)
-
-    signal.connect(receive)
-    try:
-        yield received
-    finally:
-        signal.disconnect(receive)
 
 
 @pytest.fixture
@@ -71,11 +48,6 @@ def exceptions() -> Iterator[list[dict[str, Any]]]:
     """The got_request_exception signals of the test."""
     with recorded(signals.got_request_exception) as received:
         yield received
-
-
-def levels(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """Who logged what; the access lines of the server do not count."""
-    return [(record.name, record.levelname) for record in caplog.records if record.name != "django.server"]
 
 
 # Refusals before the 101
@@ -198,6 +170,36 @@ def test_what_is_no_response_is_ignored_too(site: Site, value: Any) -> None:
     with site(view).connect() as peer:
         assert peer.recv_message() == "once"
         assert_ends(peer, 1000)
+
+
+@pytest.mark.parametrize(
+    ("response", "status"),
+    [
+        (HttpResponse("<h1>page</h1>"), 200),
+        (HttpResponse(status=204), 204),
+        (HttpResponseRedirect("/elsewhere/"), 302),
+        (StreamingHttpResponse(["page"]), 200),
+        (SimpleTemplateResponse(engines["django"].from_string("page")), 200),
+        (HttpResponse(), None),
+        (None, None),
+    ],
+    ids=["page", "no content", "redirect", "streaming", "template", "empty", "none"],
+)
+def test_page_that_is_returned_too_late_is_told_once_to_those_who_debug(
+    site: Site, response: Any, status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        return response
+
+    with caplog.at_level("DEBUG", "dwebsocket"):
+        assert_ends(site(view).connect(), 1000)
+        site.until_idle()
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "dwebsocket"]
+    about = f"returned a response of status {status} after the opening: it is ignored"
+    assert [level for level, _ in told] == ["DEBUG"] * (status is not None)
+    assert all(about in message for _, message in told)
 
 
 def test_error_that_is_returned_too_late_is_logged_as_one_in_time(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -625,6 +627,31 @@ def stop_request(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: greenlets[-1].kill(block=False)
 
 
+FORGED = "/room/x%0aCRITICAL%20forged%1b[31m-token-5f2a/"
+
+
+@require_websocket
+def tells_its_thread(request: Any, name: str) -> None:
+    current = gevent.getcurrent()
+    request.websocket.send(current.name if isinstance(current, gevent.Greenlet) else threading.current_thread().name)
+
+
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_thread_of_a_view_has_the_name_of_the_view_and_nothing_that_the_peer_wrote(site: Site) -> None:
+    peer = site(path("room/<name>/", tells_its_thread)).connect(FORGED)
+    assert peer.recv_message() == "websocket tests.test_upgrade.tells_its_thread"
+
+
+@pytest.mark.parametrize("site", ["detached"], indirect=True)
+def test_thread_of_a_view_that_a_middleware_calls_has_no_name_that_the_peer_wrote(site: Site) -> None:
+    def calling(get_response: Any) -> Any:
+        return lambda request: tells_its_thread(request, "x")
+
+    with mock.patch(f"{__name__}.calling", calling, create=True):
+        site(path("elsewhere/", tells_its_thread), MIDDLEWARE=[f"{__name__}.calling"])
+    assert site.connect(FORGED).recv_message() == "websocket of no URL"
+
+
 # A thread cannot be stopped from outside.
 only_pywsgi = pytest.mark.parametrize("wsgi_server", [PyWSGI], ids=["pywsgi"], indirect=True)
 
@@ -732,6 +759,7 @@ def test_connections_leave_no_descriptor_thread_or_log_line_behind(
     [
         ({}, {"method": "POST"}, 400, "a WebSocket is opened with GET, not POST"),
         ({}, {"version": "HTTP/1.0"}, 400, "a WebSocket is opened with HTTP/1.1, not HTTP/1.0"),
+        ({"Sec-WebSocket-Key": None}, {}, 400, "Sec-WebSocket-Key is missing"),
         ({"Sec-WebSocket-Key": "short"}, {}, 400, "Sec-WebSocket-Key is not 16 bytes in base64"),
         ({"Connection": "keep-alive"}, {}, 400, "the Connection header does not say Upgrade"),
         (
@@ -826,6 +854,54 @@ def test_origin_that_differs_by_its_scheme_alone_is_told_of_the_proxy() -> None:
 def test_scheme_behind_a_proxy_is_the_one_that_it_reports() -> None:
     request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO="https", HTTP_ORIGIN="https://testserver")
     check_origin(request, conf.options({}))
+
+
+@pytest.mark.parametrize(
+    ("header", "origin", "allowed"),
+    [
+        ("wss", "https://testserver", True),
+        ("wss", "https://testserver:443", True),
+        (" wss , http", "https://testserver", True),
+        ("wss", "http://testserver", False),
+        ("ws", "https://testserver", False),
+        ("ws", "http://testserver", True),
+        ("https", "http://testserver", False),
+    ],
+)
+@override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+def test_proxy_that_says_wss_says_https(header: str, origin: str, allowed: bool) -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO=header, HTTP_ORIGIN=origin)
+    with nullcontext() if allowed else pytest.raises(OriginForbidden):
+        check_origin(request, conf.options({}))
+
+
+@pytest.mark.parametrize("setting", [None, ("HTTP_X_FORWARDED_PROTO", "on"), ("HTTP_X_SCHEME", "https")], ids=str)
+def test_wss_that_no_setting_trusts_says_nothing(setting: Any) -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, HTTP_X_FORWARDED_PROTO="wss", HTTP_ORIGIN="https://testserver")
+    with override_settings(SECURE_PROXY_SSL_HEADER=setting), pytest.raises(OriginForbidden):
+        check_origin(request, conf.options({}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "advice"),
+    [
+        ({}, "the proxy sent no X-Forwarded-Proto, and SECURE_PROXY_SSL_HEADER expects 'https': let it send that"),
+        ({"HTTP_X_FORWARDED_PROTO": "ws"}, "the proxy sent X-Forwarded-Proto: 'ws', and SECURE_PROXY_SSL_HEADER"),
+        ({}, 'where what ends TLS can send no header, write WEBSOCKET_ALLOWED_ORIGINS = ["https://testserver"]'),
+    ],
+)
+@override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https"))
+def test_origin_that_differs_by_its_scheme_alone_is_told_what_the_proxy_sent(headers: Any, advice: str) -> None:
+    request = RequestFactory().get("/", **HANDSHAKE, **headers, HTTP_ORIGIN="https://testserver")
+    with pytest.raises(OriginForbidden) as refused:
+        check_origin(request, conf.options({}))
+    assert advice in str(refused.value)
+
+
+@override_settings(ALLOWED_HOSTS=[".example.com"])
+def test_host_that_begins_with_a_dot_is_no_pattern() -> None:
+    assert not origin_of("http://evil.example.com", ".example.com")
+    assert origin_of("http://app.example.com", "app.example.com")
 
 
 @pytest.mark.parametrize(

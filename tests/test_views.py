@@ -21,10 +21,10 @@ from django.views.generic import TemplateView
 
 from dwebsocket import CloseCode, WebSocketView, shutdown
 from dwebsocket.live import live
+from tests.helpers import levels
 from tests.links import assert_ends
 from tests.peer import Close, Peer
 from tests.sites import Site
-from tests.test_upgrade import levels
 
 
 class Teller(WebSocketView):
@@ -212,12 +212,12 @@ def test_server_that_stops_the_view_closes_with_1001(site: Site, caplog: pytest.
 
 
 @pytest.mark.usefixtures("_reopened")
-def test_process_that_ends_closes_with_1001(site: Site) -> None:
+def test_process_that_ends_closes_with_1012(site: Site) -> None:
     peer = site(Teller.as_view(site=site)).connect()
     assert site.hear() == "opened"
     site.tell(shutdown(seconds=0.01))
-    assert ended(peer) == Close(1001)
-    assert sorted(all_told(site), key=str) == [(1001, ""), None]
+    assert ended(peer) == Close(1012)
+    assert sorted(all_told(site), key=str) == [(1012, ""), None]
 
 
 @pytest.mark.parametrize("leaves", ["abandon", "reset"])
@@ -438,3 +438,56 @@ def test_atomic_requests_holds_for_plain_http_alone(site: Site, tmp_path: Path) 
         assert peer.recv_message() == "False"
         leave(peer)
         site.until_idle()
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        *[(name, "opened") for name in ("connect", "websocket_connect", "on_open", "opend", "openned", "Opened")],
+        *[(name, "received") for name in ("receive", "websocket_receive", "receive_json", "on_message", "recieved")],
+        *[(name, "received") for name in ("recived", "recevied", "receivedd", "on_received")],
+        *[(name, "closed") for name in ("disconnect", "websocket_disconnect", "on_close", "clsoed", "on_closed")],
+    ],
+)
+def test_method_that_is_never_called_is_a_type_error_that_suggests_what_is_meant(name: str, hook: str) -> None:
+    base = type("Base", (WebSocketView,), {name: lambda self, *arguments: None})
+    for view in (base, type("View", (base,), {})):
+        with pytest.raises(TypeError, match=rf"^Base\.{name} is never called: did you mean {hook}\?"):
+            view.as_view()
+
+
+class Broker:
+    """A mixin that is no view, and has methods of its own by these names."""
+
+    def connect(self) -> None: ...
+
+    def disconnect(self) -> None: ...
+
+
+def test_other_methods_and_attributes_of_a_view_are_its_own_business() -> None:
+    names = [
+        "receiver", "is_closed", "closed_at", "reopened", "close_all", "send", "close", "setup", "dispatch", "options",
+        "get_context_data", "post", "delete", "head", "http_method_not_allowed", "message", "open", "connected",
+        "handle_no_permission", "_receive", "test_func", "enclosed", "deceived",
+    ]  # fmt: skip
+    methods = {name: lambda self, *arguments: None for name in names}
+    assert type("View", (LoginRequiredMixin, WebSocketView, TemplateView), methods).as_view()
+    assert type("View", (Broker, WebSocketView), {"connect_timeout": 5, "receive": True}).as_view()
+
+
+def test_method_that_was_told_of_the_end_itself_ends_the_view_as_ever(site: Site) -> None:
+    returned = []
+
+    class Asking(Teller):
+        def received(self, message: str | bytes) -> None:
+            self.site.tell([message, self.websocket.wait()])
+
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            returned.append(super().dispatch(request, *args, **kwargs).status_code)
+            return HttpResponse()
+
+    with site(Asking.as_view(site=site)).connect() as peer:
+        peer.send_message("one")
+        peer.close(4001, "bye")
+        assert all_told(site) == ["opened", ["one", None], (4001, "bye")]
+        assert returned == [200]

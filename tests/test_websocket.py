@@ -8,12 +8,14 @@ import decimal
 import json
 import threading
 import uuid
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
 import gevent
 import pytest
 from django.http import HttpResponse
+from django.urls import path
 from django.utils.functional import lazystr
 from django.utils.safestring import mark_safe
 
@@ -76,16 +78,226 @@ def test_wait_gives_none_when_the_time_is_over_and_the_connection_stays_open(sit
         assert site.hear() == "still here"
 
 
-def test_wait_gives_none_once_the_connection_is_closed_and_closed_tells_so(site: Site) -> None:
+def test_wait_gives_none_when_the_connection_is_closed_and_closed_tells_so(site: Site) -> None:
     @require_websocket
     def view(request):
         site.tell([request.websocket.wait(), request.websocket.closed])
-        site.tell([request.websocket.wait(timeout=5), request.websocket.wait()])
 
     with site(view).connect() as peer:
         assert peer.close() == Close(1000)
         assert site.hear() == [None, True]
-        assert site.hear() == [None, None]
+
+
+# The end is told once
+
+TELLING = {
+    "wait": lambda websocket: websocket.wait(),
+    "wait with a timeout": lambda websocket: websocket.wait(timeout=5),
+    "wait_json": lambda websocket: websocket.wait_json(),
+    "wait_json with a timeout": lambda websocket: websocket.wait_json(5),
+    "read": lambda websocket: websocket.read(),
+    "iteration": lambda websocket: next(iter(websocket), None),
+    "receive_chunks": lambda websocket: next(websocket.receive_chunks(), None),
+}
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
+@pytest.mark.parametrize("first", TELLING)
+def test_what_waits_after_the_end_was_told_raises_websocket_closed(site: Site, first: str, streaming: bool) -> None:
+    @require_websocket(streaming=streaming)
+    def view(request):
+        websocket = request.websocket
+        websocket.accept()
+        while not websocket.closed:
+            site.pause(0.005)
+        site.tell(TELLING[first](websocket))
+        for verb in TELLING.values():
+            try:
+                site.tell([verb(websocket)])
+            except WebSocketClosed as error:
+                site.tell((error.close_code, error.close_reason, error.websocket is websocket))
+
+    with site(view).connect() as peer:
+        peer.close(4001, "bye")
+        assert site.hear() is None
+        told = {verb: site.hear() for verb in TELLING}
+        assert told.pop("iteration") == [None]
+        assert set(told.values()) == {(4001, "bye", True)}
+
+
+def test_read_gives_its_fallback_at_the_end_too_and_raises_then(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        while not request.websocket.closed:
+            site.pause(0.005)
+        site.tell(request.websocket.read("nothing"))
+        with pytest.raises(WebSocketClosed):
+            request.websocket.read("nothing")
+        site.tell("raised")
+
+    with site(view).connect() as peer:
+        peer.close()
+        assert [site.hear(), site.hear()] == ["nothing", "raised"]
+
+
+@pytest.mark.parametrize("verb", ["wait", "wait_json"])
+def test_time_that_is_over_is_no_end_however_often(site: Site, verb: str) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([getattr(request.websocket, verb)(timeout=0.001) for _ in range(20)])
+        site.tell([request.websocket.read() for _ in range(20)])
+        site.tell(getattr(request.websocket, verb)(timeout=5))
+
+    with site(view).connect() as peer:
+        assert [site.hear(), site.hear()] == [[None] * 20, [None] * 20]
+        peer.send_message("5")
+        assert str(site.hear()) == "5"
+
+
+def test_json_null_is_no_end(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell([request.websocket.wait_json() for _ in range(3)])
+
+    with site(view).connect() as peer:
+        peer.send_raw(text("null") + text("null") + text("1"))
+        assert site.hear() == [None, None, 1]
+
+
+LOOPS = {
+    "wait": lambda websocket, site: websocket.wait(),
+    "wait with a timeout": lambda websocket, site: websocket.wait(timeout=0.01),
+    "wait_json": lambda websocket, site: websocket.wait_json(),
+    "read": lambda websocket, site: (websocket.read(), site.pause(0.005))[0],
+    "chunks": lambda websocket, site: "".join(websocket.receive_chunks()),
+    "iteration": lambda websocket, site: [websocket.send(message) for message in websocket] or websocket.wait(),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_view_that_waits_for_ever_ends_when_its_client_has_left(
+    site: Site, loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        while True:
+            message = LOOPS[loop](request.websocket, site)
+            if message:
+                request.websocket.send(str(message))
+
+    with site(view).connect() as peer:
+        peer.send_message("1")
+        assert peer.recv_message() == "1"
+        peer.close()
+    site.until_idle()
+    assert caplog.records == []
+
+
+def test_loop_whose_json_is_none_ends(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    @require_websocket
+    def view(request):
+        while True:
+            request.websocket.wait_json()
+
+    with site(view).connect() as peer:
+        peer.send_message("{")
+        assert_ends(peer, 1007, "not JSON")
+    site.until_idle()
+    assert caplog.records == []
+
+
+def test_all_that_waited_when_the_end_came_are_told_of_it(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        threads = [threading.Thread(target=lambda: site.tell(request.websocket.wait())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        request.websocket.send("waiting")
+        while any(thread.is_alive() for thread in threads):
+            site.pause(0.005)
+        with pytest.raises(WebSocketClosed):
+            request.websocket.wait()
+        site.tell("raised")
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "waiting"
+        peer.send_raw(text("for one") + frame(PING))
+        assert peer.recv_frame().opcode == PONG
+        assert site.hear() == "for one"
+        peer.close()
+        assert [site.hear() for _ in range(3)] == [None, None, "raised"]
+
+
+def greedy(websocket: WebSocket, verb: str) -> None:
+    """Call the verb in a loop that nothing stops, and that lets nothing else run by itself."""
+    with suppress(WebSocketClosed):
+        GREEDY[verb](websocket)
+
+
+GREEDY = {
+    "wait": lambda websocket: websocket.wait(),
+    "wait with a timeout": lambda websocket: websocket.wait(timeout=60),
+    "read": lambda websocket: websocket.read(),
+    "has_messages": lambda websocket: websocket.has_messages(),
+    "count_messages": lambda websocket: websocket.count_messages(),
+    "closed": lambda websocket: websocket.closed,
+    "is_closed": lambda websocket: websocket.is_closed(),
+    "send": lambda websocket: websocket.send("into the void"),
+    "iteration": lambda websocket: list(websocket),
+    "chunks": lambda websocket: list(websocket.receive_chunks()),
+}
+
+
+@pytest.mark.parametrize("kind", ["dwebsocket.websocket.WebSocket", "dwebsocket.legacy.WebSocket"])
+@pytest.mark.parametrize("verb", GREEDY)
+def test_view_that_asks_in_a_loop_after_the_end_lets_others_run(site: Site, verb: str, kind: str) -> None:
+    stop = threading.Event()
+
+    @require_websocket
+    def greedy_view(request):
+        request.websocket.accept()
+        site.tell("begins")
+        while not stop.is_set():
+            greedy(request.websocket, verb)
+
+    @require_websocket
+    def echo(request):
+        for message in request.websocket:
+            if message is not None:
+                request.websocket.send(message)
+
+    site(path("greedy/", greedy_view), path("echo/", echo), WEBSOCKET_CLASS=kind)
+    try:
+        with site.connect("/greedy/") as leaver:
+            assert site.hear() == "begins"
+            leaver.abandon()
+        with site.connect("/echo/") as peer:
+            for number in range(10):
+                peer.send_message(str(number))
+                assert peer.recv_message() == str(number)
+    finally:
+        stop.set()
+
+
+def test_view_that_asks_whether_it_is_closed_in_a_loop_lets_others_run(site: Site) -> None:
+    @require_websocket
+    def greedy_view(request):
+        request.websocket.accept()
+        while not request.websocket.closed:
+            pass
+
+    @require_websocket
+    def echo(request):
+        for message in request.websocket:
+            request.websocket.send(message)
+
+    site(path("greedy/", greedy_view), path("echo/", echo))
+    with site.connect("/greedy/"), site.connect("/echo/") as peer:
+        for number in range(10):
+            peer.send_message(str(number))
+            assert peer.recv_message() == str(number)
 
 
 # read, has_messages, count_messages
@@ -479,6 +691,33 @@ def test_close_with_a_code_that_may_not_be_sent_is_a_value_error_and_closes_noth
         assert peer.recv_message() == "still open"
 
 
+@pytest.mark.parametrize("reason", [b"bye", None, 5], ids=repr)
+@pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "before the 101"])
+def test_close_with_a_reason_that_is_no_str_is_a_type_error_and_closes_nothing(
+    site: Site, reason: Any, accepted: bool
+) -> None:
+    @require_websocket
+    def view(request):
+        if accepted:
+            request.websocket.accept()
+        with pytest.raises(TypeError, match=f"a close reason is str, not {type(reason).__name__}"):
+            request.websocket.close(1000, reason)
+        request.websocket.send("still open")
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "still open"
+
+
+def test_close_with_a_reason_that_is_translated_when_it_is_sent(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        request.websocket.accept()
+        request.websocket.close(4001, lazystr("bye"))
+
+    with site(view).connect() as peer:
+        assert_ends(peer, 4001, "bye")
+
+
 def test_close_with_a_reason_that_is_too_long_is_a_value_error_and_closes_nothing(site: Site) -> None:
     @require_websocket
     def view(request):
@@ -540,14 +779,12 @@ def test_close_before_the_101_refuses_with_403(site: Site, caplog: pytest.LogCap
         site.tell(
             [websocket.closed, websocket.is_closed(), websocket.state, websocket.close_code, websocket.close_reason]
         )
-        site.tell(
-            [websocket.wait(), websocket.read("x"), websocket.has_messages(), list(websocket), websocket.wait_json()]
-        )
+        site.tell([websocket.wait(), websocket.has_messages(), list(websocket)])
 
     response = site(view).handshake()
     assert response.status == 403
     assert site.hear() == [True, True, State.CLOSED, 4001, "not you"]
-    assert site.hear() == [None, "x", False, [], None]
+    assert site.hear() == [None, False, []]
     assert [record.name for record in caplog.records if record.levelname != "WARNING"] == []
 
 
@@ -558,8 +795,9 @@ def test_close_before_the_101_refuses_with_403(site: Site, caplog: pytest.LogCap
         lambda websocket: websocket.send_json({}),
         lambda websocket: websocket.send(websocket.wait()),
         lambda websocket: websocket.accept(),
+        lambda websocket: [websocket.wait() for _ in range(2)],
     ],
-    ids=["send", "send_json", "send(wait())", "accept"],
+    ids=["send", "send_json", "send(wait())", "accept", "wait and wait"],
 )
 def test_use_after_a_refusal_raises_websocket_closed_which_ends_the_view_quietly(
     site: Site, use: Any, caplog: pytest.LogCaptureFixture
@@ -590,18 +828,35 @@ def test_view_that_refused_may_still_give_its_own_answer(site: Site) -> None:
 # What the connection says about itself
 
 
+def test_each_websocket_has_a_name_of_its_own(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        site.tell({str(request.websocket), repr(request.websocket)})
+        request.websocket.wait()
+
+    with site(view).connect() as one, site.connect() as other:
+        names = [site.hear(), site.hear()]
+        assert [len(name) for name in names] == [1, 1]
+        assert names[0] != names[1]
+        one.close()
+        other.close()
+
+
 def test_state_goes_from_connecting_over_open_to_closed(site: Site) -> None:
     go = threading.Event()
 
     @require_websocket
     def view(request):
         websocket = request.websocket
-        states = [websocket.state, repr(websocket), websocket.closed, websocket.close_code, websocket.close_reason]
+        states = [websocket.state, named(websocket), websocket.closed, websocket.close_code, websocket.close_reason]
         websocket.accept()
-        states += [websocket.state, repr(websocket), websocket.closed, websocket.is_closed(), websocket.latency]
+        states += [websocket.state, named(websocket), websocket.closed, websocket.is_closed(), websocket.latency]
         go.set()
         assert websocket.wait() is None
-        site.tell([*states, websocket.state, repr(websocket), websocket.closed, websocket.is_closed()])
+        site.tell([*states, websocket.state, named(websocket), websocket.closed, websocket.is_closed()])
+
+    def named(websocket):
+        return str(websocket).replace(f" at {id(websocket):#x}", "")
 
     with site(view).connect() as peer:
         assert go.wait(5)

@@ -125,6 +125,8 @@ def is_token(text: str) -> bool:
 
 def _read_key(headers: Mapping[str, str]) -> str:
     key = headers.get("sec-websocket-key", "").strip()
+    if not key:
+        raise HandshakeError("Sec-WebSocket-Key is missing")
     try:
         decoded = base64.b64decode(key.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -114,7 +115,7 @@ class LinkLock:
             self._mutex.acquire()
 
     def _run_posted(self) -> None:
-        # Whoever posts tries, and whoever releases looks: one of the two finds the lock free.
+        # The poster tries, and the holder looks once it has released: one of the two finds the lock free.
         while self._posted and self._mutex.acquire(False):
             try:
                 while self._posted:
@@ -271,6 +272,18 @@ class Reactor(Protocol):
 
     def latch(self) -> Latch:
         """A closed gate that greenlets or threads of this reactor can wait at."""
+        ...  # pragma: no cover
+
+    def schedule(self, scheduled: Any, when: float) -> None:
+        """Call `scheduled.on_deadline(now)` at `when` (time.monotonic()); called where connections live."""
+        ...  # pragma: no cover
+
+    def caller(self) -> Any:
+        """What `frame_of()` knows the calling greenlet or thread by; it keeps none alive."""
+        ...  # pragma: no cover
+
+    def frame_of(self, caller: Any) -> FrameType | None:
+        """The innermost frame of what once called `caller()`; None where it has ended. Asked from another one."""
         ...  # pragma: no cover
 
 

@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 import gevent
@@ -130,9 +131,15 @@ class GeventReactor:
     def latch(self) -> Latch:
         return gevent.event.Event()  # type: ignore[no-any-return]
 
-    def schedule(self, link: GeventLink, when: float) -> None:
-        if self._deadlines.add(link, when):
+    def schedule(self, scheduled: Any, when: float) -> None:
+        if self._deadlines.add(scheduled, when):
             self._arm()
+
+    def caller(self) -> weakref.ref[Any]:
+        return weakref.ref(getcurrent())
+
+    def frame_of(self, caller: weakref.ref[Any]) -> FrameType | None:
+        return getattr(caller(), "gr_frame", None)
 
     def _arm(self) -> None:
         self._timer.close()

@@ -14,9 +14,11 @@ import math
 import os
 import queue
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, TypeVar
 
 try:
@@ -120,11 +122,17 @@ class ThreadReactor:
     def latch(self) -> Latch:
         return threading.Event()
 
-    def schedule(self, link: ThreadLink, when: float) -> None:
+    def schedule(self, scheduled: Any, when: float) -> None:
         with self._lock:
-            earliest = self._deadlines.add(link, when)
-        if earliest and when < time.monotonic() + SWEEP_SECONDS:
+            earliest = self._deadlines.add(scheduled, when)
+        if earliest and (not self._links or when < time.monotonic() + SWEEP_SECONDS):
             self.hurry()
+
+    def caller(self) -> int:
+        return threading.get_ident()
+
+    def frame_of(self, caller: int) -> FrameType | None:
+        return sys._current_frames().get(caller)
 
     def hurry(self) -> None:
         """Sweep now."""
@@ -171,12 +179,12 @@ class ThreadReactor:
 
     def _seconds_to_next_round(self) -> float | None:
         with self._lock:
-            if not self._links:
-                return None
+            sweeps = SWEEP_SECONDS if self._links else None
             earliest = self._deadlines.earliest()
         if earliest is None:
-            return SWEEP_SECONDS
-        return min(SWEEP_SECONDS, max(0.0, earliest - time.monotonic()))
+            return sweeps
+        due = max(0.0, earliest - time.monotonic())
+        return due if sweeps is None else min(sweeps, due)
 
     def _sweep(self) -> None:
         poll = select.poll()

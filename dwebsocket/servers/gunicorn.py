@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..protocol.exceptions import ServerNotSupported
 from .base import Server
 
 
 class Gunicorn(Server):
     """gunicorn puts the socket into the environ, and keeps what it has read ahead in its unreader."""
+
+    @classmethod
+    def find(cls, environ: dict[str, Any]) -> Server | None:
+        """As for all servers. ServerNotSupported (501) where the bytes that it has read ahead are out of reach."""
+        server = super().find(environ)
+        if server is not None and "wsgi.input" in environ and _unreader(environ) is None:
+            kind = type(environ["wsgi.input"])
+            raise ServerNotSupported(
+                "no WebSocket here: a WSGI middleware has replaced gunicorn's wsgi.input by a"
+                f" {kind.__module__}.{kind.__qualname__}; let it leave requests with an Upgrade header as they are"
+            )
+        return server
 
     @staticmethod
     def find_socket(environ: dict[str, Any]) -> Any:
@@ -17,10 +30,15 @@ class Gunicorn(Server):
         return environ.get("gunicorn.socket")
 
     def buffered(self) -> bytes:
-        unreader = self.environ["wsgi.input"].reader.unreader
+        unreader = _unreader(self.environ)
         if hasattr(unreader, "take_buffered"):
             return bytes(unreader.take_buffered())
         early: bytes = unreader.buf.getvalue()  # gunicorn 26 and older
         unreader.buf.seek(0)
         unreader.buf.truncate()
         return early
+
+
+def _unreader(environ: dict[str, Any]) -> Any:
+    """What holds the bytes that gunicorn has read ahead; None behind an object that hides it."""
+    return getattr(getattr(environ.get("wsgi.input"), "reader", None), "unreader", None)

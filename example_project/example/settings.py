@@ -26,3 +26,15 @@ ROOT_URLCONF = "example.urls"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"  # the example has no database
 TIME_ZONE, USE_TZ = None, False  # the clock shows the time of this machine
+
+# runserver shows its requests only. This adds a line for each WebSocket that opens (apps.py) and that has closed.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "[%(asctime)s] %(message)s", "datefmt": "%d/%b/%Y %H:%M:%S"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "dwebsocket": {"handlers": ["console"], "level": "INFO"},
+        "example": {"handlers": ["console"], "level": "INFO"},
+    },
+}

@@ -1,4 +1,4 @@
-from datetime import datetime
+from time import strftime
 
 from django.shortcuts import render
 
@@ -27,7 +27,8 @@ def clock(request):
     watching.add(ws)
     try:
         while not ws.closed:
-            ws.send(f"{datetime.now():%H:%M:%S}, {len(watching)} watching")
+            now = strftime("%H:%M:%S")
+            ws.send(f"{now}, {len(watching)} watching")
             ws.wait(timeout=1)
     finally:
         watching.remove(ws)

@@ -324,6 +324,16 @@ def pinged(request):
         leave_note(request, "finally")
 
 
+@require_websocket(ping_interval=0.1)
+def ponged(request):
+    """Say so when the client has answered a ping."""
+    websocket = request.websocket
+    websocket.accept()
+    while websocket.latency is None and not websocket.closed:
+        time.sleep(0.01)
+    websocket.send("answered")
+
+
 @require_websocket(ping_interval=0.2, ping_timeout=1, close_timeout=0.5)
 def pinged_asleep(request):
     request.websocket.accept()
@@ -539,6 +549,34 @@ def cursor_held(request):
         for message in request.websocket:
             cursor.execute("SELECT UPPER(%s)", [message])
             request.websocket.send(cursor.fetchone()[0])
+
+
+INSISTED_ON = {
+    "wait": lambda websocket: websocket.wait(),
+    "timed-wait": lambda websocket: websocket.wait(timeout=60),
+    "read": lambda websocket: websocket.read(),
+    "has_messages": lambda websocket: websocket.has_messages(),
+    "closed": lambda websocket: websocket.closed,
+    "send": lambda websocket: websocket.send("into the void"),
+}
+
+
+def insist(request):
+    """Call the verb of ``?by=`` until the test says stop, whatever it raises, and never pause."""
+    request.websocket.accept()
+    while not (settings.NOTES / f"{request.GET['note']}.wake").exists():
+        with suppress(WebSocketClosed):
+            INSISTED_ON[request.GET["by"]](request.websocket)
+
+
+@require_websocket
+def insist_new(request):
+    insist(request)
+
+
+@require_websocket(websocket_class="dwebsocket.legacy.WebSocket")
+def insist_old(request):
+    insist(request)
 
 
 def add_and_wait(request):

@@ -1,11 +1,20 @@
-"""The deadlines of many links in one heap."""
+"""The deadlines of many links in one heap, and what must not overlap."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwebsocket.reactors.base import Deadlines
+from dwebsocket.reactors.base import Deadlines, Locked
+
+
+def test_function_that_must_not_overlap_with_itself_is_told_so_where_it_would_wait_for_itself() -> None:
+    exclusively, done = Locked(), []
+    with pytest.raises(RuntimeError, match="inside another call"):
+        exclusively(lambda: exclusively(lambda: done.append("inside")))
+    exclusively(lambda: done.append("afterwards"))
+    assert done == ["afterwards"]
 
 
 def test_empty_heap_has_no_earliest_and_nothing_due() -> None:

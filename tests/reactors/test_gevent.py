@@ -15,7 +15,7 @@ import pytest
 
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import reactor_for
-from tests.links import PATIENCE_SECONDS, Hub, Link, connect, run_program, until
+from tests.links import PATIENCE_SECONDS, Hub, Link, linking, run_program, until
 from tests.peer import PING, PONG, Frame, text
 
 
@@ -29,19 +29,8 @@ def hub() -> Iterator[Hub]:
 @pytest.fixture
 def link(hub: Hub) -> Iterator[Callable[..., Link]]:
     """``connect`` on the hub."""
-    links: list[Link] = []
-
-    def connect_and_remember(**options: Any) -> Link:
-        links.append(connect(hub, **options))
-        return links[-1]
-
-    yield connect_and_remember
-    for link in links:
-        link.peer.abandon()
-        link.do("abort", "the test is over")
-        assert len(link.disposals) == 1
-    errors, hub.errors = hub.errors, []
-    assert errors == []
+    with linking(hub) as connect:
+        yield connect
 
 
 def test_hub_has_one_reactor_and_another_hub_another(hub: Hub) -> None:
@@ -132,6 +121,14 @@ def test_message_that_was_taken_for_a_caller_who_has_gone_is_the_next_one_again(
 
     hub.do(take_in_vain)
     assert [a.do("receive", 5) for _ in range(2)] == ["one", "two"]
+
+
+def test_end_that_a_caller_who_has_gone_was_given_stays_the_end(hub: Hub, link: Callable[..., Link]) -> None:
+    a = link()
+    a.do("close", 3000)
+    for nothing in (None, "too late"):
+        hub.do(a.connection._put_back, nothing)
+    assert a.do("receive", 5) is None
 
 
 def test_turnstile_lets_one_in_at_a_time_from_whichever_thread(hub: Hub) -> None:
@@ -317,7 +314,7 @@ def test_callback_that_wakes_nobody_switches_to_nobody(link: Callable[..., Link]
 PATCHED = """
 from gevent import monkey
 monkey.patch_all()
-import os, threading, time
+import os, signal, threading, time
 import _thread
 import gevent
 from django.conf import settings
@@ -450,6 +447,7 @@ from dwebsocket.protocol.exceptions import WebSocketClosed
 a, a_peer = connect()
 pid = os.fork()
 if pid == 0:
+    signal.alarm(30)  # a child that hangs ends too
     try:
         a.send("from the child")
     except WebSocketClosed as error:
@@ -483,6 +481,7 @@ exits = []
 def fork():
     pid = monkey.get_original("os", "fork")()
     if pid == 0:
+        signal.alarm(30)
         try:
             assert a.receive(20) is None
             a.finish()

@@ -20,7 +20,7 @@ from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors import reactor_for, thread
 from dwebsocket.reactors.base import LinkLock
 from dwebsocket.reactors.thread import ThreadReactor, Wakeup
-from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, run_program, tcp_pair, until
+from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, linking, run_program, tcp_pair, until
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, frame, text
 
 HOME = Threads()
@@ -29,17 +29,8 @@ HOME = Threads()
 @pytest.fixture
 def link() -> Iterator[Callable[..., Link]]:
     """``connect`` for threads, on a reactor of its own or the one of the process."""
-    links: list[Link] = []
-
-    def connect_and_remember(**options: Any) -> Link:
-        links.append(connect(HOME, **options))
-        return links[-1]
-
-    yield connect_and_remember
-    for link in links:
-        link.peer.abandon()
-        link.do("abort", "the test is over")
-        assert len(link.disposals) == 1
+    with linking(HOME) as connect:
+        yield connect
 
 
 def background_threads() -> int:
@@ -549,6 +540,18 @@ def test_connection_that_cannot_be_served_keeps_no_other_from_being_served(
     assert {record.getMessage() for record in caplog.records} == {"what was asked of a WebSocket has failed"}
 
 
+def test_link_for_which_there_is_no_memory_is_looked_at_again(caplog: pytest.LogCaptureFixture) -> None:
+    reactor, link, now = ThreadReactor(), mock.Mock(), time.monotonic()
+    link.serve.side_effect = link.on_deadline.side_effect = MemoryError
+    reactor._serve(link, select.POLLIN)
+    reactor._attend(link, now)
+    assert reactor._deadlines.earliest() == now + thread._AGAIN_SECONDS
+    assert [record.getMessage() for record in caplog.records] == [
+        "a WebSocket could not be served",
+        "a deadline of a WebSocket was missed",
+    ]
+
+
 MANY_DESCRIPTORS = """
 import os, resource, threading
 from dwebsocket.reactors import thread
@@ -606,7 +609,7 @@ def test_forked_child_has_a_reactor_of_its_own_and_the_parents_connections_stay_
 
 
 FORK_OF_A_VIEW = """
-import os, sys, threading
+import os, signal, sys, threading
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from tests.links import Threads, connect, until
 
@@ -631,6 +634,7 @@ else:
 held.wait(20)
 pid = os.fork()
 if pid == 0:
+    signal.alarm(30)  # a child that hangs ends too
     try:
         a.connection.send("from the child")
     except WebSocketClosed as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests.peer import Headers, Peer
+from tests.real.processes import end
 from tests.real.servers import PATIENCE_SECONDS, ROOT, Server
 
 EXECUTABLE = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
@@ -107,13 +108,7 @@ class Nginx:
         self.expect_log("gracefully shutting down")
 
     def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise AssertionError(f"nginx did not stop:\n{self.log()}") from None
+        end(self._process, signal.SIGTERM, self.log)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from tests.real.processes import end
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 
 # Debian has them outside of PATH, for each version; the newest comes first.
@@ -80,13 +81,7 @@ class PostgreSQL:
 
     def stop(self) -> None:
         """End it, and every connection to it."""
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise AssertionError(f"PostgreSQL did not stop:\n{self.log()}") from None
+        end(self._process, signal.SIGINT, self.log)
 
     def restart(self) -> None:
         self.stop()

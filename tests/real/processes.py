@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import time
 from contextlib import contextmanager
@@ -9,6 +10,17 @@ from contextlib import contextmanager
 from tests.real.servers import PATIENCE_SECONDS, ROOT, assert_quiet
 
 ADDRESS = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
+
+
+def end(process, signal_number, log):
+    """End a process as an operator would. It is a failure, with its log, where that takes a SIGKILL."""
+    process.send_signal(signal_number)
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise AssertionError(f"{process.args[0]} did not stop:\n{log()}") from None
 
 
 class Served:
@@ -42,13 +54,7 @@ class Served:
         return self._log_file.read_text(errors="replace")
 
     def stop(self):
-        self._process.terminate()
-        try:
-            self._process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise AssertionError(f"the server did not stop:\n{self.log()}") from None
+        end(self._process, signal.SIGTERM, self.log)
 
 
 @contextmanager

@@ -139,12 +139,12 @@ def test_disconnect_shows_the_code_and_connect_opens_again(page):
 
 def test_server_that_closes_is_seen_and_reconnected_to(page):
     page.choose("echo_once")
-    page.until_line("note", "connected to echo_once")
+    page.until_line("note", "connected to echo once")
     page.say("only once")
 
     page.until_line("received", "only once")
     page.until_line("note", r"closed 1000 \(normal closure\)")
-    page.until(lambda: page.lines("note").count("connected to echo_once") == 2, "the second connection")
+    page.until(lambda: page.lines("note").count("connected to echo once") == 2, "the second connection")
     page.until_state("open")
 
 
@@ -167,11 +167,47 @@ def test_clock_pushes_until_its_tab_is_closed(page, chromium, server):
     page.until(lambda: page.lines("received")[-1].endswith(", 1 watching"), "the end of the other view")
 
 
-def test_each_view_shows_its_code(page):
+def test_empty_message_is_not_sent(page):
+    page("send").click()
+    page.say("not empty")
+    page.until_line("received", "not empty")
+
+    assert page.lines("sent") == ["not empty"]
+
+
+def test_log_of_the_server_shows_what_opens_and_closes(page, server):
+    page.choose("echo_once")
+    page.until_line("note", "connected to echo once")
+    page.say("only once")
+
+    page.until(
+        lambda: re.search(r"/once opened\n(.*\n)*.*/once - 127\.0\.0\.1 .*, closed 1000\n", server.log()),
+        f"the lines of the WebSocket in the log:\n{server.log()}",
+    )
+
+
+def test_on_a_phone_no_code_is_cut_and_the_buttons_share_a_row(page, chromium):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        for view in ("echo", "echo_once", "clock"):
+            page.choose(view)
+            code = page(f"source-{view}")
+            assert code.get_property("scrollWidth") == code.get_property("clientWidth"), view
+        button, check = page("connect").rect, page("again").rect
+        assert button["y"] < check["y"] < button["y"] + button["height"]
+    finally:
+        chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_each_view_shows_its_code_and_what_it_does(page):
+    assert page("hint").text == "What you send comes back."
+
     page.choose("echo_once")
 
     assert page("source-echo_once").text.startswith("@require_websocket\ndef echo_once(request):")
     assert not page("source-echo").is_displayed()
+    assert page("hint").text.startswith("It answers once.")
 
 
 def test_page_connects_again_when_the_server_is_back(chromium, tmp_path):

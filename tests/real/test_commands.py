@@ -77,8 +77,8 @@ def test_json_of_a_view_is_indented(server: Server) -> None:
     url = server.url()
     assert manage("websocket_connect", url, lines='{"a": [1]}\n') == (
         0,
-        f'* connected to {url}\n{{\n  "a": [\n    1\n  ]\n}}\n* closed with 1000 NORMAL_CLOSURE\n',
-        "",
+        '{\n  "a": [\n    1\n  ]\n}\n',
+        f"* connected to {url}\n* closed with 1000 NORMAL_CLOSURE\n",
     )
 
 
@@ -94,12 +94,12 @@ def test_close_by_the_view_ends_the_command_while_somebody_still_types(server: S
 @on_one
 def test_interrupt_closes_with_1000(server: Server, note: str) -> None:
     with start("websocket_connect", server.url(f"/greet/?note={note}")) as process:
-        assert process.stdout.readline().startswith("* connected to ")
+        assert process.stderr.readline().startswith("* connected to ")
         assert process.stdout.readline() == "hello\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_SECONDS) == 0
-        assert process.stdout.read() == "* closed with 1000 NORMAL_CLOSURE\n"
-        assert process.stderr.read() == ""
+        assert process.stdout.read() == ""
+        assert process.stderr.read() == "* closed with 1000 NORMAL_CLOSURE\n"
     assert server.note(note) == "finally"
 
 
@@ -190,7 +190,7 @@ def test_doctor_says_that_a_server_cannot_serve_websockets(tmp_path: Path) -> No
         server.stop()
     assert (code, wrong_steps(out)) == (1, ["opening handshake"])
     assert "the server answered 501 Not Implemented" in out
-    assert "docs/deployment.md says which can" in out
+    assert "gunicorn, gevent's pywsgi, runserver, uWSGI" in out
 
 
 # websocket_doctor, through nginx

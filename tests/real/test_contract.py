@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.helpers import exchange
 from tests.peer import (
     BINARY,
     CLOSE,
@@ -58,11 +59,6 @@ def assert_ends(peer: Peer, code: int, reason: str | None = None) -> None:
     peer.send_close(code if code != NO_STATUS else 1000)
     assert peer.read_to_eof() == b""
     assert not peer.truncated
-
-
-def exchange(peer: Peer, message: str | bytes) -> str | bytes | Close:
-    peer.send_message(message)
-    return peer.recv_message()
 
 
 # Messages

@@ -15,12 +15,12 @@ from django.db import connections
 
 from dwebsocket import database as databases
 from dwebsocket import require_websocket
+from tests.helpers import exchange
 from tests.links import until
 from tests.peer import Close, Peer
 from tests.project.views import BLOCKS
 from tests.real.postgresql import MAX_CONNECTIONS, POSTGRES, Database, PostgreSQL, postgresql
 from tests.real.servers import Server, assert_quiet, running
-from tests.real.test_contract import exchange
 from tests.sites import Site
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL")]

@@ -15,11 +15,11 @@ from django.urls import path
 
 from dwebsocket import require_websocket
 from dwebsocket.guards import session_alive, user_is_active
+from tests.helpers import database_in
 from tests.links import assert_ends
 from tests.peer import Peer
 from tests.project.urls import urlpatterns as of_the_project
 from tests.real.servers import Server, assert_quiet, gunicorn
-from tests.test_sessions import database_in
 
 pytestmark = pytest.mark.timeout(60)
 

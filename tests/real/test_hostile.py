@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.helpers import exchange
 from tests.peer import (
     BINARY,
     CLOSE,
@@ -38,7 +39,7 @@ from tests.peer import (
 )
 from tests.real.bystanders import undisturbed
 from tests.real.servers import KINDS, MANY, OLD_GUNICORN, Server, running
-from tests.real.test_contract import VIOLATIONS, assert_ends, exchange
+from tests.real.test_contract import VIOLATIONS, assert_ends
 
 pytestmark = pytest.mark.timeout(120)
 

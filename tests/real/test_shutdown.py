@@ -1,4 +1,4 @@
-"""A server that ends, or begins anew, leaves nobody without a word: 1001 to each peer, an end to each view."""
+"""A server that ends, or begins anew, leaves nobody without a word: 1012 to each peer, an end to each view."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import exchange
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, Peer, frame
 from tests.real.servers import ADDRESS, KINDS, Kind, Server, assert_quiet, running
-from tests.real.test_contract import exchange
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -80,14 +80,14 @@ CASES = {
 def test_server_that_is_told_to_end_closes_each_socket_and_ends_each_view(
     tmp_path: Path, note: str, kind: Kind, detach: bool
 ) -> None:
-    with started(kind, tmp_path, WEBSOCKET_DETACH=detach, WEBSOCKET_SHUTDOWN_CODE=1012) as server:
+    with started(kind, tmp_path, WEBSOCKET_DETACH=detach, WEBSOCKET_SHUTDOWN_CODE=4012) as server:
         with inhabited(server, f"/echo/?note={note}") as leaving:
             if "uwsgi" in kind.arguments[0]:  # which calls nobody at the end of a worker that is busy
                 server.until(
                     lambda: server.log().count(f"{note} => generated") == len(leaving), "the end of all requests"
                 )
             log = server.stop()
-            assert codes(leaving) == {1012}
+            assert codes(leaving) == {4012}
         assert server.note(note).split("\n") == ["finally"] * len(leaving)
         assert_quiet(log)
 
@@ -98,7 +98,7 @@ def test_peer_that_does_not_answer_delays_the_end_by_little(tmp_path: Path, name
     with started(KINDS[name], tmp_path, WEBSOCKET_CLOSE_TIMEOUT=600) as server, server.connect() as peer:
         assert exchange(peer, "hello") == "hello"
         assert_quiet(server.stop())
-        assert peer.recv_message() == Close(1001)
+        assert peer.recv_message() == Close(1012)
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def served_by_another(server: Server) -> None:
 def test_worker_that_gunicorn_replaces_on_hup_closes_its_sockets(tmp_path: Path, name: str) -> None:
     with started(KINDS[name], tmp_path) as server, inhabited(server) as leaving:
         os.kill(server.process.pid, signal.SIGHUP)
-        assert codes(leaving) == {1001}
+        assert codes(leaving) == {1012}
         served_by_another(server)
         # gunicorn 23 tells the old worker every second, also when Python has taken its handlers away already.
         assert_quiet(re.sub(r".*\[ERROR\] Worker \(pid:\d+\) was sent SIGTERM!\n", "", server.stop()))
@@ -178,7 +178,7 @@ def test_worker_that_has_served_its_requests_closes_its_sockets(tmp_path: Path, 
         with inhabited(server) as leaving:
             for _ in range(4):
                 assert server.get("/plain/").body == b"plain"
-            assert codes(leaving) == {1001}
+            assert codes(leaving) == {1012}
             served_by_another(server)
         assert_quiet(server.stop().replace("[WARNING] Maximum request limit of", "", 1))
 
@@ -188,7 +188,7 @@ def test_worker_of_a_preloaded_application_closes_its_sockets(tmp_path: Path, na
     kind = replace(KINDS[name], arguments=(*KINDS[name].arguments, "--preload"))
     with started(kind, tmp_path) as server, inhabited(server) as leaving:
         assert_quiet(server.stop())
-        assert codes(leaving) == {1001}
+        assert codes(leaving) == {1012}
 
 
 def test_runserver_that_reloads_closes_its_sockets_and_comes_back(
@@ -204,7 +204,7 @@ def test_runserver_that_reloads_closes_its_sockets_and_comes_back(
             server.take_news()
             # The reloader has to have seen the old time before it can notice the new one.
             server.until(lambda: os.utime(module) or all(left.done() for left in leaving), "the end of all")
-            assert codes(leaving) == {1001}
+            assert codes(leaving) == {1012}
         assert server.note(note).split("\n") == ["finally"] * len(leaving)
         server.port = int(server.until(lambda: ADDRESS.search(server.news()), "the new port").group(1))
         served_by_another(server)
@@ -223,7 +223,7 @@ def test_handshake_while_all_have_to_leave_gets_503_and_plain_http_its_answer(tm
             response = peer.handshake("/echo/")
             assert (response.status, response.headers["retry-after"]) == (503, "1")
         assert server.get("/plain/").body == b"plain"
-        assert staying.recv_message() == Close(1001)
+        assert staying.recv_message() == Close(1012)
         staying.send_close()
         assert staying.read_to_eof() == b""
 
@@ -263,7 +263,7 @@ def test_signal_without_a_handler_ends_the_process_when_all_have_left(tmp_path: 
     with started(kind, tmp_path) as server:
         with inhabited(server) as leaving:
             assert_quiet(server.stop())
-            assert codes(leaving) == {1001}
+            assert codes(leaving) == {1012}
         assert server.process.returncode == -signal.SIGTERM
 
 
@@ -272,6 +272,6 @@ def test_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     with started(kind, tmp_path, WEBSOCKET_DRAIN_SECONDS=600) as server, server.connect("/sleepy/?note=x") as peer:
         assert peer.recv_message() == "asleep"
         server.process.send_signal(signal.SIGTERM)
-        assert peer.recv_message() == Close(1001)
+        assert peer.recv_message() == Close(1012)
         server.stop()
         assert server.process.returncode == -signal.SIGTERM

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from django.test import AsyncClient
 
-from tests.real.servers import UNSUPPORTED, Server, assert_quiet, running
-from tests.test_upgrade import HANDSHAKE, levels
+from tests.helpers import HANDSHAKE, levels
+from tests.real.servers import KINDS, UNSUPPORTED, Server, assert_quiet, running
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
@@ -24,6 +25,27 @@ def test_server_without_a_socket_answers_501_and_logs_the_servers_that_work(tmp_
         log = server.expect_log(r"ERROR dwebsocket: Not Implemented: /echo/ ")
         for named in (name, "gunicorn", "pywsgi", "uWSGI", "Werkzeug", "cheroot", "runserver"):
             assert named.lower() in log.lower()
+        assert server.get("/echo/").body == b"echo over HTTP"
+        assert_quiet(server.news())
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("name", ["gunicorn-gthread", "gunicorn-gevent"])
+def test_gunicorn_behind_a_middleware_that_replaces_its_input_answers_501_and_names_it(
+    tmp_path: Path, name: str
+) -> None:
+    kind = KINDS[name]
+    server = Server(replace(kind, arguments=("tests.project.wrapped_wsgi", *kind.arguments[1:])), tmp_path)
+    try:
+        server.wait_until_up()
+        for _ in range(2):
+            with server.peer() as peer:
+                response = peer.handshake("/echo/")
+            assert response.status == 501
+            assert "replaced gunicorn's wsgi.input by a tests.project.wrapped_wsgi.Input" in response.body.decode()
+        log = server.expect_log(r"(?:ERROR dwebsocket: Not Implemented: /echo/ .*\n(?:.*access.*\n)*)+")
+        assert "tests.project.wrapped_wsgi.Input" in log
         assert server.get("/echo/").body == b"echo over HTTP"
         assert_quiet(server.news())
     finally:

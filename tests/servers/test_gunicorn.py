@@ -17,6 +17,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.parser import RequestParser
 
 from dwebsocket import require_websocket
+from dwebsocket.protocol.exceptions import ServerNotSupported
 from dwebsocket.servers import find_server
 from dwebsocket.servers.gunicorn import Gunicorn
 from tests.links import PATIENCE_SECONDS, tcp_pair
@@ -53,6 +54,17 @@ def test_environ_of_gunicorn_is_known(parsed: Any) -> None:
 def test_socket_in_the_environ_of_another_server_is_not_trusted(parsed: Any) -> None:
     environ, _, _ = parsed()
     assert Gunicorn.find(environ | {"SERVER_SOFTWARE": "Unheard/1.0"}) is None
+
+
+def test_input_that_a_middleware_has_replaced_is_refused_before_the_socket_is_touched(parsed: Any) -> None:
+    environ, sock, _ = parsed(text("early"))
+    number = sock.fileno()
+    with pytest.raises(ServerNotSupported, match=r"replaced gunicorn's wsgi\.input by a _io\.BytesIO"):
+        find_server(environ | {"wsgi.input": io.BytesIO()})
+    assert sock.fileno() == number
+    taken = find_server(environ).detach()
+    assert taken.early == text("early")
+    taken.dispose()
 
 
 @pytest.mark.parametrize("early", [b"", text("early"), bytes(3000)], ids=len)

@@ -8,7 +8,7 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from typing_extensions import assert_type
 
-from dwebsocket import WebSocket, WebSocketRequest, accept_websocket, require_websocket, session_alive
+from dwebsocket import WebSocket, WebSocketRequest, accept_websocket, legacy, require_websocket, session_alive
 
 
 @require_websocket
@@ -34,6 +34,7 @@ def keeps_its_type(request: HttpRequest) -> JsonResponse:
 
 
 @accept_websocket(
+    websocket_class=legacy.WebSocket,
     origins=["https://example.com"],
     require_origin=True,
     subprotocols=("chat.v2", "chat.v1"),
@@ -55,7 +56,7 @@ def keeps_its_type(request: HttpRequest) -> JsonResponse:
 def has_every_option(request: WebSocketRequest, number: int) -> None: ...
 
 
-@require_websocket(origins=("*",), subprotocols=["chat"], compression=True, guard=session_alive)
+@require_websocket(origins=("*",), subprotocols=["chat"], compression=True, guard=session_alive, websocket_class="a.B")
 def has_some_options(request: WebSocketRequest) -> HttpResponse | None: ...
 
 

@@ -41,10 +41,10 @@ def is_active(request: HttpRequest) -> bool:
     return request.user.is_active
 
 
-def is_open(request: WebSocketRequest) -> object:
+def is_open(request: WebSocketRequest) -> bool | None:
     if not request.websocket.closed:
         raise PermissionDenied
-    return request.session
+    return None if request.session.is_empty() else True
 
 
 class Lock:

@@ -81,6 +81,8 @@ accept_websocket(max_message_size="5")  # error
 accept_websocket(subprotocols="chat")  # error
 accept_websocket(origins=[5])  # error
 accept_websocket(require_origin=None)  # error
+accept_websocket(websocket_class=5)  # error
+accept_websocket(websocket_class=Guard)  # error
 accept_websocket(detach="no")  # error
 accept_websocket(guard=5)  # error
 accept_websocket(guard=[session_alive, 5])  # error
@@ -122,6 +124,7 @@ def others(websocket: TestWebSocket, error: WebSocketClosed, old: legacy.WebSock
     websocket_opened.connect(5)  # error
     error.code  # error
     old.wait().upper()  # error
+    old.close(1000, 5)  # error
     websocket.send(5)  # error
     websocket.receive(timeout="x")  # error
     websocket.receive().append(1)  # error

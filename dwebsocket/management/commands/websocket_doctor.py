@@ -23,18 +23,19 @@ from ...client import (
     dial,
     open_websocket,
 )
-from ...protocol.codes import CloseCode
-from ...protocol.exceptions import ProtocolError, WebSocketClosed
-from ..client_command import (
+from ...client.command import (
     ClientCommand,
     Opening,
     body_in_words,
     close_in_words,
     not_negative,
     opening,
+    printable,
     size_in_words,
     trust,
 )
+from ...protocol.codes import CloseCode
+from ...protocol.exceptions import ProtocolError, WebSocketClosed
 
 SIZE_BYTES = 1 << 20
 IDLE_SECONDS = 60.0
@@ -73,8 +74,8 @@ _ADVICE: dict[int, Sequence[str]] = {
     429: ("too many attempts: something limits their rate",),
     500: ("the view, or a middleware, raised an exception before it accepted: it is in the log of the server",),
     501: (
-        "this server does not give its sockets away, so it can serve no WebSocket: docs/deployment.md says which can"
-        " (gunicorn, pywsgi, runserver, uWSGI, …)",
+        "this server does not give its sockets away, so it can serve no WebSocket; gunicorn, gevent's pywsgi,"
+        " runserver, uWSGI, Werkzeug and cheroot can",
     ),
     502: ("the proxy cannot reach the server behind it: is it running, and where proxy_pass says?",),
     503: (
@@ -86,6 +87,10 @@ _ADVICE: dict[int, Sequence[str]] = {
 #: Where the answer is dwebsocket's own, it says itself what is wrong.
 _EXPLAINED = (400, 403, 426)
 _EXPLANATION = re.compile("WebSocket|WEBSOCKET_|SECURE_PROXY_SSL_HEADER|nginx")
+_NO_KEY = (
+    "a proxy in between has removed the Sec-WebSocket-Key, or made a request without one: Envoy does that with a"
+    " WebSocket over HTTP/2 (leave allow_connect off: browsers then use HTTP/1.1)",
+)
 _OTHER_ADVICE = ("no WebSocket is served at this URL: what answered is an ordinary page, or another server",)
 _ORDINARY_PAGE = (
     "the view there serves ordinary pages (it is not decorated with accept_websocket or require_websocket), or",
@@ -202,12 +207,12 @@ class Command(ClientCommand):
         except Wrong as wrong:
             self._tell("WRONG", step, str(wrong))
             for sentence in wrong.advice:
-                self.stdout.write(f"       {sentence}")
+                self.stdout.write(f"       {printable(sentence)}")
             return False
         return True
 
     def _tell(self, verdict: str, step: Step, what: str) -> None:
-        first, *more = what.splitlines() or [""]
+        first, *more = map(printable, what.split("\n"))
         self.stdout.write("\n".join([f"{verdict:<6} {step.name}: {first}", *(f"       | {line}" for line in more)]))
         self.stdout.flush()
 
@@ -288,7 +293,7 @@ class Examination:
             raise Unknown(f"{size} went out, but nothing was answered: {_NOT_READ}") from None
 
     def _end_by_size(self, websocket: ClientConnection, size: str) -> str:
-        code, reason = end_of(websocket)
+        code, reason = end_of(websocket, self._timeout)
         said = close_in_words(code, reason)
         if code == CloseCode.MESSAGE_TOO_BIG:
             advice = (
@@ -316,12 +321,12 @@ class Examination:
         return f"still open after {self._idle:g} seconds, in which {came}; answered in {took}"
 
     def _end_by_silence(self, websocket: ClientConnection, seconds: float, pings: int) -> None:
-        code, reason = end_of(websocket)
+        code, reason = end_of(websocket, self._timeout)
         said = close_in_words(code, reason)
         if code == CloseCode.ABNORMAL_CLOSURE:
             what = f"the connection was cut after {seconds:.1f} seconds, in which {pings_in_words(pings)}"
             raise Wrong(what, _SILENCE)
-        if code == CloseCode.GOING_AWAY:
+        if code in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART):
             raise Unknown(f"the server ended the connection after {seconds:.1f} seconds ({said}): does it restart?")
         why = ", perhaps for what the large message said: --size 0 sends none" if self._size else ""
         raise Unknown(f"the view closed the connection after {seconds:.1f} seconds ({said}){why}")
@@ -332,7 +337,7 @@ class Examination:
         except TimeoutError:
             raise Wrong(f"no answer within {self._timeout:g} seconds", advice) from None
         except WebSocketClosed:
-            code, reason = end_of(websocket)
+            code, reason = end_of(websocket, self._timeout)
         if code == CloseCode.ABNORMAL_CLOSURE:
             raise Wrong(f"the connection was cut ({reason})", advice)
         raise Unknown(f"the view closed the connection first, with {close_in_words(code, reason)}")
@@ -377,18 +382,20 @@ class Examination:
 
     def _refused(self, refused: Refused) -> Wrong:
         response = refused.response
-        server = f" (Server: {response.get('server')})" if response.get("server") else ""
+        server = f" (Server: {printable(response.get('server') or '')})" if response.get("server") else ""
         said = sentences(response, refused.body)
         advice = [*self._advice(response, " ".join(said))]
         if response.http_version == "HTTP/1.0":
             advice.append("the answer is HTTP/1.0, which knows no WebSockets: a proxy, or the server, speaks only that")
-        return Wrong("\n".join([f"{refused}{server}", *said]), advice)
+        return Wrong("\n".join([f"{printable(str(refused))}{server}", *said]), advice)
 
     def _advice(self, response: Response, said: str) -> Sequence[str]:
         if response.status in _REDIRECTS:
             return [self._redirect(response.get("location") or "")]
         if 200 <= response.status < 300:
             return _ORDINARY_PAGE
+        if response.status in _EXPLAINED and "Sec-WebSocket-Key" in said:
+            return _NO_KEY
         if response.status in _EXPLAINED and _EXPLANATION.search(said):
             return _NGINX if "nginx: proxy_http_version" in said or "nginx: Connection" in said else ()
         return _ADVICE.get(response.status, _OTHER_ADVICE)
@@ -396,7 +403,11 @@ class Examination:
     def _redirect(self, location: str) -> str:
         """Where the answer sends a browser's page, which no WebSocket follows."""
         base = f"{'https' if self._target.secure else 'http'}://{self._target.authority}{self._target.resource}"
-        here, there = urlsplit(base), urlsplit(urljoin(base, location))
+        here = urlsplit(base)
+        try:
+            there = urlsplit(urljoin(base, location))
+        except ValueError:
+            return f"it redirects to {location}, which is no URL"
         place = f"it redirects to {there.geturl()}, and a WebSocket follows no redirect: "
         if (there.scheme, there.path) == ("https", here.path) and here.scheme == "http":
             return place + "open it with wss:// (SECURE_SSL_REDIRECT, or the proxy, sends everything to https)"
@@ -417,15 +428,17 @@ STEPS = (
 )
 
 
-def end_of(websocket: ClientConnection) -> tuple[int, str]:
-    """The close code and reason, for which what arrived before is read to its end."""
+def end_of(websocket: ClientConnection, timeout: float) -> tuple[int, str]:
+    """The close code and reason; for these, what arrived before is read to its end, for at most `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     try:
-        while True:
-            websocket.receive(_CLOSE_SECONDS)
+        while (left := deadline - time.monotonic()) > 0:
+            websocket.receive(min(left, _CLOSE_SECONDS))
     except WebSocketClosed as closed:
         return closed.close_code, closed.close_reason
     except TimeoutError:
-        return CloseCode.ABNORMAL_CLOSURE, "no close frame came"
+        pass
+    return CloseCode.ABNORMAL_CLOSURE, "no close frame came"
 
 
 def sentences(response: Response, body: bytes) -> list[str]:

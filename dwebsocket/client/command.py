@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import html
+import re
 import ssl
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from ..client import Refused, Response, Target
 from ..protocol.codes import CloseCode
 from ..protocol.handshake import is_token
+from .handshake import Refused, Response
+from .url import Target
 
 TIMEOUT_SECONDS = 10.0
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 #: Which headers of a refusal say something about it.
 _TELLING = ("location", "www-authenticate", "retry-after", "sec-websocket-version", "allow", "content-type", "server")
 _MAX_BODY_CHARACTERS = 1000
+#: What of a page is no text, and what of it begins a new line; each part may be cut off.
+_UNSEEN = re.compile(r"(?is)<!--.*?(?:-->|\Z)|<(style|script|title|template|svg)\b.*?(?:</\1\s*>|\Z)")
+_TITLE = re.compile(r"(?i)<title[^<>]*>([^<>]*)")
+_BLOCK = re.compile(r"(?i)</?(?:address|br|dd|div|dt|footer|h\d|header|li|main|p|pre|section|table|tr)\b[^<>]*>")
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")
+#: Characters that move a cursor, end a line or turn text around: C0 but for the tab, DEL, C1, and some of Unicode's.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LIBRARIES, _APPLICATIONS = range(3000, 4000), range(4000, 5000)  # RFC 6455, 7.4.2
 
 
@@ -104,10 +114,15 @@ def trust(options: dict[str, Any]) -> ssl.SSLContext:
     return context
 
 
+def printable(text: str) -> str:
+    """The text in one line that does nothing to a terminal: control characters are written as Python writes them."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
 def close_in_words(code: int, reason: str) -> str:
     """The close code with its name, and the reason: "1009 MESSAGE_TOO_BIG: message of more than 1048576 bytes"."""
     name = CloseCode(code).name if code in frozenset(CloseCode) else _name_of_range(code)
-    return f"{code} {name}" + (f": {reason}" if reason else "")
+    return f"{code} {name}" + (f": {printable(reason)}" if reason else "")
 
 
 def _name_of_range(code: int) -> str:
@@ -117,19 +132,30 @@ def _name_of_range(code: int) -> str:
 
 
 def refusal_in_words(refused: Refused) -> str:
-    """The status, the headers that say something about it, and the beginning of the body."""
+    """The status, the headers that say something about it, and behind bars the beginning of the body."""
     response = refused.response
-    told = [f"{name.title()}: {value}" for name in _TELLING if (value := response.get(name))]
-    return "\n".join([f"{refused}", *told, *body_in_words(response, refused.body)])
+    told = [f"{name.title()}: {printable(value)}" for name in _TELLING if (value := response.get(name))]
+    body = [f"| {line}" for line in body_in_words(response, refused.body)]
+    return "\n".join([printable(str(refused)), *told, *body])
 
 
 def body_in_words(response: Response, body: bytes) -> list[str]:
-    """The lines of the beginning of a body, where it is text."""
+    """The lines of the beginning of a body, where it is text, as they can be printed."""
     text = body.decode(errors="replace").strip()
     if "\0" in text:
-        return [f"({len(body)} bytes of {response.get('content-type') or 'something'})"]
+        return [f"({len(body)} bytes of {printable(response.get('content-type') or 'something')})"]
+    if "html" in (response.get("content-type") or "").lower():
+        text = page_in_words(text)
     cut = f"{text[:_MAX_BODY_CHARACTERS]} …" if len(text) > _MAX_BODY_CHARACTERS else text
-    return cut.splitlines()
+    return [printable(line) for line in cut.splitlines()]
+
+
+def page_in_words(page: str) -> str:
+    """The title of a page of HTML, and below it the lines of its text."""
+    title = _TITLE.search(page)
+    text = _TAG.sub(" ", _BLOCK.sub("\0", _UNSEEN.sub("", page)))  # no page has a NUL
+    lines = [" ".join(html.unescape(line).split()) for line in [title[1] if title else "", *text.split("\0")]]
+    return "\n".join(dict.fromkeys(line for line in lines if line))
 
 
 def size_in_words(size: int) -> str:
