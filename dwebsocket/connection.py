@@ -116,7 +116,7 @@ class Connection(Sending):
         With `streaming` it may be a Part.
         """
         if self.is_elsewhere():
-            return self.call_at_home(self._receive_next, timeout_seconds, undo=self._put_back)
+            return self.call_at_home(self._receive_next, (timeout_seconds,), self._put_back)
         self._enter()
         try:
             return self._receive_next(timeout_seconds)

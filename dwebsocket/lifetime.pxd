@@ -29,6 +29,7 @@ cdef class Lifetime(Served):
     cdef object _socket, _dispose
 
     cpdef bint is_elsewhere(self) except -1
+    cpdef call_at_home(self, function, tuple arguments, undo=*)
     cdef _enter(self)
     cdef _leave(self)
     cpdef on_deadline(self, double now)
@@ -41,7 +42,7 @@ cdef class Lifetime(Served):
     cdef _settle(self)
     @cython.locals(now=double)
     cdef bint _move_to_the_end(self) except -1
-    @cython.locals(endpoint=Endpoint, outbox=Outbox)
+    @cython.locals(endpoint=Endpoint, outbox=Outbox, facts=Facts)
     cdef Facts _facts(self)
     cdef bint _is_writing(self) except -1
     cdef _end(self, close_frame)

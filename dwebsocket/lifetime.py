@@ -60,7 +60,7 @@ def at_home(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Lifetime, *arguments: Any) -> Any:
-        return self.call_at_home(method, self, *arguments)
+        return self.call_at_home(method, (self, *arguments))
 
     return call  # type: ignore[return-value]
 
@@ -146,13 +146,15 @@ class Lifetime(Served):
             return self._home != 0 and PyThread_get_thread_ident() != self._home  # type: ignore # noqa: F821
         return self._home != 0 and self.reactor.thread_ident() != self._home
 
-    def call_at_home(self, function: Callable[..., T], *arguments: Any, undo: Callable[[T], None] | None = None) -> T:
+    def call_at_home(
+        self, function: Callable[..., T], arguments: tuple[Any, ...], undo: Callable[[T], None] | None = None
+    ) -> T:
         """The result of `function`, run where the connection lives, with its lock held, whichever thread calls.
 
         A result that a caller in another thread does not get any more is given to `undo`.
         """
         if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(self.call_at_home, function, *arguments), undo)
+            return self.reactor.run_home(functools.partial(self.call_at_home, function, arguments), undo)
         self._enter()
         try:
             return function(*arguments)
@@ -240,17 +242,17 @@ class Lifetime(Served):
 
     def _facts(self) -> Facts:
         endpoint, outbox = self.endpoint, self._outbox
-        return Facts(
-            endpoint.state,
-            bool(self._inbox) or self._answers_owed > 0,
-            not self._wants_to_read(),
-            self._is_writing(),
-            outbox is not None and outbox.error is not None,
-            self._read_ended,
-            endpoint.close_received,
-            self.last_read_at,
-            0.0 if outbox is None else outbox.last_progress_at,
-        )
+        facts = Facts(endpoint.state)
+        facts.is_owed = bool(self._inbox) or self._answers_owed > 0
+        facts.is_paused = not self._wants_to_read()
+        facts.read_ended = self._read_ended
+        facts.close_received = endpoint.close_received
+        facts.last_read_at = self.last_read_at
+        if outbox is not None:
+            facts.is_writing = outbox.waiting > 0
+            facts.write_ended = outbox.error is not None
+            facts.last_progress_at = outbox.last_progress_at
+        return facts
 
     def _is_writing(self) -> bool:
         """Whether bytes of ours wait for the peer to read."""

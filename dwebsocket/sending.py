@@ -73,7 +73,7 @@ class Sending(Lifetime):
         connection is dropped then, for half a frame may have left.
         """
         if self.is_elsewhere():
-            self.call_at_home(self._send_message, message)
+            self.call_at_home(self._send_message, (message,))
             return
         self._enter()
         try:
@@ -92,7 +92,7 @@ class Sending(Lifetime):
         wait. Frames of any size are taken while nothing waits.
         """
         if self.is_elsewhere():
-            return self.call_at_home(self._offer, frames, messages, max_waiting_bytes)
+            return self.call_at_home(self._offer, (frames, messages, max_waiting_bytes))
         self._enter()
         try:
             return self._offer(frames, messages, max_waiting_bytes)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from dwebsocket import protocol
 from tests.left_out import has_compiler
 from tests.links import ROOT, run_program
 
+PACKAGE = ROOT / "dwebsocket"
 COMPILED_SUFFIXES = (".so", ".pyd")
 #: What the environment that runs these tests was installed with (tox.ini); unset elsewhere.
 WANTED = os.environ.get("DWEBSOCKET_COMPILE", "")
@@ -47,6 +50,63 @@ def test_every_module_with_types_for_the_compiler_is_compiled() -> None:
     typed = {path.relative_to(ROOT / "dwebsocket").with_suffix("") for path in (ROOT / "dwebsocket").rglob("*.pxd")}
 
     assert typed <= {Path(module.replace(".", "/")) for module in modules()}
+
+
+def attributes_for_the_compiler(module: str) -> dict[str, set[str]]:
+    """The attributes of each class in the .pxd of `module`."""
+    classes: dict[str, set[str]] = {}
+    for line in (PACKAGE / f"{module.replace('.', '/')}.pxd").read_text().splitlines():
+        if begins := re.match(r"cdef class (\w+)", line):
+            attributes = classes.setdefault(begins[1], set())
+        elif re.match(r"\S", line):
+            attributes = set()  # of no class
+        elif re.match(r"    cdef [^(]+$", line):
+            attributes.update(re.findall(r"(\w+)(?=,|$)", line))
+    return classes
+
+
+def attributes_in_python(module: str, name: str) -> tuple[set[str], set[str] | None]:
+    """What `__init__` of the class sets, and its `__slots__`, if it has any."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text())
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    begun: set[str] = set()
+    slots = None
+    for node in found.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            begun = {
+                target.attr
+                for target in ast.walk(node)
+                if isinstance(target, ast.Attribute)
+                and isinstance(target.ctx, ast.Store)
+                and isinstance(target.value, ast.Name)
+                and target.value.id == "self"
+            }
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            slots = set(ast.literal_eval(node.value))
+    return begun, slots
+
+
+TYPED = [
+    (module, name)
+    for module in modules()
+    if (PACKAGE / f"{module.replace('.', '/')}.pxd").exists()
+    for name in attributes_for_the_compiler(module)
+]
+
+
+@pytest.mark.parametrize(("module", "name"), TYPED)
+def test_attributes_of_a_compiled_class_are_those_of_the_python_class(module: str, name: str) -> None:
+    """An attribute that is missing in one of the three fails in one of the two builds only, or not at once."""
+    typed = attributes_for_the_compiler(module)[name]
+    begun, slots = attributes_in_python(module, name)
+
+    assert typed == begun
+    assert slots is None or slots == begun
+
+
+def test_there_are_compiled_classes_to_look_at() -> None:
+    assert ("connection", "Connection") in TYPED
+    assert {"_inbox_max_bytes", "messages_received"} <= attributes_for_the_compiler("connection")["Connection"]
 
 
 def test_nothing_needs_cython_to_run() -> None:
