@@ -129,7 +129,7 @@ def guarded(site: Site, *guards: Any, **more: Any) -> Site:
     def view(request):
         for message in request.websocket:
             request.websocket.send(message)
-        site.tell([request.websocket.close_code, request.websocket.wait()])
+        site.tell([request.websocket.close_code, request.websocket.closed])
 
     return site(view, **more)
 
@@ -345,7 +345,7 @@ def test_open_websocket_is_closed_and_its_view_ends(site: Site, refuse: Any, cod
     peer = guarded(site, lambda request: guards[0](request)).connect()
     guards[0] = refuse
     assert_ends(peer, code, reason)
-    assert site.hear() == [code, None]
+    assert site.hear() == [code, True]
 
 
 def test_guard_of_the_settings_is_asked_again_too(site: Site) -> None:
@@ -366,7 +366,7 @@ def test_each_of_several_guards_can_close(site: Site) -> None:
         peer = guarded(site, *guards).connect()
         lets[last] = False
         assert_ends(peer, 4403, "permission denied")
-        assert site.hear() == [4403, None]
+        assert site.hear() == [4403, True]
 
 
 def test_view_that_computes_finds_its_websocket_closed(site: Site) -> None:
@@ -421,7 +421,7 @@ def test_end_of_a_session_closes_its_websocket_and_no_other(site: Site, engine: 
         assert_open(one, heard)
     end(anns, ann)
     assert_ends(peer, 4401, "there is no live session")
-    assert site.hear() == [4401, None]
+    assert site.hear() == [4401, True]
     for other in others:
         assert_open(other, heard)
 

@@ -371,7 +371,7 @@ def test_end_of_the_process_and_guards_do_not_wait_for_a_lock_that_is_held(link:
 def test_flood_of_frames_that_complete_no_message_holds_up_no_sender(link: Callable[..., Link]) -> None:
     a = link(max_message_size=None)
     over = threading.Event()
-    flood = frame(CONTINUATION, fin=False) * 20_000
+    flood = frame(CONTINUATION, b"x", fin=False) * 20_000  # of frames without content there is a limit
 
     def send_flood() -> None:
         a.peer.send_frame(TEXT, fin=False)
