@@ -28,7 +28,6 @@ cdef class Connection(Sending):
 
     cpdef receive(self, timeout_seconds=*)
     cpdef on_readable(self)
-    cpdef on_turn(self)
     cpdef on_fork(self)
     cpdef _receive_next(self, timeout_seconds)
     cdef bint _gather(self, data) except -1

@@ -1,6 +1,12 @@
-"""One live connection: the way of a message, and the facts that its end, its pings and its outbox are judged by.
+"""One live connection: the way of a message from the socket to the view, and the verbs of the whole.
 
-Beside it, without a socket or a clock, and made when they are first needed:
+The classes of a connection, each made on the one below it:
+
+connection  receives: reads, parses, keeps the inbox
+sending     sends: messages, fragments, frames that are offered
+lifetime    waits, keeps the deadlines, and ends
+
+Beside them, without a socket or a clock, and made when they are first needed:
 
 ending      the phases of the end, and the steps between them
 keepalive   pings, latency, idleness
@@ -55,16 +61,11 @@ class Connection(Sending):
     """An open WebSocket on a socket, served by a reactor.
 
     Reading is pushed: what arrives is parsed at once, control frames are answered, messages go to the inbox. When the
-    inbox is full (`receive_queue` messages, or `max_message_size` bytes), reading stops until somebody takes one. The
-    end of the peer's side is answered when the messages before it have been taken and the taker has come back for
-    more; a taker that does not is waited for `close_timeout` seconds.
+    inbox is full (`receive_queue` messages, or `max_message_size` bytes), reading stops until a view takes one. The
+    end of the peer's side is answered when the messages before it have been taken and each taker has come back for
+    more (one call of `receive()` pays for one message); takers that do not are waited for `close_timeout` seconds.
 
-    Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
-    before anybody waits: when the one who sends them comes to the last message, or takes his time for one.
-
-    A `keeper` is asked by whoever waits here, before and after.
-
-    `sock` is used non-blocking. `descriptor` is its number if nobody else can close it, else -1. `dispose` is called
+    `sock` is used non-blocking. `descriptor` is its number if no other code can close it, else -1. `dispose` is called
     once, when the socket is not needed any more.
     """
 
@@ -185,7 +186,7 @@ class Connection(Sending):
             self._end(self.endpoint.close())
             while self._dispose is not None:
                 self._park(None)
-        finally:  # whoever stops this greenlet or thread does not wait either
+        finally:  # this greenlet or thread may be stopped while it waits
             self._abort("the server did not wait for the closing handshake")
 
     @property
@@ -248,9 +249,9 @@ class Connection(Sending):
     # Reading
 
     def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
-        if self.endpoint.has_more:  # before a message is taken: whoever is stopped while others run has lost none
+        if self.endpoint.has_more:  # before a message is taken: a view that is stopped while others run has lost none
             self._link.breathe(monotonic())
-        if self._answers_owed:  # whoever comes for more has answered what he took
+        if self._answers_owed:  # a view that comes for more has answered what it took
             self._answers_owed -= 1
         if self.endpoint.state is _ENDING:  # the end may have its turn
             self._settle()

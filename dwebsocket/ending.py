@@ -1,7 +1,7 @@
 """How a connection ends: the phases of its end, how long each may last, and the step that follows. Sans I/O.
 
-An open connection has no `Ending`. The phase is always that of the facts, so it cannot disagree with them; only since
-when it lasts is remembered, and that this process goes away.
+An open connection has no `Ending`. The phase follows from the facts, so that it cannot disagree with them. Two things
+are remembered: since when it lasts, and that this process goes away.
 """
 
 from __future__ import annotations

@@ -40,18 +40,18 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Keeper(Protocol):
-    """Who keeps something for whoever waits, and lets go of it when the wait becomes long."""
+    """Told before and after each wait; releases what a long wait must not hold (a database connection)."""
 
     def keeps_for(self, now: float) -> float:
-        """For how many seconds from `now` (time.monotonic()) nothing is to be let go of. Must not wait."""
+        """For how many seconds from `now` (time.monotonic()) all may be kept. Must not wait."""
         ...  # pragma: no cover
 
     def let_go(self) -> None:
-        """Let go of it; called where somebody begins to wait, and may wait itself."""
+        """Release it; called where a wait begins, and may wait itself."""
         ...  # pragma: no cover
 
     def woken(self) -> None:
-        """Called after a wait in which nothing was let go of. Must not wait."""
+        """Called after a wait in which all was kept. Must not wait."""
         ...  # pragma: no cover
 
 
@@ -200,7 +200,7 @@ class Lifetime(Served):
             self._link.park(None if deadline is None else min(remaining, _LONGEST_SLEEP_SECONDS))
             return True
         keeps = keeper.keeps_for(now)
-        if keeps <= 0:  # others may run meanwhile: whoever waits looks again
+        if keeps <= 0:  # others may run meanwhile: the caller looks again
             self._let_others_in(keeper.let_go)
         else:
             self._link.park(min(remaining, keeps, _LONGEST_SLEEP_SECONDS))
@@ -385,7 +385,7 @@ class Lifetime(Served):
             self._write(self.endpoint.send_ping(payload))
 
     def _give_up_silent_peer(self, now: float, keep_alive: KeepAlive) -> None:
-        # Its answer may wait behind messages that nobody takes, or this process stood still: not the peer's silence.
+        # Its answer may wait behind messages that no view takes, or this process stood still: not the peer's silence.
         if self._wants_to_read() and not self._link.arrived():
             self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
         else:

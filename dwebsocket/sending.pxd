@@ -21,6 +21,7 @@ cdef class Sending(Lifetime):
     cpdef send(self, message)
     cpdef offer(self, bytes frames, messages=*, max_waiting_bytes=*)
     cpdef on_writable(self)
+    cpdef on_turn(self)
     @cython.locals(data=bytes, now=double, batch=Batch)
     cpdef _send_message(self, message)
     @cython.locals(now=double, outbox=Outbox)

@@ -31,6 +31,9 @@ class Sending(Lifetime):
     """The way of a message from the view to the kernel, or into the outbox where the kernel does not take it.
 
     One message at a time: while one is sent in fragments, other senders wait, and offered frames stand behind it.
+
+    Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
+    before anything waits: when the view comes to the last message, or takes its time for one.
     """
 
     __slots__ = (
@@ -123,12 +126,12 @@ class Sending(Lifetime):
         try:
             self._flush()
             self._settle()
-            self._link.wake()  # whoever sends looks how far it is
+            self._link.wake()  # a sender looks how much has left
         except Exception:
             self._break_off()
 
     def on_turn(self) -> None:
-        """Let answers go that were held back: whoever wrote them is not coming back soon."""
+        """Let the answers leave that wait for the next one: the view is not coming back soon."""
         try:
             self._let_go()
         except Exception:
