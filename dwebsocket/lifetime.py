@@ -232,7 +232,10 @@ class Lifetime(Served):
             link.wake()
 
     def _move_to_the_end(self) -> bool:
-        """Take the steps of the end that can be taken now; whether it has come."""
+        """Take the steps of the end that can be taken now; whether it has come.
+
+        A step may come back here: a write that fails looks at the socket. So each is decided by the facts of its time.
+        """
         now = monotonic()
         if self._ending is None:
             self._ending = Ending(now, self.limits.close_timeout)

@@ -16,7 +16,7 @@ cdef class Sending(Lifetime):
     cdef int _descriptor
     cdef bint _compresses, _sending_parts
     cdef object _sender
-    cdef Batch _batch
+    cdef readonly Batch _batch
 
     cpdef send(self, message)
     cpdef offer(self, bytes frames, messages=*, max_waiting_bytes=*)

@@ -24,6 +24,7 @@ from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, ag
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
 from dwebsocket.protocol.handshake import Offer
+from dwebsocket.protocol.messages import Part
 from tests.links import PATIENCE_SECONDS, Home, Hub, Link, assert_ends, descriptors, until
 from tests.peer import (
     BINARY,
@@ -228,6 +229,26 @@ def test_pong_nobody_asked_for_is_ignored(link: Connect) -> None:
     a.peer.send_message("go on")
     assert a.do("receive", 5) == "go on"
     assert a.connection.latency is None
+
+
+# What is made when it is first needed
+
+
+def test_connection_with_one_message_in_flight_has_no_outbox_no_batch_and_no_end(link: Connect) -> None:
+    a = link()
+    for _ in range(3):
+        a.peer.send_message("echo")
+        a.home.do(echo, a, 1)
+        assert a.peer.recv_message() == "echo"
+    assert (a.connection._outbox, a.connection._batch, a.connection._ending) == (None, None, None)
+
+
+def test_connection_that_streams_gives_the_parts_of_a_message(link: Connect) -> None:
+    a = link(streaming=True)
+    a.peer.send_frame(TEXT, b"one ", fin=False)
+    assert a.do("receive", 5) == Part("one ", False)
+    a.peer.send_frame(CONTINUATION, b"message")
+    assert a.do("receive", 5) == Part("message", True)
 
 
 # The inbox is full: reading stops

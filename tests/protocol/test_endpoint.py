@@ -819,3 +819,76 @@ def test_any_verbs_in_any_order_send_at_most_one_close_frame_and_only_pongs_afte
     opcodes = [seen.opcode for seen in decode_all(wire)]
     behind = opcodes[opcodes.index(CLOSE) + 1 :] if CLOSE in opcodes else []
     assert set(behind) <= {PONG}  # 5.5.2: a ping is answered until the peer's Close frame comes
+
+
+# --- how it is driven: feed(), then advance() while has_more ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wire", "has_more"),
+    [
+        (HELLO, [False]),
+        (HELLO * 3, [True, True, False]),
+        (HELLO + HELLO[:3], [True, False]),
+        (HELLO[:3], [False]),
+        (frame(PING) + HELLO, [True, False]),
+        (frame(TEXT, b"Hel", fin=False) + frame(CONTINUATION, b"lo"), [True, False]),
+        (frame(BINARY, bytes(70_000)), [False]),
+        (HELLO + CLOSE_1000 + LATE, [True, False]),
+        (HELLO + b"\xff" + LATE, [True, False]),
+        (HELLO + frame(PING)[:1], [True, False]),
+    ],
+    ids=str,
+)
+def test_endpoint_says_whether_there_is_more_to_look_at(wire: bytes, has_more: list[bool]) -> None:
+    endpoint = opened()
+    assert not endpoint.has_more
+    endpoint.feed(wire)
+    assert endpoint.has_more
+    seen = []
+    while endpoint.has_more:
+        endpoint.advance()
+        seen.append(endpoint.has_more)
+
+    assert seen == has_more
+    assert endpoint.advance() is None
+
+
+@pytest.mark.parametrize("end", ["fail", "abort", "eof"])
+def test_endpoint_that_looks_at_nothing_any_more_has_no_more(end: str) -> None:
+    endpoint = opened()
+    endpoint.feed(HELLO * 2)
+    endpoint.advance()
+    assert endpoint.has_more
+    if end == "fail":
+        endpoint.fail(1011)
+    elif end == "abort":
+        endpoint.abort("gone")
+    else:
+        endpoint.receive_eof()
+    assert not endpoint.has_more
+    endpoint.feed(HELLO)
+    assert not endpoint.has_more
+
+
+def test_pause_between_two_frames_loses_nothing() -> None:
+    endpoint = opened()
+    endpoint.feed(HELLO + HELLO[:4])
+    assert endpoint.advance() == "Hello"
+    endpoint.feed(HELLO[4:] + LATE)
+    events = []
+    while endpoint.has_more:
+        events.append(endpoint.advance())
+
+    assert events == ["Hello", "late"]
+
+
+def test_endpoint_behind_our_close_frame_still_looks_for_the_peers() -> None:
+    endpoint = opened()
+    endpoint.feed(HELLO + CLOSE_1000)
+    endpoint.close(1000)
+    assert endpoint.has_more
+    while endpoint.has_more:
+        endpoint.advance()
+
+    assert endpoint.close_received
