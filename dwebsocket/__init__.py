@@ -10,18 +10,23 @@ def echo(request):
         request.websocket.send(message)
 """
 
-from .access import ConnectionInfo
 from .decorators import accept_websocket, require_websocket
-from .guards import Guard, has_perm, session_alive, user_is_active
-from .live import connections, shutdown, shutdown_on_signal
+from .exceptions import Forbidden, Unauthorized
+from .guards.base import Guard
+from .guards.builtin import has_perm, session_alive, user_is_active
+from .process.info import ConnectionInfo
+from .process.registry import connections
+from .process.shutdown import shutdown, shutdown_on_signal
+from .protocol import COMPILED
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
-from .protocol.exceptions import Forbidden, HandshakeError, SendTimeout, Unauthorized, WebSocketClosed, WebSocketError
+from .protocol.exceptions import HandshakeError, SendTimeout, WebSocketClosed, WebSocketError
 from .signals import websocket_closed, websocket_opened
 from .views import WebSocketRequest, WebSocketView
 from .websocket import WebSocket
 
 __all__ = [
+    "COMPILED",
     "CloseCode",
     "ConnectionInfo",
     "Forbidden",

@@ -23,9 +23,9 @@ from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from . import conf
-from .access import dotted_name
 from .decorators import OPTIONS
 from .middleware import WebSocketMiddleware, middleware_passed_over
+from .process.naming import dotted_name
 
 _LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes, "GUARD": conf.guards}
 

@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from .connection import Limits
+from .connection.limits import Limits
 from .protocol.codes import CloseCode, may_be_sent
 from .protocol.deflate import Compression
 from .protocol.handshake import is_token

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from . import conf
-from .database import atomic_request, exempt
-from .rest_framework import may_return_none
-from .upgrade import View, prepare, refuse_stripped, upgrade, vary
+from .contrib.rest_framework import may_return_none
+from .database.atomic import atomic_request, exempt
+from .upgrade import View, upgrade
+from .upgrade.refusals import refuse_stripped, vary
+from .upgrade.request import prepare
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -13,7 +13,9 @@ from django.utils.module_loading import import_string
 from . import conf
 from .decorators import MARK
 from .protocol.exceptions import HandshakeError
-from .upgrade import prepare, refuse, upgrade, vary
+from .upgrade import upgrade
+from .upgrade.refusals import refuse, vary
+from .upgrade.request import prepare
 
 _NOT_EXPECTED = (
     "this URL does not expect a WebSocket: its view is not decorated with accept_websocket or require_websocket, as it"

@@ -33,16 +33,16 @@ from django.test import Client
 from django.urls import Resolver404, resolve
 
 from . import guards
-from .access import dotted_name
 from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response, read_head
-from .clock import monotonic
-from .database import with_connections
-from .live import live
+from .database.sharing import with_connections
+from .process.naming import dotted_name
+from .process.registry import live
 from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed, WebSocketError
 from .protocol.messages import Message
+from .reactors.clock import monotonic
 from .servers.testing import KEY
-from .upgrade import adopt_locals
+from .upgrade.context import adopt_locals
 
 __all__ = ["TestWebSocket", "WebSocketClient", "WebSocketClientMixin", "WebSocketRefused"]
 

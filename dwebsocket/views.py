@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views import View
 
-from . import failures
 from .conf import ViewOptions
 from .decorators import accept_websocket, require_websocket
 from .protocol.codes import CloseCode
 from .protocol.messages import Message
-from .upgrade import Truth
+from .upgrade import outcomes
+from .upgrade.request import Truth
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -166,4 +166,4 @@ def _close_for(websocket: WebSocket, error: BaseException) -> tuple[int, str]:
     connection = websocket._connection
     if connection is not None and isinstance(error, connection.reactor.stops):
         return CloseCode.GOING_AWAY, ""
-    return failures.close_for(error)
+    return outcomes.close_for(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .verbs import Verbs
+from .connection.verbs import Verbs
 
 __all__ = ["WebSocket"]
 

@@ -20,7 +20,7 @@ def pytest_configure(config):
 
     django.setup()
     setup_test_environment()
-    logging.getLogger("dwebsocket.access").setLevel(logging.WARNING)  # tests/test_access.py reads its lines
+    logging.getLogger("dwebsocket.access").setLevel(logging.WARNING)  # tests/process/test_observers.py reads its lines
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,7 +26,7 @@ import gevent
 import gevent.event
 import pytest
 
-from dwebsocket.connection import Connection, Limits
+from dwebsocket.connection.connection import Connection, Limits
 from dwebsocket.protocol.extensions import Extension
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import thread as thread_reactor

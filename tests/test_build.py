@@ -105,7 +105,7 @@ def test_attributes_of_a_compiled_class_are_those_of_the_python_class(module: st
 
 
 def test_there_are_compiled_classes_to_look_at() -> None:
-    assert ("connection", "Connection") in TYPED
+    assert ("connection.connection", "Connection") in TYPED
     assert {"_inbox_max_bytes", "messages_received"} <= attributes_for_the_compiler("connection")["Connection"]
 
 
@@ -114,7 +114,7 @@ def test_nothing_needs_cython_to_run() -> None:
         """
 import sys
 sys.modules["Cython"] = sys.modules["cython"] = None  # an import of it fails
-import dwebsocket.connection, dwebsocket.reactors.gevent, dwebsocket.reactors.thread, dwebsocket.websocket
+import dwebsocket.connection.verbs, dwebsocket.reactors.gevent, dwebsocket.reactors.thread, dwebsocket.websocket
 """
     )
 
@@ -171,7 +171,7 @@ def test_without_a_compiler_the_wheel_is_python_alone_and_named_so(sdist: Path, 
     with zipfile.ZipFile(wheel) as archive:
         files = archive.namelist()
         assert b"Root-Is-Purelib: true" in archive.read(next(name for name in files if name.endswith("/WHEEL")))
-    assert {"dwebsocket/connection.py", "dwebsocket/py.typed", "pytest_dwebsocket.py"} <= set(files)
+    assert {"dwebsocket/connection/connection.py", "dwebsocket/py.typed", "pytest_dwebsocket.py"} <= set(files)
     assert not [name for name in files if name.endswith(COMPILED_SUFFIXES)]
 
 

@@ -28,9 +28,9 @@ from django.test import override_settings
 
 from dwebsocket.management.commands.websocket_connect import in_words
 from tests.client.far import Far, echo, flood, listening, said, shake_hands
+from tests.helpers import database_in
 from tests.links import PATIENCE_SECONDS
 from tests.peer import BINARY, CLOSE, PING, PONG, TEXT, close_payload
-from tests.test_sessions import database_in
 
 # Arguments
 

@@ -16,8 +16,9 @@ from django.test import override_settings
 from django.views.decorators.cache import never_cache
 
 from dwebsocket import conf, legacy, require_websocket
-from dwebsocket.connection import Limits
-from dwebsocket.guards import Guard, has_perm, session_alive
+from dwebsocket.connection.connection import Limits
+from dwebsocket.guards.base import Guard
+from dwebsocket.guards.builtin import has_perm, session_alive
 from dwebsocket.protocol.deflate import Compression
 from dwebsocket.servers.gevent import PyWSGI
 from dwebsocket.websocket import WebSocket
@@ -268,7 +269,7 @@ def test_class_is_the_default_or_the_one_that_is_named() -> None:
         ("nowhere.WebSocket", "No module named 'nowhere'"),
         ("dwebsocket.websocket.Nothing", 'does not define a "Nothing"'),
         (f"{__name__}.NoWebSocket", "no subclass of dwebsocket.websocket.WebSocket"),
-        ("dwebsocket.verbs.json", "no subclass of dwebsocket.websocket.WebSocket"),
+        ("dwebsocket.connection.verbs.json", "no subclass of dwebsocket.websocket.WebSocket"),
     ],
 )
 def test_class_that_cannot_be_is_an_error_that_says_why(path: str, words: str) -> None:

@@ -23,8 +23,8 @@ from websockets.sync.client import connect
 
 import dwebsocket
 from dwebsocket import conf
-from dwebsocket.failures import close_for
 from dwebsocket.protocol import COMPILED
+from dwebsocket.upgrade.outcomes import close_for
 from tests.peer import Peer
 from tests.real import processes, proxies, servers
 from tests.real.nginx import DOCUMENTED

@@ -1,8 +1,9 @@
-"""Imports point down only: the house that the design draws, walked module by module."""
+"""Imports point down only, never in a circle: the house of docs/architecture.md, walked module by module."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,88 +12,83 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dwebsocket"
 
-#: From the roof to the ground. A line may import itself and what is below it. A name stands for all that is inside it.
+#: From the roof to the ground: folders, and the files of the root. A room may import those of its own line and below.
 HOUSE = [
-    # the Django face
-    ["dwebsocket", "decorators", "rest_framework", "middleware", "views", "checks", "apps", "test", "management"],
-    ["upgrade", "guards", "overstay", "sessions", "failures", "live", "conf", "database", "access", "signals"],
-    ["servers"],
-    ["websocket", "legacy"],
-    ["verbs"],
+    ["dwebsocket", "apps", "management", "test"],
+    ["checks", "views"],
+    ["decorators", "middleware"],
+    ["upgrade", "contrib"],
+    ["guards", "process"],
+    ["conf", "database", "legacy", "servers", "signals", "websocket"],
     ["connection"],
-    ["sending"],
-    ["lifetime"],
-    ["sockets"],
-    ["clock"],
-    ["reactors"],
-    ["client.command"],
-    ["client"],
-    ["ending", "keepalive", "outbox", "batch", "limits"],
-    ["protocol"],  # its own docstring says so little that nobody needs to import it
-    ["protocol.endpoint"],
-    ["protocol.deflate"],
-    ["protocol.extensions"],
-    ["protocol.messages"],
-    ["protocol.parser"],
-    ["protocol.frames"],
-    ["protocol.masking"],
-    ["protocol.handshake"],
-    ["protocol.exceptions"],
-    ["protocol.codes"],
-    ["protocol.uncompiled"],
+    ["client", "reactors"],
+    ["exceptions", "protocol"],
+    ["_compiled"],
 ]
-FLOORS = {name: floor for floor, names in enumerate(HOUSE) for name in names}
+FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 
-#: What is no part of Python's standard library, and who may import it.
+#: What is no part of Python's standard library, and which rooms, or modules, may import it.
 GUESTS = {
-    "cython": ["protocol", "reactors.thread", "clock", "sockets", "lifetime", "connection"],
-    "django": [*HOUSE[0], *HOUSE[1], "client.command"],
-    "gevent": ["reactors.gevent", "servers"],
-    "greenlet": ["reactors.gevent"],
+    "cython": ["connection", "protocol", "reactors"],
+    "django": [
+        *(room for rooms in HOUSE[:6] for room in rooms if room not in ("legacy", "servers", "websocket")),
+        "client.command",  # what the two commands share
+    ],
+    "gevent": ["reactors", "servers"],
+    "greenlet": ["reactors"],
     "typing_extensions": ["decorators", "views"],  # for type checkers only
 }
 
-#: Where bytes, facts and times go in and come out.
-SANS_IO = ["protocol", "ending", "keepalive", "outbox", "batch", "limits"]
-
-#: What the standard library has of sockets, threads, clocks and randomness: nothing for what is sans I/O.
+#: What the standard library has of sockets, threads, clocks and randomness: nothing for the protocol.
 NOT_SANS_IO = {
     *("socket", "_socket", "socketserver", "select", "selectors", "ssl", "asyncio", "http", "urllib"),
     *("threading", "_thread", "queue", "concurrent", "multiprocessing", "subprocess", "signal", "contextvars"),
     *("time", "datetime", "sched", "random", "secrets", "uuid", "os"),
 }
-NO_IO = "no socket, thread, clock or randomness here: it is sans I/O"
+#: Where bytes, facts and times go in and come out, so that tests need no clock.
+SANS_IO = ("protocol", *(f"connection.{name}" for name in ("batch", "ending", "keepalive", "limits", "outbox")))
 
 
 def faults(package: Path) -> Iterator[str]:
-    """One sentence for each module without a place, and for each import that the house does not allow."""
+    """One sentence for each module without a room, each import that the house does not allow, and each circle."""
+    graph: dict[str, set[str]] = {}
     for path in sorted(package.rglob("*.py")):
         module = module_name(package, path)
-        place = place_of(module)
-        if place is None:
-            yield f"{module} has no place in the house: give it one in HOUSE, in {Path(__file__).name}"
+        graph[module] = set()
+        if room_of(module) not in FLOORS:
+            yield f"{module} has no room in the house: give it one in HOUSE, in {Path(__file__).name}"
             continue
         for target in imports(package, path):
-            fault = judge(place, module, target)
-            if fault:
+            if fault := judge(module, target):
                 yield f"{module} imports {target}: {fault}"
+            elif is_ours(target):
+                graph[module].add(target.removeprefix("dwebsocket."))
+    yield from circles(graph, "modules")
+    rooms: dict[str, set[str]] = {}
+    for module, targets in graph.items():
+        rooms.setdefault(room_of(module), set()).update(map(room_of, targets))
+    yield from circles({room: targets - {room} for room, targets in rooms.items()}, "rooms")
+
+
+def circles(graph: dict[str, set[str]], what: str) -> Iterator[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        yield f"{what} import each other: {' → '.join(reversed(error.args[1]))}"
 
 
 def module_name(package: Path, path: Path) -> str:
-    """The module in `path`, as the house names it: without the package, and "dwebsocket" for the package itself."""
+    """The module in `path`, without the package; "dwebsocket" for the package itself."""
     parts = path.relative_to(package).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__") or "dwebsocket"
 
 
-def place_of(module: str) -> str | None:
-    """The longest name in the house that `module` has or is inside of; a module of the protocol needs its own."""
-    if module.startswith("protocol."):
-        return module if module in FLOORS else None
-    return next((name for name in sorted(FLOORS, key=len, reverse=True) if inside(module, name)), None)
+def room_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-def inside(module: str, name: str) -> bool:
-    return module == name or module.startswith(f"{name}.")
+def is_ours(target: str) -> bool:
+    return target.split(".")[0] == "dwebsocket"
 
 
 def imports(package: Path, path: Path) -> Iterator[str]:
@@ -110,86 +106,80 @@ def imports(package: Path, path: Path) -> Iterator[str]:
 def target(package: Path, source: str, name: str) -> str:
     """The module that `from source import name` needs: `name` itself where it is a module of ours."""
     folder = package.parent.joinpath(*source.split("."))
-    if source.split(".")[0] == "dwebsocket" and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
+    if is_ours(source) and ((folder / f"{name}.py").exists() or (folder / name).is_dir()):
         return f"{source}.{name}"
     return source
 
 
-def judge(place: str, module: str, target: str) -> str | None:
+def judge(module: str, target: str) -> str | None:
     """Why `module` may not import `target`; None where it may."""
-    root = target.split(".")[0]
+    room, root = room_of(module), target.split(".")[0]
     if root == "dwebsocket":
-        return judge_inside(place, target.removeprefix("dwebsocket.") if target != "dwebsocket" else "dwebsocket")
+        other = room_of(target.removeprefix("dwebsocket."))
+        if other not in FLOORS:
+            return f"{other} is no room of the house: give it a place in HOUSE, in {Path(__file__).name}"
+        return "imports point down only" if FLOORS[other] < FLOORS[room] else None
     if root in sys.stdlib_module_names:
-        return NO_IO if is_forbidden(place, root) else None
+        is_forbidden = root in NOT_SANS_IO and module.startswith(SANS_IO)
+        return "sans-I/O code knows no socket, thread, clock or randomness" if is_forbidden else None
     if root not in GUESTS:
         return f"{root} is neither ours nor Python's: give it a place in GUESTS, in {Path(__file__).name}"
-    if not any(inside(module, host) for host in GUESTS[root]):
-        return f"{root} is only for {', '.join(GUESTS[root])}"
-    return None
+    hosts = GUESTS[root]
+    return None if room in hosts or module in hosts else f"{root} is only for {', '.join(hosts)}"
 
 
-def judge_inside(place: str, target: str) -> str | None:
-    other = place_of(target)
-    if other is None:
-        return f"{target} has no place in the house: give it one in HOUSE, in {Path(__file__).name}"
-    return "imports point down only" if FLOORS[other] < FLOORS[place] else None
-
-
-def is_forbidden(place: str, root: str) -> bool:
-    return any(inside(place, room) for room in SANS_IO) and root in NOT_SANS_IO
-
-
-def test_imports_of_the_package_point_down_only() -> None:
+def test_imports_of_the_package_point_down_only_and_never_in_a_circle() -> None:
     assert list(faults(PACKAGE)) == []
 
 
-def test_package_has_modules_to_walk() -> None:
-    walked = [module_name(PACKAGE, path) for path in PACKAGE.rglob("*.py")]
+def test_house_has_no_empty_rooms_and_no_more_floors_than_can_be_remembered() -> None:
+    rooms = {room_of(module_name(PACKAGE, path)) for path in PACKAGE.rglob("*.py")}
 
-    assert {"protocol", "protocol.codes", "protocol.endpoint"} <= set(walked)
+    assert set(FLOORS) == rooms
+    assert len(HOUSE) <= 10
 
 
 def test_docstring_of_the_protocol_lists_its_modules_from_top_to_bottom() -> None:
-    docstring = ast.get_docstring(ast.parse((PACKAGE / "protocol" / "__init__.py").read_text())) or ""
+    protocol = PACKAGE / "protocol"
+    docstring = ast.get_docstring(ast.parse((protocol / "__init__.py").read_text())) or ""
     listed = [line.split()[0] for line in docstring.splitlines() if line.startswith("    ")]
 
-    assert listed == [name.removeprefix("protocol.") for name in FLOORS if name.startswith("protocol.")]
+    assert set(listed) == {path.stem for path in protocol.glob("*.py")} - {"__init__"}
+    for place, name in enumerate(listed):
+        below = {f"dwebsocket.protocol.{other}" for other in listed[place:]}
+        inside = [target for target in imports(PACKAGE, protocol / f"{name}.py") if ".protocol." in target]
+        assert set(inside) <= below, f"{name} imports what is listed above it"
 
 
 POINTS_UP = "imports point down only"
 NOT_FOR_ALL = f"django is only for {', '.join(GUESTS['django'])}"
+SANS = "sans-I/O code knows no socket, thread, clock or randomness"
 
 
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
         ("decorators.py", "import django.http\nfrom . import conf\nfrom .protocol.codes import Opcode", []),
-        ("servers/base.py", "import gevent, ssl\nfrom ..connection import Connection\nfrom .other import x", []),
+        ("servers/base.py", "import gevent, ssl\nfrom ..connection.limits import x\nfrom .other import x", []),
         ("reactors/gevent.py", "import gevent.hub\nfrom ..protocol import endpoint", []),
         ("legacy.py", "from . import websocket", []),
         ("protocol/endpoint.py", "import enum\nfrom .frames import Frame\nfrom . import parser", []),
-        ("connection.py", "from .websocket import x", [f"dwebsocket.websocket: {POINTS_UP}"]),
-        ("connection.py", "from . import conf", [f"dwebsocket.conf: {POINTS_UP}"]),
-        ("connection.py", "from . import __version__", [f"dwebsocket: {POINTS_UP}"]),
-        ("connection.py", "import dwebsocket.servers.base", [f"dwebsocket.servers.base: {POINTS_UP}"]),
-        ("connection.py", "def f():\n    from .servers import x", [f"dwebsocket.servers: {POINTS_UP}"]),
-        ("reactors/base.py", "from ..connection import Connection", [f"dwebsocket.connection: {POINTS_UP}"]),
+        ("connection/verbs.py", "from ..websocket import x", [f"dwebsocket.websocket: {POINTS_UP}"]),
+        ("connection/verbs.py", "from .. import conf", [f"dwebsocket.conf: {POINTS_UP}"]),
+        ("connection/verbs.py", "from .. import __version__", [f"dwebsocket: {POINTS_UP}"]),
+        ("connection/verbs.py", "import dwebsocket.servers.base", [f"dwebsocket.servers.base: {POINTS_UP}"]),
+        ("connection/verbs.py", "def f():\n    from ..servers import x", [f"dwebsocket.servers: {POINTS_UP}"]),
+        ("reactors/base.py", "from ..connection.verbs import x", [f"dwebsocket.connection.verbs: {POINTS_UP}"]),
         ("reactors/__init__.py", "from .. import connection", [f"dwebsocket.connection: {POINTS_UP}"]),
-        ("protocol/frames.py", "from .parser import Parser", [f"dwebsocket.protocol.parser: {POINTS_UP}"]),
-        ("protocol/codes.py", "from . import frames", [f"dwebsocket.protocol.frames: {POINTS_UP}"]),
         ("protocol/codes.py", "from .. import conf", [f"dwebsocket.conf: {POINTS_UP}"]),
-        ("protocol/parser.py", "import socket", [f"socket: {NO_IO}"]),
-        ("protocol/parser.py", "from time import monotonic", [f"time: {NO_IO}"]),
-        ("protocol/parser.py", "import os.path", [f"os.path: {NO_IO}"]),
-        ("ending.py", "import time\nimport enum", [f"time: {NO_IO}"]),
-        ("outbox.py", "from .sockets import send", [f"dwebsocket.sockets: {POINTS_UP}"]),
+        ("protocol/parser.py", "import socket", [f"socket: {SANS}"]),
+        ("protocol/parser.py", "from time import monotonic", [f"time: {SANS}"]),
+        ("protocol/parser.py", "import os.path", [f"os.path: {SANS}"]),
         ("websocket.py", "import django", [f"django: {NOT_FOR_ALL}"]),
         ("servers/base.py", "from django.conf import x", [f"django.conf: {NOT_FOR_ALL}"]),
-        ("upgrade.py", "import gevent", ["gevent: gevent is only for reactors.gevent, servers"]),
-        ("reactors/thread.py", "import gevent", ["gevent: gevent is only for reactors.gevent, servers"]),
+        ("upgrade/origin.py", "import gevent", ["gevent: gevent is only for reactors, servers"]),
         (
-            "connection.py",
+            "connection/verbs.py",
             "import numpy",
             ["numpy: numpy is neither ours nor Python's: give it a place in GUESTS, in test_layers.py"],
         ),
@@ -202,19 +192,54 @@ def test_import_is_judged_by_the_house(tmp_path: Path, path: str, source: str, e
     assert list(faults(package)) == [f"{module} imports {fault}" for fault in expected]
 
 
-@pytest.mark.parametrize("module", ["toolbox", "protocol.toolbox", "toolbox.inner"])
-def test_new_module_must_be_given_a_place(tmp_path: Path, module: str) -> None:
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (
+            {"conf.py": "from . import signals", "signals.py": "def f():\n    from . import conf"},
+            ["modules import each other: ", "rooms import each other: "],
+        ),
+        (
+            {"guards/base.py": "from .now import x", "guards/now.py": "from .base import x"},
+            ["modules import each other: "],
+        ),
+        (
+            {
+                "guards/base.py": "from ..process.info import x",
+                "process/info.py": "",
+                "process/fork.py": "from ..guards.now import x",
+                "guards/now.py": "",
+            },
+            ["rooms import each other: "],
+        ),
+    ],
+)
+def test_circles_are_refused_among_modules_and_among_rooms(
+    tmp_path: Path, sources: dict[str, str], expected: list[str]
+) -> None:
+    found = list(faults(build(tmp_path, sources)))
+
+    assert [fault.partition(": ")[0] + ": " for fault in found] == expected
+
+
+@pytest.mark.parametrize("module", ["toolbox", "toolbox.inner"])
+def test_new_module_must_be_given_a_room(tmp_path: Path, module: str) -> None:
     package = build(tmp_path, {f"{module.replace('.', '/')}.py": ""})
 
-    assert list(faults(package)) == [f"{module} has no place in the house: give it one in HOUSE, in test_layers.py"]
+    assert list(faults(package)) == [f"{module} has no room in the house: give it one in HOUSE, in test_layers.py"]
 
 
 def build(folder: Path, sources: dict[str, str]) -> Path:
-    """A package with one empty module in each place of the house, and with `sources`."""
+    """A package with one empty module for each room of the house, and with `sources`."""
     package = folder / "dwebsocket"
-    folders = ("servers", "reactors", "client", "protocol")
-    empty = {f"{name.replace('.', '/')}.py": "" for name in FLOORS if name not in ("dwebsocket", *folders)}
-    empty |= {"__init__.py": ""} | {f"{name}/__init__.py": "" for name in folders}
+    folders = {path.split("/")[0] for path in sources if "/" in path} | {
+        "servers",
+        "protocol",
+        "connection",
+        "reactors",
+    }
+    empty = {f"{room}.py": "" for room in FLOORS if room != "dwebsocket" and room not in folders}
+    empty |= {"__init__.py": ""} | {f"{name}/__init__.py": "" for name in folders if name in FLOORS}
     for path, source in (empty | sources).items():
         (package / path).parent.mkdir(parents=True, exist_ok=True)
         (package / path).write_text(source)

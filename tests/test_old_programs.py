@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from django.urls import path
 
-from dwebsocket import overstay
+from dwebsocket.process import overstay
 from tests.links import until
 from tests.old_programs import chats, machines
 from tests.peer import Close, Peer

@@ -20,7 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView
 
 from dwebsocket import CloseCode, WebSocketView, shutdown
-from dwebsocket.live import live
+from dwebsocket.process.registry import live
 from tests.helpers import levels
 from tests.links import assert_ends
 from tests.peer import Close, Peer

@@ -13,7 +13,6 @@ come in as arguments. Imports point down this list only:
     handshake   the opening handshake, server side
     exceptions  everything that can go wrong
     codes       opcodes and close codes
-    uncompiled  what stands in for Cython where it is not installed
 """
 
 from .masking import COMPILED

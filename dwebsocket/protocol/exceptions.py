@@ -1,23 +1,4 @@
-"""Everything that can go wrong, as one tree.
-
-    WebSocketError
-    ├── HandshakeError            the opening handshake is refused; knows its HTTP answer
-    │   ├── UpgradeRequired       426: not this version of the protocol, or no WebSocket at all
-    │   ├── OriginForbidden       403: a page of another site opened it
-    │   ├── Unauthorized          401: nobody is logged in, or not any more
-    │   ├── Forbidden             403: whoever is logged in may not
-    │   ├── ServerNotSupported    501: this server does not give away its socket
-    │   ├── TooManyConnections    503: this process holds as many as it may
-    │   └── ShuttingDown          503: this process is about to end
-    ├── ProtocolError             the peer broke RFC 6455; knows its close code, 1002
-    │   ├── InvalidPayload        1007: text that is not UTF-8
-    │   ├── MessageTooBig         1009: more than the limit
-    │   └── PolicyViolation       1008: within the rules, but far more work than content
-    └── WebSocketClosed           the connection is closed; knows the close code and reason
-        └── SendTimeout           it was closed because the peer did not read
-
-Each says in lower case what was wrong.
-"""
+"""What the protocol itself raises; the whole tree is drawn in `dwebsocket.exceptions`."""
 
 from __future__ import annotations
 
@@ -42,45 +23,6 @@ class UpgradeRequired(HandshakeError):
 
     status_code = 426
     headers: Mapping[str, str] = {"Sec-WebSocket-Version": "13"}
-
-
-class OriginForbidden(HandshakeError):
-    """The page that opened the WebSocket belongs to a site that may not (10.2)."""
-
-    status_code = 403
-
-
-class Unauthorized(HandshakeError):
-    """Who opens the WebSocket is not logged in; on one that is open it closes with 4401."""
-
-    status_code = 401
-    headers: Mapping[str, str] = {"WWW-Authenticate": "Session"}  # RFC 9110, 15.5.2: there must be one
-
-
-class Forbidden(HandshakeError):
-    """Who opens the WebSocket may not; on one that is open it closes with 4403."""
-
-    status_code = 403
-
-
-class ServerNotSupported(HandshakeError):
-    """The WSGI server does not give away the socket of its connection."""
-
-    status_code = 501
-
-
-class TooManyConnections(HandshakeError):
-    """This process serves as many WebSockets as it may; the client can try again."""
-
-    status_code = 503
-    headers: Mapping[str, str] = {"Retry-After": "10"}
-
-
-class ShuttingDown(HandshakeError):
-    """This process is about to end; another one will answer the client that tries again."""
-
-    status_code = 503
-    headers: Mapping[str, str] = {"Retry-After": "1"}
 
 
 class ProtocolError(WebSocketError):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 try:
     import cython
 except ImportError:
-    from . import uncompiled as cython
+    from .. import _compiled as cython
 
 from .codes import NEVER_SENT, CloseCode, Opcode, may_be_sent
 from .exceptions import InvalidPayload, ProtocolError

@@ -5,7 +5,7 @@ from __future__ import annotations
 try:
     import cython
 except ImportError:
-    from . import uncompiled as cython
+    from .. import _compiled as cython
 
 #: Whether this build runs the modules that a C compiler has made of the hot ones.
 COMPILED: bool = cython.compiled

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 try:
     import cython
 except ImportError:
-    from ..protocol import uncompiled as cython
+    from .. import _compiled as cython
 
 from .base import REENTERED, Deadlines, Exclusively, Latch, Link, LinkLock, Locked, Served, arrived, hung_up
 

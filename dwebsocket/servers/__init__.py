@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..protocol.exceptions import ServerNotSupported
+from ..exceptions import ServerNotSupported
 from .base import Server, Taken, handshake_request
 from .cheroot import Cheroot
 from .gevent import PyWSGI

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..protocol.exceptions import ServerNotSupported
+from ..exceptions import ServerNotSupported
 from .base import Server
 
 

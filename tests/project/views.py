@@ -19,8 +19,8 @@ from django.views import View
 
 import dwebsocket
 from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
-from dwebsocket.connection import Connection
-from dwebsocket.live import live
+from dwebsocket.connection.connection import Connection
+from dwebsocket.process.registry import live
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20

@@ -4,15 +4,14 @@ import pickle
 
 import pytest
 
+from dwebsocket.exceptions import OriginForbidden, ServerNotSupported
 from dwebsocket.protocol.exceptions import (
     HandshakeError,
     InvalidPayload,
     MessageTooBig,
-    OriginForbidden,
     PolicyViolation,
     ProtocolError,
     SendTimeout,
-    ServerNotSupported,
     UpgradeRequired,
     WebSocketClosed,
     WebSocketError,

@@ -319,7 +319,8 @@ import _thread
 import gevent
 from django.conf import settings
 settings.configure(USE_TZ=True)
-from dwebsocket.connection import Connection, Limits
+from dwebsocket.connection.connection import Connection
+from dwebsocket.connection.limits import Limits
 from dwebsocket.protocol.endpoint import Endpoint
 from dwebsocket.reactors import gevent as reactor
 from dwebsocket.websocket import WebSocket

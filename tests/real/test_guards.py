@@ -14,7 +14,7 @@ from django.http import HttpResponse
 from django.urls import path
 
 from dwebsocket import require_websocket
-from dwebsocket.guards import session_alive, user_is_active
+from dwebsocket.guards.builtin import session_alive, user_is_active
 from tests.helpers import database_in
 from tests.links import assert_ends
 from tests.peer import Peer

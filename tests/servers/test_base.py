@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from django.core.handlers.wsgi import LimitedStream
 
-from dwebsocket.protocol.exceptions import ServerNotSupported
+from dwebsocket.exceptions import ServerNotSupported
 from dwebsocket.protocol.handshake import Request
 from dwebsocket.servers import SERVERS, find_server
 from dwebsocket.servers.base import handshake_request

@@ -17,7 +17,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.parser import RequestParser
 
 from dwebsocket import require_websocket
-from dwebsocket.protocol.exceptions import ServerNotSupported
+from dwebsocket.exceptions import ServerNotSupported
 from dwebsocket.servers import find_server
 from dwebsocket.servers.gunicorn import Gunicorn
 from tests.links import PATIENCE_SECONDS, tcp_pair

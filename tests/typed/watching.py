@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from typing_extensions import assert_type
 
 from dwebsocket import (
+    COMPILED,
     CloseCode,
     ConnectionInfo,
     SendTimeout,
@@ -78,3 +79,6 @@ def end() -> None:
     shutdown(code=CloseCode.SERVICE_RESTART, seconds=0.5)
     shutdown_on_signal()
     shutdown_on_signal(signal.SIGINT)
+
+
+assert_type(COMPILED, bool)

@@ -1,0 +1,358 @@
+"""One live connection: the way of a message from the socket to the view, and the verbs of the whole.
+
+The classes of a connection, each made on the one below it:
+
+connection  receives: reads, parses, keeps the inbox
+sending     sends: messages, fragments, frames that are offered
+lifetime    waits, keeps the deadlines, and ends
+
+Beside them, without a socket or a clock, and made when they are first needed:
+
+ending      the phases of the end, and the steps between them
+keepalive   pings, latency, idleness
+outbox      what the kernel has not taken
+batch       answers that leave together
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+try:
+    import cython
+except ImportError:
+    from .. import _compiled as cython
+
+from ..protocol.codes import CloseCode
+from ..protocol.endpoint import Endpoint, Pong, State
+from ..protocol.exceptions import WebSocketClosed
+from ..protocol.extensions import Extension
+from ..protocol.messages import Message, Part
+from ..protocol.parser import at_most
+from ..reactors.base import Reactor
+from ..reactors.clock import monotonic
+from .batch import Batch
+from .lifetime import at_home
+from .limits import Limits
+from .sending import Sending
+from .sockets import READ_BYTES, receive
+
+_FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
+_DECODED_BYTES_PER_TURN = 1024 * 1024  # of compressed frames: to inflate a megabyte takes one to three milliseconds
+_STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
+
+_OPEN, _ENDING = State.OPEN, State.ENDING
+
+
+def memory_size(message: Message) -> int:
+    """How many bytes `message` takes in memory: one 🎉 makes four of each character of its text."""
+    if isinstance(message, bytes):
+        return len(message)
+    if cython.compiled:
+        return text_size(message)  # type: ignore # noqa: F821
+    return len(message) if message.isascii() else sys.getsizeof(message)
+
+
+class Connection(Sending):
+    """An open WebSocket on a socket, served by a reactor.
+
+    Reading is pushed: what arrives is parsed at once, control frames are answered, messages go to the inbox. When the
+    inbox is full (`receive_queue` messages, or `max_message_size` bytes), reading stops until a view takes one. The
+    end of the peer's side is answered when the messages before it have been taken and each taker has come back for
+    more (one call of `receive()` pays for one message); takers that do not are waited for `close_timeout` seconds.
+
+    `sock` is used non-blocking. `descriptor` is its number if no other code can close it, else -1. `dispose` is called
+    once, when the socket is not needed any more.
+    """
+
+    __slots__ = (
+        "_gathered",
+        "_gathers_text",
+        "_inbox_max_bytes",
+        "_receive_queue",
+        "bytes_received",
+        "messages_received",
+    )
+
+    def __init__(
+        self,
+        sock: Any,
+        reactor: Reactor,
+        *,
+        limits: Limits,
+        dispose: Callable[[], None],
+        extensions: Sequence[Extension] = (),
+        descriptor: int = -1,
+    ) -> None:
+        endpoint = Endpoint(max_message_size=limits.max_message_size, extensions=extensions, streaming=limits.streaming)
+        super().__init__(sock, reactor, endpoint, limits, dispose, descriptor)
+        self.messages_received = self.bytes_received = 0
+        self._receive_queue = at_most(limits.receive_queue)
+        self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
+        self._gathered: bytearray | None = None  # what has been taken of a message that is to be taken whole
+        self._gathers_text = False
+
+    # The verbs
+
+    @at_home
+    def open(self, response: bytes, early: bytes) -> None:
+        """Send `response` (the 101), then read: first `early`, the bytes that the server had read already."""
+        self.endpoint.accepted()
+        self._written -= len(response)  # from here on it counts frames
+        self._write(response)
+        if early:
+            self.bytes_received += len(early)
+            self.endpoint.feed(early)
+            self._parse()
+        self._settle()
+        self._schedule()
+
+    def receive(self, timeout_seconds: float | None = None) -> Message | Part | None:
+        """The next message; None when there is none within the time, or will be none any more.
+
+        With `streaming` it may be a Part.
+        """
+        if self.is_elsewhere():
+            return self.call_at_home(self._receive_next, (timeout_seconds,), self._put_back)
+        self._enter()
+        try:
+            return self._receive_next(timeout_seconds)
+        finally:
+            self._leave()
+
+    @at_home
+    def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:
+        """The next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
+
+        What has come of it is kept when the time is over. Parts are taken and put together under the lock: callers in
+        several threads go on with one message. A message of more than `max_message_size` bytes closes with 1009.
+        """
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while True:
+            part = self._receive_next(None if deadline is None else deadline - monotonic())
+            if not isinstance(part, Part):
+                return part
+            if self._gather(part.data) and part.fin:
+                return self._take_gathered()
+
+    @at_home
+    def receive_begun(self) -> Message:
+        """What `receive_whole()` has of a message that is not complete: for a caller who takes the rest in parts."""
+        return self._take_gathered()
+
+    @at_home
+    def waiting(self) -> int:
+        """How many messages are waiting to be taken."""
+        if not self._inbox:
+            self._let_go()
+            self._link.look(pause=True)
+        return sum(not isinstance(message, Part) or message.fin for message in self._inbox)
+
+    @at_home
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin the closing handshake, or answer the peer's; what has not been taken is dropped. Does not block."""
+        self._end(self.endpoint.close(code, reason))
+
+    def close_soon(self, code: int, reason: str = "") -> None:
+        """Close as `close()` does, but never wait for a thread that is in another call here: that one closes then."""
+        self._post(functools.partial(self._close_now, code, reason))
+
+    def go_away(self, code: int) -> None:
+        """Close as `close_soon()` does, for a process that ends: a peer that does not answer soon is not waited for."""
+        self._post(functools.partial(self._go_away_now, code))
+
+    @at_home
+    def fail(self, code: int, reason: str = "") -> None:
+        """Close with `code` and look at nothing that still arrives (7.1.7). Does not block."""
+        self._end(self.endpoint.fail(code, reason))
+
+    @at_home
+    def abort(self, reason: str) -> None:
+        """Give the connection up at once, without a closing handshake."""
+        self._abort(reason)
+
+    @at_home
+    def finish(self) -> None:
+        """Close if that has not been done, and return when the socket is not needed any more.
+
+        At most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream, but only
+        two once nothing more comes from it.
+        """
+        try:
+            self._end(self.endpoint.close())
+            while self._dispose is not None:
+                self._park(None)
+        finally:  # this greenlet or thread may be stopped while it waits
+            self._abort("the server did not wait for the closing handshake")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the end has come: ours, or the peer's with nothing before it left to be taken."""
+        self.look()
+        return self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """The same, as far as it has been noticed."""
+        state = self.endpoint.state
+        return state is not _OPEN and (state is not _ENDING or not self._inbox)
+
+    @at_home
+    def look(self) -> None:
+        """Notice what has already happened to the socket; a loop that asks again and again lets others run."""
+        self._let_go()
+        self._link.look(pause=False)
+        now = monotonic()
+        self._notice_hangup_while_paused(now)
+        self._link.breathe(now)
+
+    # What the reactor calls
+
+    def on_fork(self) -> None:
+        """This is the child of a fork, and the connection its parent's: here it has ended, and not a byte is sent."""
+        self._home = 0  # the hub's thread is one of the parent, too
+        self._give_up(
+            "this process is the child of a fork", WebSocketClosed
+        )  # no shutdown(): it is the parent's stream
+        self._dispose = None
+        self._sending_parts = False
+        self._drop_inbox()
+        self._batch = None
+        if self._descriptor >= 0:
+            self._socket.close()  # our copy of it: else the peer would hear of the parent's end only at ours
+
+    def on_readable(self) -> None:
+        """Read once, or look on at what was read, and do what it says."""
+        try:
+            if self.endpoint.has_more:
+                self._parse()
+            else:
+                data = receive(self._socket, self._descriptor)
+                if data is None:
+                    return
+                if data:
+                    self.last_read_at = monotonic()
+                    self.bytes_received += len(data)
+                    self.endpoint.feed(data)
+                    self._parse()
+                else:
+                    self._read_ended = True
+                    self.endpoint.receive_eof()
+            self._settle()
+        except Exception:
+            self._break_off()
+
+    # Reading
+
+    def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
+        if self.endpoint.has_more:  # before a message is taken: a view that is stopped while others run has lost none
+            self._link.breathe(monotonic())
+        if self._answers_owed:  # a view that comes for more has answered what it took
+            self._answers_owed -= 1
+        if self.endpoint.state is _ENDING:  # the end may have its turn
+            self._settle()
+        if not self._inbox:
+            if self._batch is not None:
+                self._let_go()
+            if timeout_seconds is not None:
+                self._wait_for_message(timeout_seconds)
+            else:
+                while not self._inbox and self.endpoint.state is _OPEN:
+                    if self.keeper is None:
+                        self._link.park(None)
+                    else:
+                        self._park(None)
+            if not self._inbox:
+                if self.endpoint.state is not _OPEN:
+                    self._link.breathe(monotonic())  # a loop that takes the end for silence lets others run
+                return None
+        return self._take()
+
+    def _gather(self, data: Message) -> bool:
+        """Put `data` behind what has been taken of its message; False, and the end, where that is too much."""
+        # A bytearray, for the same reason as in Assembler: a list of pieces costs fifty times their bytes.
+        if self._gathered is None:
+            self._gathered = bytearray()
+        self._gathers_text = isinstance(data, str)
+        self._gathered += data.encode() if isinstance(data, str) else data
+        limit = self.limits.max_message_size
+        if limit is None or len(self._gathered) <= limit:
+            return True
+        self._gathered = None
+        self._end(self.endpoint.fail(CloseCode.MESSAGE_TOO_BIG, f"message of more than {limit} bytes"))
+        return False
+
+    def _take_gathered(self) -> Message:
+        gathered, self._gathered = self._gathered or b"", None
+        return gathered.decode() if self._gathers_text else bytes(gathered)
+
+    def _wait_for_message(self, timeout_seconds: float) -> None:
+        deadline = monotonic() + timeout_seconds
+        if timeout_seconds <= 0:
+            self._link.look(pause=True)
+        while not self._inbox and self.endpoint.state is _OPEN and self._park(deadline):
+            pass
+
+    def _parse(self) -> None:
+        """Look at what was read, until the inbox is full or others should have their turn."""
+        endpoint = self.endpoint
+        frames_left = _FRAMES_PER_TURN
+        endpoint.decoded_bytes = 0
+        while endpoint.has_more and self._wants_to_read():
+            if not frames_left or endpoint.decoded_bytes >= _DECODED_BYTES_PER_TURN:
+                self._link.resume()
+                break
+            frames_left -= 1
+            event = endpoint.advance()
+            if isinstance(event, (str, bytes, Part)):
+                self.last_message_at = self.last_read_at
+                self._inbox.append(event)
+                if isinstance(event, (str, bytes)):
+                    self._inbox_bytes += memory_size(event)
+                    self.messages_received += 1
+                else:
+                    self._inbox_bytes += memory_size(event.data)
+                    self.messages_received += event.fin
+            elif isinstance(event, Pong):
+                self._receive_pong(event)
+        if endpoint.output:
+            self._answer_pings(endpoint.data_to_send())
+        if endpoint.empty_frames:
+            endpoint.limit_empty_frames(self.last_read_at)
+
+    def _receive_pong(self, pong: Pong) -> None:
+        if self._keep_alive is not None and self._keep_alive.pong(pong.payload, self.last_read_at):
+            self._schedule()
+
+    def _take(self) -> Message | Part:
+        message = self._inbox.pop(0)
+        self._inbox_bytes -= memory_size(message if isinstance(message, (str, bytes)) else message.data)
+        self._answers_owed += 1
+        link = self._link
+        if self._inbox and link.holds:
+            if self._batch is None:
+                self._batch = Batch()
+            self._batch.took(monotonic())
+        if not link.reads and not self._read_ended:  # the inbox was full
+            if self.endpoint.has_more:
+                self._parse()
+            self._settle()
+        return message
+
+    def _put_back(self, message: Message | Part | None) -> None:
+        """Let `message` be the next one again: its taker was stopped before it had it."""
+        if message is not None and self._may_send():
+            self._inbox.insert(0, message)
+            self._inbox_bytes += memory_size(message if isinstance(message, (str, bytes)) else message.data)
+            self._answers_owed -= self._answers_owed > 0
+            self._settle()
+
+    def _wants_to_read(self) -> bool:
+        if self._read_ended:
+            return False
+        if self.endpoint.state is not _OPEN or not self._inbox:
+            return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
+        return len(self._inbox) < self._receive_queue and self._inbox_bytes < self._inbox_max_bytes

@@ -1,0 +1,301 @@
+"""What a connection sends: whole messages, fragments, frames that are offered, answers that leave together."""
+
+from __future__ import annotations
+
+import _socket
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..protocol.codes import CloseCode
+from ..protocol.endpoint import Endpoint, State
+from ..protocol.exceptions import WebSocketClosed
+from ..protocol.messages import Message
+from ..reactors.base import Reactor
+from ..reactors.clock import monotonic
+from .batch import Batch
+from .lifetime import Lifetime, at_home
+from .limits import Limits
+from .outbox import Outbox
+from .sockets import send, send_both
+
+_LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
+_OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another frame is refused
+
+_OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
+
+T = TypeVar("T")
+
+
+class Sending(Lifetime):
+    """The way of a message from the view to the kernel, or into the outbox where the kernel does not take it.
+
+    One message at a time: while one is sent in fragments, other senders wait, and offered frames stand behind it.
+
+    Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
+    before anything waits: when the view comes to the last message, or takes its time for one.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_compresses",
+        "_descriptor",
+        "_sender",
+        "_sending_parts",
+        "_written",
+        "messages_sent",
+    )
+
+    def __init__(
+        self,
+        sock: Any,
+        reactor: Reactor,
+        endpoint: Endpoint,
+        limits: Limits,
+        dispose: Callable[[], None],
+        descriptor: int,
+    ) -> None:
+        super().__init__(sock, reactor, endpoint, limits, dispose)
+        self.messages_sent = 0
+        self._written = 0  # bytes that have left
+        self._descriptor = descriptor
+        self._sending_parts = False  # a message is being sent in fragments, or compressed: no other may begin
+        self._sender = 0  # the thread that does so
+        self._compresses = self.lock is not None and endpoint.has_extensions  # with the lock free meanwhile
+        self._batch: Batch | None = None
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes of frames have left."""
+        return max(0, self._written)
+
+    def send(self, message: Message) -> None:
+        """Hand `message` to the kernel as a whole; blocks while the peer is slow.
+
+        WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
+        connection is dropped then, for half a frame may have left.
+        """
+        if self.is_elsewhere():
+            self.call_at_home(self._send_message, (message,))
+            return
+        self._enter()
+        try:
+            self._send_message(message)
+        finally:
+            self._leave()
+
+    def offer(self, frames: bytes, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
+        """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
+
+        They leave at once if the kernel takes them and nothing waits, else behind what waits, as soon as the peer has
+        read enough; never between two fragments of one message. From another thread than that of the hub, the caller
+        waits for the hub's turn.
+
+        False, and nothing is sent of it: the connection is not open any more, or more than `max_waiting_bytes` would
+        wait. Frames of any size are taken while nothing waits.
+        """
+        if self.is_elsewhere():
+            return self.call_at_home(self._offer, (frames, messages, max_waiting_bytes))
+        self._enter()
+        try:
+            return self._offer(frames, messages, max_waiting_bytes)
+        finally:
+            self._leave()
+
+    @at_home
+    def begin_message(self) -> None:
+        """Wait until no other message is under way; from now on none begins, until `end_message()`."""
+        self._wait_for_turn()
+        self._take_turn()
+
+    @at_home
+    def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
+        """Send one fragment of the message that was begun. Errors as for `send()`."""
+        self.last_message_at = now = monotonic()
+        self._link.breathe(now)
+        self.messages_sent += fin
+        self._send(self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin)))
+
+    @at_home
+    def end_message(self) -> None:
+        """Let others send again."""
+        self._end_turn()
+
+    def on_writable(self) -> None:
+        """Send what is waiting to leave, as far as the kernel takes it."""
+        try:
+            self._flush()
+            self._settle()
+            self._link.wake()  # a sender looks how much has left
+        except Exception:
+            self._break_off()
+
+    def on_turn(self) -> None:
+        """Let the answers leave that wait for the next one: the view is not coming back soon."""
+        try:
+            self._let_go()
+        except Exception:
+            self._break_off()
+
+    def _send_message(self, message: Message) -> None:
+        now = monotonic()
+        self._link.breathe(now)
+        if self._sending_parts:
+            self._wait_for_turn()
+        self.last_message_at = now
+        self.messages_sent += 1
+        if len(message) >= _LARGE_BYTES:
+            self._send_large(message)
+            return
+        data = self.endpoint.send_message(message)
+        batch = self._batch
+        if batch is None or not (self._inbox and self._answers_owed and self._outbox is None and batch.may_hold(now)):
+            self._send(data)
+        elif batch.hold(data, now):
+            self._link.call_soon()
+
+    def _offer(self, frames: bytes, messages: int, max_waiting_bytes: int) -> bool:
+        outbox = self._outbox
+        if self.endpoint.state is not _OPEN or (outbox is not None and not outbox.fits(len(frames), max_waiting_bytes)):
+            return False
+        now = monotonic()
+        if self._sending_parts:
+            if outbox is None:
+                outbox = self._outbox = Outbox(now)
+            outbox.put_behind(frames)
+        else:
+            self._write(frames)
+            if self._outbox is not None:
+                self._settle()
+                if self._outbox is not None and self._outbox.error is not None:
+                    return False
+        self.last_message_at = now
+        self.messages_sent += messages
+        return True
+
+    def _send_large(self, message: Message) -> None:
+        if not self._compresses:
+            data, payload = self.endpoint.send_large(message)
+        else:
+            self._take_turn()  # messages leave in the order in which they were compressed
+            try:
+                data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
+            finally:
+                self._end_turn()
+        if isinstance(self._socket, _socket.socket):
+            self._send(data, payload)
+        else:  # TLS wants what it has not taken to be offered again as it was, not cut in two
+            self._send(data + payload)
+
+    def _encode(self, encode: Callable[[], T]) -> T:
+        """What `encode` makes of a message; others may look at the connection while a large one is compressed."""
+        if not self._compresses:
+            return encode()
+        encoded: list[T] = []
+        self._let_others_in(lambda: encoded.append(encode()))
+        self.endpoint.refuse_if_late()  # it may have been closed meanwhile
+        return encoded[0]
+
+    def _take_turn(self) -> None:
+        self._sending_parts = True
+        self._sender = 0 if self.lock is None else self.reactor.thread_ident()
+
+    def _end_turn(self) -> None:
+        self._sending_parts = False
+        if self._outbox is not None:
+            self._outbox.release(drop=not self._may_send())
+            self._flush()
+            self._settle()
+        self._link.wake()
+
+    def _wait_for_turn(self) -> None:
+        if self.lock is not None and self._sending_parts and self._sender == self.reactor.thread_ident():
+            raise RuntimeError("this thread is sending a message already: what makes its chunks must not send")
+        while self._sending_parts and self._may_send():
+            self._park(None)
+
+    def _may_send(self) -> bool:
+        return self.endpoint.state is _OPEN or self.endpoint.state is _ENDING
+
+    def _let_go(self) -> None:
+        """Let the answers leave that wait for the next one."""
+        if self._batch is not None and self._batch.size:
+            self._write(b"")
+            if self._outbox is not None:
+                self._settle()
+
+    def _send(self, data: bytes, payload: bytes = b"") -> None:
+        self._write(data, payload)
+        if self._outbox is not None:
+            self._wait_until_written(self._outbox)
+
+    def _write(self, data: bytes, payload: bytes = b"") -> None:
+        """Send what the kernel takes; the rest goes to the outbox, and `_settle()` sees to it that it leaves."""
+        if self._batch is not None and self._batch.size:
+            data = self._batch.release(data)
+        size = len(data) + len(payload)
+        if not size:
+            return
+        if self._outbox is not None:
+            self._write_behind(self._outbox, data, payload)
+            return
+        if payload:
+            sent = send_both(self._socket, self._descriptor, data, payload)
+        else:
+            sent = send(self._socket, self._descriptor, data)
+        if sent < 0:
+            self._lose_peer()
+            sent = 0
+        self._written += sent
+        if sent < size:
+            if self._outbox is None:
+                self._outbox = Outbox(monotonic())
+            self._outbox.put(data, payload, sent)
+
+    def _write_behind(self, outbox: Outbox, data: bytes, payload: bytes) -> None:
+        nothing_waits = not outbox.waiting
+        outbox.put(data, payload)
+        if nothing_waits:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what waits, as far as the kernel takes it."""
+        outbox = self._outbox
+        if outbox is None:
+            return
+        while outbox.waiting:
+            sent = send(self._socket, self._descriptor, outbox.first())
+            if sent < 0:
+                self._lose_peer()
+                return
+            if not sent:
+                return
+            outbox.sent(sent, monotonic())
+            self._written += sent
+            if not outbox.waiting and self.endpoint.state is not _CLOSED:
+                outbox.put(outbox.take_late_pongs())
+        if outbox.is_done:
+            self._outbox = None
+
+    def _lose_peer(self) -> None:
+        """The peer is gone; what it sent before is still to be read, and then its end."""
+        self._stop_writing(WebSocketClosed)
+        self._link.look(pause=False)
+
+    def _wait_until_written(self, outbox: Outbox) -> None:
+        mark = outbox.mark
+        timeout = self.limits.send_timeout
+        deadline = None if timeout is None else monotonic() + timeout
+        self._settle()
+        while outbox.left < mark and outbox.error is None:
+            if not self._park(deadline):
+                self._give_up_sending()
+                break
+        if outbox.left < mark and outbox.error is not None:
+            raise outbox.error(self.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE, self.endpoint.close_reason)
+
+    def _answer_pings(self, pongs: bytes) -> None:
+        if self._outbox is not None and self._outbox.waiting:
+            self._outbox.pong_later(pongs)
+        else:
+            self._write(pongs)

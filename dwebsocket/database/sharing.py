@@ -1,0 +1,38 @@
+"""Database connections that a test shares with the threads that work for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+def with_shared_connections(function: Callable[[], None]) -> Callable[[], None]:
+    """`function` for another thread, with the database connections there that this thread shares with others.
+
+    That is what tests do (LiveServerTestCase, the test client): whoever works for a request of theirs sees their data.
+    """
+    shared = {
+        connection.alias: connection
+        for connection in connections.all(initialized_only=True)
+        if connection.allow_thread_sharing
+    }
+    return with_connections(shared, function) if shared else function
+
+
+def with_connections(databases: Mapping[str, BaseDatabaseWrapper], function: Callable[[], None]) -> Callable[[], None]:
+    """`function` for another thread, which uses these database connections, by alias, and shares them meanwhile."""
+
+    def run() -> None:
+        for alias, connection in databases.items():
+            connection.inc_thread_sharing()
+            connections[alias] = connection
+        try:
+            function()
+        finally:
+            for alias, connection in databases.items():
+                del connections[alias]
+                connection.dec_thread_sharing()
+
+    return run

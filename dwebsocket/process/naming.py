@@ -1,0 +1,52 @@
+"""Names of views and users for logs, in one line each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import LazyObject, empty
+
+
+def visible(text: str) -> str:
+    """The text in one line: what a peer says does not forge lines of a log."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def user_name(request: HttpRequest) -> str:
+    """The name of the request's user; "" without one, and where nothing has asked for the user: that would be a query.
+
+    A guard that has looked the user up says the name by `know_user()`.
+    """
+    request = getattr(request, "_request", request)  # REST framework's, which keeps its user there
+    user: Any = vars(request).get("user")
+    if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
+        return str(vars(request).get(_KNOWN, ""))
+    return _name(user) if getattr(user, "is_authenticated", False) else ""
+
+
+def know_user(request: HttpRequest, user: Any) -> None:
+    """Keep the name of the user to whom the session of the request belongs; None: to no user."""
+    setattr(request, _KNOWN, "" if user is None else _name(user))
+
+
+_KNOWN = "_dwebsocket_user_name"
+
+
+def _name(user: Any) -> str:
+    try:
+        return str(user.get_username() if hasattr(user, "get_username") else user)
+    except Exception:  # of a project's own class: a name is not worth the rest of the line
+        return ""
+
+
+def view_name(request: HttpRequest) -> str:
+    """The dotted name of the request's view; never its path, which the peer writes, and which may hold a secret."""
+    match = request.resolver_match
+    return "of no URL" if match is None else visible(dotted_name(match.func))
+
+
+def dotted_name(view: Any) -> str:
+    """The name of a view: of the class, where `as_view()` has made it."""
+    view = getattr(view, "view_class", None) or getattr(view, "cls", None) or view
+    return f"{view.__module__}.{getattr(view, '__qualname__', type(view).__qualname__)}"

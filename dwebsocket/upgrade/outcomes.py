@@ -1,0 +1,134 @@
+"""What becomes of an exception, or a response, that leaves a view after the 101: a report, and a Close frame."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+
+from django.conf import settings
+from django.core import signals
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.log import log_response
+
+from .. import legacy
+from ..process.naming import view_name
+from ..protocol.codes import CloseCode
+from ..protocol.exceptions import HandshakeError
+from ..protocol.frames import MAX_CLOSE_REASON_BYTES
+
+logger = logging.getLogger("dwebsocket")
+
+_OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
+
+#: The exceptions that Django answers with a status of their own.
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (PermissionDenied, 403),
+    (Http404, 404),
+    (SuspiciousOperation, 400),
+    (BadRequest, 400),
+)
+
+
+def close_for(error: BaseException) -> tuple[int, str]:
+    """The close code and reason for an exception: 4403, 4404, 4400, or 1011. With DEBUG the reason names it."""
+    reason = _described(error) if settings.DEBUG else ""
+    status = _status(error)
+    if status is None:
+        return CloseCode.INTERNAL_ERROR, cut(reason)
+    return close_for_status(status, reason or HttpResponse(status=status).reason_phrase)
+
+
+def close_for_status(status_code: int, reason: str) -> tuple[int, str]:
+    """The close code and reason that say what an HTTP status says: 4403 for 403, and 1011 for what begins with 5."""
+    code = CloseCode.INTERNAL_ERROR if status_code >= 500 else _OWN_CODES + status_code
+    return code, cut(reason)
+
+
+def report(request: HttpRequest, error: BaseException) -> None:
+    """Report an exception as Django does: to the same loggers, and if it is a fault, to `got_request_exception`."""
+    status = _status(error)
+    if _may_want_the_old_verbs(request, error):
+        error.add_note(_OLD_VERBS)  # type: ignore[attr-defined]
+    if status is None:
+        signals.got_request_exception.send(sender=None, request=request)
+    elif isinstance(error, SuspiciousOperation):
+        logger = logging.getLogger(f"django.security.{type(error).__name__}")
+        logger.error(str(error), exc_info=error, extra={"status_code": status, "request": request})
+        return
+    response = HttpResponse(status=status or 500)
+    is_told_in_full = status is None or isinstance(error, (PermissionDenied, BadRequest))
+    log_response(
+        "%s: %s", _title(error) or response.reason_phrase, request.path,
+        response=response, request=request, exception=error if is_told_in_full else None,
+    )  # fmt: skip
+
+
+_OLD_VERBS = (
+    "Text is str and binary is bytes since dwebsocket 1. A view that was written for 0.5 runs with"
+    ' WEBSOCKET_CLASS = "dwebsocket.legacy.WebSocket", or with the option websocket_class: see docs/migration.md'
+)
+#: What Python says where bytes were expected and str has come; each has its own words for it.
+_STR_FOR_BYTES = re.compile(
+    r"""'str' object has no attribute 'decode'|decoding str|not ['"]?bytes|str to bytes|not '?str'?$"""
+)
+
+
+def _may_want_the_old_verbs(request: HttpRequest, error: BaseException) -> bool:
+    """Whether the view mixes text and bytes, as one for 0.5 does with the new class; Python 3.10 knows no notes."""
+    return (
+        type(error) in (AttributeError, TypeError)
+        and hasattr(error, "add_note")
+        and not isinstance(getattr(request, "websocket", None), legacy.WebSocket)
+        and _STR_FOR_BYTES.search(str(error)) is not None
+    )
+
+
+def log(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Log an answer that comes too late: an error as Django does, any other that says something at DEBUG."""
+    if response.status_code >= 400:
+        log_response("%s: %s", response.reason_phrase, request.path, response=response, request=request)  # type: ignore[arg-type]
+    elif not _is_empty(response):
+        logger.debug(
+            "the view %s returned a response of status %d after the opening: it is ignored, use send()",
+            view_name(request), response.status_code,
+        )  # fmt: skip
+
+
+def _is_empty(response: HttpResponseBase) -> bool:
+    """Whether it says nothing, as that of every class-based view, which has to return one."""
+    if response.status_code != 200 or response.streaming or not getattr(response, "is_rendered", True):
+        return False
+    return isinstance(response, HttpResponse) and not response.content
+
+
+def cut(reason: str) -> str:
+    """As much of the reason as fits into a Close frame."""
+    return reason.encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
+
+
+def _status(error: BaseException) -> int | None:
+    """The status with which Django, REST framework, or we ourselves answer the exception; None where it is a fault."""
+    if isinstance(error, HandshakeError):
+        return error.status_code
+    framework = sys.modules.get("rest_framework.exceptions")  # what nobody has imported, nobody has raised
+    if framework is not None and isinstance(error, framework.APIException):
+        return error.status_code if error.status_code in range(400, 600) else None
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+
+
+def _title(error: BaseException) -> str:
+    """What Django logs in front of the path, where that is not the phrase of the status."""
+    if isinstance(error, PermissionDenied):
+        return "Forbidden (Permission denied)"
+    return str(error) if isinstance(error, BadRequest) else ""
+
+
+def _described(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # its own fault, and no reason to close with another code
+        text = ""
+    return f"{name}: {text}" if text else name
