@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +139,17 @@ def test_house_has_no_empty_rooms_and_no_more_floors_than_can_be_remembered() ->
 
     assert set(FLOORS) == rooms
     assert len(HOUSE) <= 10
+
+
+def test_drawing_of_the_house_has_every_room_in_its_place() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    drawing = page.partition("```text\n")[2].partition("```")[0]
+    places = {room: re.search(rf"\b{room}\b", drawing) for room in FLOORS if room not in ("dwebsocket", "_compiled")}
+
+    assert [room for room, place in places.items() if place is None] == []
+    found = {room: place.start() for room, place in places.items() if place is not None}
+    for higher, lower in itertools.pairwise(HOUSE):
+        assert all(found[a] < found[b] for a in higher if a in found for b in lower if b in found), (higher, lower)
 
 
 def test_docstring_of_the_protocol_lists_its_modules_from_top_to_bottom() -> None:
