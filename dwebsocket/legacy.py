@@ -40,7 +40,7 @@ class WebSocket(websocket.WebSocket):
     def count_messages(self) -> int:
         """How many messages are waiting; the None that tells of the end is one."""
         count = super().count_messages()
-        return 1 if not count and not self._end_told and self.closed else count
+        return 1 if not count and not self._end_was_told and self.closed else count
 
     def send(self, message: Any) -> None:
         """Send `message` as text: bytes are taken as UTF-8, anything else by its str(). Silent when closed.

@@ -112,7 +112,7 @@ class WebSocketView(View):
         websocket.accept()
         try:
             self.opened()
-            while not websocket._end_told and (message := websocket.wait()) is not None:
+            while not websocket._end_was_told and (message := websocket.wait()) is not None:
                 self.received(message)
             websocket.close()
         except BaseException as error:
@@ -163,7 +163,7 @@ def _is_misspelt(name: str, hook: str) -> bool:
 
 
 def _close_for(websocket: WebSocket, error: BaseException) -> tuple[int, str]:
-    connection = websocket._connection
+    connection = websocket._opening.connection
     if connection is not None and isinstance(error, connection.reactor.stops):
         return CloseCode.GOING_AWAY, ""
     return outcomes.close_for(error)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar, overload
+from collections.abc import Iterable, Iterator
+from threading import get_ident
+from typing import Any, Protocol, TypeVar, overload
 
 from ..protocol.codes import CloseCode
 from ..protocol.endpoint import State
@@ -15,15 +15,32 @@ from ..protocol.exceptions import WebSocketClosed
 from ..protocol.frames import Close
 from ..protocol.handshake import Headers
 from ..protocol.messages import Message, Part
-from ..reactors.base import Exclusively, LinkLock, Locked
 from .connection import Connection
 
 T = TypeVar("T")
 
-#: Sends the 101 with a subprotocol and headers, and gives the open connection.
-Accept = Callable[[str | None, Headers | None], Connection]
 
-_NO_TURNSTILE = nullcontext()
+class Opening(Protocol):
+    """The opening handshake, as far as the verbs know it."""
+
+    #: The open connection; None until it was accepted.
+    connection: Connection | None
+
+    #: Why it was refused; None where it was not.
+    refusal: Close | None
+
+    #: The subprotocol that was agreed on.
+    subprotocol: str | None
+
+    def accept(self, subprotocol: str | None, headers: Headers | None) -> None:
+        """Send the 101, unless that was done."""
+        ...  # pragma: no cover
+
+    def refuse(self, close: Close) -> None:
+        """Let no `accept()` succeed any more, unless one has."""
+        ...  # pragma: no cover
+
+
 _REFUSED = "the opening handshake was refused"
 
 
@@ -42,37 +59,22 @@ def _finite(number: str) -> float:
 class Verbs:
     """What a WebSocket can do. `WebSocket` is made of Python, so that its methods can be replaced, and adds nothing."""
 
-    def __init__(
-        self,
-        accept: Accept,
-        *,
-        before_accept: Callable[[], None] | None = None,
-        after_accept: Callable[[], None] | None = None,
-        exclusively: Exclusively | None = None,
-        turnstile: AbstractContextManager[object] | None = None,
-        json_encoder: type[json.JSONEncoder] = json.JSONEncoder,
-    ) -> None:
-        self.subprotocol: str | None = None
-        self._accept: Accept | None = accept
-        self._before_accept = before_accept  # these two may wait, and others may run meanwhile
-        self._after_accept = after_accept
-        self._exclusively = exclusively or Locked()
-        self._turnstile = turnstile or LinkLock()  # what is inside may wait
-        self._connection: Connection | None = None
+    def __init__(self, opening: Opening, *, json_encoder: type[json.JSONEncoder] = json.JSONEncoder) -> None:
+        self._opening = opening
+        self._connection: Connection | None = None  # that of the opening, once a verb has needed it
         self._json_encoder = json_encoder
-        self._refusal: Close | None = None
-        self._end_told = False  # a verb has said that no message will come any more
+        self._told: set[object] | None = None  # the threads, or greenlets, that know that no message will come any more
         self._in_message = False  # a message is being taken in chunks
 
     def __iter__(self) -> Iterator[Message]:
         """Every message until the connection closes; then it simply ends."""
-        if self._end_told:
+        if self._end_was_told:
             self._let_others_run()
         if type(self).wait is Verbs.wait:
             while (message := self._next(None)) is not None:
                 yield message
         else:
-            while not self._end_told and (message := self.wait()) is not None:
+            while not self._end_was_told and (message := self.wait()) is not None:
                 yield message
 
     def __repr__(self) -> str:
@@ -87,22 +89,19 @@ class Verbs:
         ValueError for a subprotocol that was not offered or a header that cannot be set: nothing has been sent then.
         WebSocketClosed after `close()`.
         """
-        with self._turnstile:  # several threads may begin with a verb at the same time
-            if self._before_accept is not None and self._accept is not None:
-                self._before_accept()
-            self._exclusively(lambda: self._accept_once(subprotocol, headers))
-            after, self._before_accept, self._after_accept = self._after_accept, None, None
-            self._turnstile = _NO_TURNSTILE  # it would live as long as the connection
-        if after is not None:
-            after()
+        try:
+            self._opening.accept(subprotocol, headers)
+        except WebSocketClosed as error:
+            error.websocket = self
+            raise
 
     def wait(self, timeout: float | None = None) -> Message | None:
         """The next message: str for text, bytes for binary.
 
-        None when the connection is over, once: the next call raises WebSocketClosed. None, each time, when `timeout`
-        seconds have passed. Without a timeout it blocks until there is a message, or the end.
+        None when the connection is over, once for each thread: its next call raises WebSocketClosed. None, each time,
+        when `timeout` seconds have passed. Without a timeout it blocks until there is a message, or the end.
         """
-        if self._end_told:
+        if self._told is not None and self._end_was_told:
             self._refuse_to_wait()
         return self._next(timeout)
 
@@ -111,14 +110,28 @@ class Verbs:
         if connection is None:
             connection = self._open()
         if connection is None:
-            self._end_told = True
+            self._tell_end()
             return None
         # Parts come with streaming only.
         streams = connection.endpoint.streaming
         message: Any = self._gather(connection, timeout) if streams else connection.receive(timeout)
         if message is None and connection.is_over:
-            self._end_told = True
+            self._tell_end()
         return message  # type: ignore[no-any-return]
+
+    @property
+    def _end_was_told(self) -> bool:
+        """Whether the calling thread, or greenlet, was told that no message will come any more."""
+        return self._told is not None and self._caller() in self._told
+
+    def _tell_end(self) -> None:
+        if self._told is None:
+            self._told = set()
+        self._told.add(self._caller())
+
+    def _caller(self) -> object:
+        connection = self._find()
+        return get_ident() if connection is None else connection.reactor.caller()
 
     def _refuse_to_wait(self) -> None:
         """Raise what ends a loop that has been told of the end, and did not end by itself."""
@@ -174,11 +187,11 @@ class Verbs:
         message, or at once when the connection closes before another one begins; after that, WebSocketClosed. Also
         when it closes in the middle of a message. What is not taken of a message is skipped.
         """
-        if self._end_told:
+        if self._told is not None and self._end_was_told:
             self._refuse_to_wait()
         connection = self._open()
         if connection is None or not self._skip_rest(connection, None):
-            self._end_told = True
+            self._tell_end()
             return
         if begun := connection.receive_begun():  # by a `wait()` whose time was over before the rest came
             self._in_message = True
@@ -192,7 +205,7 @@ class Verbs:
                 yield part.data
             if part.fin:
                 return
-        self._end_told = True
+        self._tell_end()
         if self._in_message:
             raise self._end_error()
 
@@ -235,7 +248,7 @@ class Verbs:
             return json.loads(message, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
             self._connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
-            self._end_told = True
+            self._tell_end()
             return None
 
     def send_json(self, obj: Any) -> None:
@@ -255,9 +268,10 @@ class Verbs:
             raise TypeError(f"a close reason is str, not {type(reason).__name__}")
         close = Close(code, reason)
         close.serialize()
-        self._exclusively(lambda: self._refuse(close))
-        if self._connection is not None:
-            self._connection.close(code, reason)
+        self._opening.refuse(close)
+        connection = self._find()
+        if connection is not None:
+            connection.close(code, reason)
 
     def is_closed(self) -> bool:
         """The same as `closed`."""
@@ -266,53 +280,57 @@ class Verbs:
     @property
     def closed(self) -> bool:
         """Whether the connection is over: the peer is gone, or we closed, and no message is left to be read."""
-        return self._connection.closed if self._connection is not None else self._refusal is not None
+        connection = self._find()
+        return connection.closed if connection is not None else self._opening.refusal is not None
 
     @property
     def state(self) -> State:
         """Where the connection stands; `State.CONNECTING` until the 101 has been sent."""
-        if self._connection is not None:
-            return self._connection.endpoint.state
-        return State.CONNECTING if self._refusal is None else State.CLOSED
+        connection = self._find()
+        if connection is not None:
+            return connection.endpoint.state
+        return State.CONNECTING if self._opening.refusal is None else State.CLOSED
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that was chosen; None without one, and before the 101."""
+        return self._opening.subprotocol
 
     @property
     def close_code(self) -> int | None:
         """The code of the Close frame that began the end; 1005 if it had none, 1006 if there was no such frame."""
-        if self._connection is not None:
-            return self._connection.endpoint.close_code
-        return None if self._refusal is None else self._refusal.code
+        connection, refusal = self._find(), self._opening.refusal
+        if connection is not None:
+            return connection.endpoint.close_code
+        return None if refusal is None else refusal.code
 
     @property
     def close_reason(self) -> str:
         """The reason that came with `close_code`, or a description of what ended the connection; "" before."""
-        if self._connection is not None:
-            return self._connection.endpoint.close_reason
-        return "" if self._refusal is None else self._refusal.reason
+        connection, refusal = self._find(), self._opening.refusal
+        if connection is not None:
+            return connection.endpoint.close_reason
+        return "" if refusal is None else refusal.reason
 
     @property
     def latency(self) -> float | None:
         """Seconds between the last ping that was answered and its pong; None before the first."""
-        return None if self._connection is None else self._connection.latency
+        connection = self._find()
+        return None if connection is None else connection.latency
 
-    def _accept_once(self, subprotocol: str | None, headers: Headers | None) -> None:
-        if self._refusal is not None:
-            raise self._closed_error(self._refusal.code, self._refusal.reason)
-        if self._accept is not None:
-            self._connection = self._accept(subprotocol, headers)
-            self._accept = None
-
-    def _refuse(self, close: Close) -> None:
+    def _find(self) -> Connection | None:
+        """The connection, if it is open by now: another thread may have accepted."""
         if self._connection is None:
-            self._refusal = self._refusal or close
-            self._accept = None
+            self._connection = self._opening.connection
+        return self._connection
 
     def _open(self) -> Connection | None:
         """The connection, opened if it is not yet; None when it was refused."""
-        if self._connection is None:
-            if self._refusal is not None:
+        if self._find() is None:
+            if self._opening.refusal is not None:
                 return None
             self.accept()
-        return self._connection
+        return self._find()
 
     def _gather(self, connection: Connection, timeout: float | None) -> Message | None:
         """The next message of a streaming connection as a whole; what has come of it is kept when the time is over."""

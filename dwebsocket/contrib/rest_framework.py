@@ -35,7 +35,7 @@ def _response_for_none(websocket: WebSocket) -> HttpResponse:
     """A response that says what None says of any view: it has accepted, unless it has refused."""
     if not websocket.closed:
         websocket.accept()
-    return HttpResponse(status=403 if websocket._connection is None else 200)  # nobody gets the 200
+    return HttpResponse(status=403 if websocket._opening.connection is None else 200)  # nobody gets the 200
 
 
 def _class_of(view: Any) -> Any:

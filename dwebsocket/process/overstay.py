@@ -10,7 +10,7 @@ import logging
 import os
 import sysconfig
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -57,9 +57,8 @@ class Stay:
         if (watch := _watches.get(self.reactor)) is not None:
             watch.discard(self)
 
-    def connection_over(self, dispose: Callable[[], None]) -> None:
-        """Call `dispose`, which the connection wants when it is over; from now on the view should end."""
-        dispose()
+    def connection_over(self) -> None:
+        """The connection is over: from now on the view should end."""
         if self._caller is not None:
             _watches.setdefault(self.reactor, Watch()).add(self)
 

@@ -2,42 +2,117 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
 import os
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
 
 from django.http import HttpRequest
 
 from .. import conf
-from ..exceptions import ShuttingDown, TooManyConnections
+from ..connection.connection import Connection
+from ..exceptions import HandshakeError, ShuttingDown, TooManyConnections
+from ..protocol.frames import cut_reason
 from ..reactors.base import Latch, Reactor
+from ..reactors.clock import monotonic
+from ..websocket import WebSocket
 from .info import ConnectionInfo
+from .naming import user_name
+
+logger = logging.getLogger("dwebsocket")
 
 _STEP_SECONDS = 0.01  # between two of few; many are told faster, so that all are told in time
 
 
-class Member(Protocol):
-    """What is counted, and told to end."""
+_ids = itertools.count(1)
 
-    request: HttpRequest
-    reactor: Reactor
 
-    def go_away(self, code: int) -> None:
-        """End with `code`; returns at once."""
-        ...  # pragma: no cover
+class Entry:
+    """One WebSocket of this process, from its opening handshake to the end of its view.
+
+    The registry, guards and whatever else follows a WebSocket hold this, and neither the view nor the connection. `id`
+    is unique in the process.
+    """
+
+    __slots__ = ("_connection", "_is_over", "_on_close", "_opened_at", "id", "reactor", "request", "websocket")
+
+    def __init__(self, request: HttpRequest, reactor: Reactor) -> None:
+        self.id = next(_ids)
+        self.request = request
+        self.reactor = reactor
+        self.websocket: WebSocket | None = None
+        self._connection: Connection | None = None
+        self._opened_at = 0.0
+        self._on_close: list[Callable[[], None]] = []
+        self._is_over = False
+
+    def opened(self, connection: Connection) -> None:
+        """The 101 is about to leave on `connection`."""
+        self._connection = connection
+        self._opened_at = monotonic()
 
     def info(self) -> ConnectionInfo | None:
-        """What is known of its connection; None before there is one."""
-        ...  # pragma: no cover
+        """What is known of the connection; None before there is one."""
+        connection, request = self._connection, self.request
+        if connection is None or self.websocket is None:
+            return None
+        return ConnectionInfo(
+            websocket=self.websocket,
+            request=request,
+            path=request.path,
+            user=user_name(request),
+            address=request.META.get("REMOTE_ADDR", ""),
+            seconds=monotonic() - self._opened_at,
+            messages_received=connection.messages_received,
+            messages_sent=connection.messages_sent,
+            bytes_received=connection.bytes_received,
+            bytes_sent=connection.bytes_sent,
+        )
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin the closing handshake of the connection, if there is one. Waits for nothing, from any thread."""
+        if self._connection is not None:
+            self._connection.close_soon(code, reason)
+
+    def revoke(self, error: HandshakeError) -> None:
+        """Close the connection because a guard refused it (4401 or 4403)."""
+        self.close(error.close_code, cut_reason(str(error)))
+
+    def go_away(self, code: int) -> None:
+        """Close the connection because the process ends: a peer that does not answer soon is not waited for."""
+        if self._connection is not None:
+            self._connection.go_away(code)
+
+    def on_close(self, function: Callable[[], None]) -> None:
+        """Call `function` once when the connection is over; at once where it is.
+
+        It runs where the connection ends, perhaps in the reactor: it must not wait. What it raises is logged.
+        """
+        self._on_close.append(function)
+        if self._is_over:
+            self.over()
+
+    def over(self) -> None:
+        """The socket of the connection has been disposed of."""
+        self._is_over = True
+        while self._on_close:  # another thread may take some of them, and may just be adding one
+            with contextlib.suppress(IndexError):
+                function = self._on_close.pop(0)
+                try:
+                    function()
+                except Exception:
+                    logger.exception("%r failed at the end of a WebSocket", function)
 
 
 class Live:
-    """The members of one process."""
+    """The entries of one process."""
 
     def __init__(self) -> None:
         self.is_ending = False
-        self._members: set[Member] = set()
+        self._members: set[Entry] = set()
         self._gone: Latch | None = None  # opens when the last member has left
         self._lock = threading.Lock()
 
@@ -48,15 +123,15 @@ class Live:
         self._gone = None
         self._lock = threading.Lock()
 
-    def members(self) -> list[Member]:
-        """All members."""
+    def members(self) -> list[Entry]:
+        """All entries."""
         with self._lock:
             return list(self._members)
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def enter(self, member: Member) -> None:
+    def enter(self, member: Entry) -> None:
         """Count `member`. TooManyConnections or ShuttingDown (503) when there is no place for it."""
         limit = conf.get("MAX_CONNECTIONS")
         if limit is None:
@@ -68,7 +143,7 @@ class Live:
                 raise TooManyConnections(f"this server has {limit} WebSockets open, and takes no more")
             self._members.add(member)
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Entry) -> None:
         """Count `member` no more."""
         with self._lock:
             self._members.discard(member)

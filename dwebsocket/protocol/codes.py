@@ -48,6 +48,14 @@ _REGISTERED = frozenset(CloseCode) - NEVER_SENT
 _LIBRARIES_AND_APPLICATIONS = range(3000, 5000)  # 7.4.2
 
 
+_OWN_CODES = 4000  # 7.4.2: from here on a code is the application's to define; the status of HTTP comes on top
+
+
+def close_code_for(status_code: int) -> int:
+    """The close code that says what an HTTP status says: 4403 for 403, 1011 for every status from 500 on."""
+    return CloseCode.INTERNAL_ERROR if status_code >= 500 else _OWN_CODES + status_code
+
+
 def may_be_sent(code: int) -> bool:
     """Whether a Close frame may carry `code` (7.4)."""
     return code in _REGISTERED or code in _LIBRARIES_AND_APPLICATIONS

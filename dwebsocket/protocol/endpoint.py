@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from .codes import CONTROL_BIT, CloseCode, Opcode
 from .exceptions import PolicyViolation, ProtocolError, WebSocketClosed
 from .extensions import Extension
-from .frames import FIN, MAX_CLOSE_REASON_BYTES, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, serialize, serialize_text
+from .frames import FIN, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, cut_reason, serialize, serialize_text
 from .messages import Assembler, Cutter, Message, Part, decode
 from .parser import Parser
 
@@ -336,8 +336,7 @@ class Endpoint:
         return event
 
     def _refuse(self, error: ProtocolError) -> None:
-        reason = str(error).encode()[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
-        close = Close(error.close_code, reason)
+        close = Close(error.close_code, cut_reason(str(error)))
         self._peer_ended(close, close.serialize())
 
     def _peer_ended(self, close: Close, answer: bytes | None = None) -> None:

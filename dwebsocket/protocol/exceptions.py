@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .codes import CloseCode
+from .codes import CloseCode, close_code_for
 
 
 class WebSocketError(Exception):
@@ -16,6 +16,11 @@ class HandshakeError(WebSocketError):
 
     status_code = 400
     headers: Mapping[str, str] = {}
+
+    @property
+    def close_code(self) -> int:
+        """The close code that says the same on an open WebSocket: 4403 for 403."""
+        return close_code_for(self.status_code)
 
 
 class UpgradeRequired(HandshakeError):

@@ -68,6 +68,11 @@ def _header(first: int, mask_bit: int, size: int) -> bytes:
     return struct.pack("!BBQ", first, mask_bit | _LENGTH_64, size)
 
 
+def cut_reason(text: str) -> str:
+    """As much of `text` as fits into a Close frame."""
+    return text.encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
+
+
 class Close(NamedTuple):
     """What a Close frame says (5.5.1): `code`, and `reason` as text."""
 

@@ -13,14 +13,15 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from .. import conf, guards
-from ..process.registry import live
+from ..process.registry import Entry, live
 from ..process.shutdown import call_at_exit
 from ..protocol import handshake
 from ..protocol.exceptions import HandshakeError
+from ..protocol.handshake import Handshake
 from ..servers import find_server
 from .origin import check_origin
 from .refusals import refuse
-from .viewrun import Session
+from .viewrun import ViewRun
 
 View = Callable[..., HttpResponseBase | None]
 
@@ -33,21 +34,33 @@ def upgrade(
     `given` are the options of the view's decorator.
     """
     options = conf.options(given)
-    session = None
 
     def run() -> HttpResponseBase | None:  # not a partial: a call from C would cost every view a kilobyte of stack
         return view(request, *args, **kwargs)
 
     try:
         server = find_server(request.META, first=conf.server_classes())
-        session = Session(request, server, options)
-        session.opening = handshake.read(request._handshake)  # type: ignore[attr-defined]
-        check_origin(request, options)
-        guards.check(request, options.guard)
-        live.enter(session)
-        call_at_exit(server.at_exit)
     except HandshakeError as error:
-        if session is None or not server.has_answered:
+        return refuse(request, error)
+    entry = Entry(request, server.reactor)
+    try:
+        shook = judge(request, options)
+        live.enter(entry)
+    except HandshakeError as error:
+        if not server.has_answered:
             return refuse(request, error)
-        return session.run(functools.partial(refuse, request, error))
-    return session.run(run)
+        # The server has sent the 101 already: a Close frame says it.
+        return ViewRun(entry, server, options, None).run(functools.partial(refuse, request, error))
+    call_at_exit(server.at_exit)
+    return ViewRun(entry, server, options, shook).run(run)
+
+
+def judge(request: HttpRequest, options: conf.Options) -> Handshake:
+    """The opening handshake of the request, which breaks no rule, comes from an allowed page, and passes the guards.
+
+    HandshakeError, which knows its HTTP answer, where it does not.
+    """
+    shook = handshake.read(request._handshake)  # type: ignore[attr-defined]
+    check_origin(request, options)
+    guards.check(request, options.guard)
+    return shook

@@ -1,26 +1,25 @@
-"""What becomes of an exception, or a response, that leaves a view after the 101: a report, and a Close frame."""
+"""What follows from how a view ends: an answer for Django, a Close frame, a report."""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
+from typing import NamedTuple
 
 from django.conf import settings
 from django.core import signals
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseForbidden
 from django.utils.log import log_response
 
 from .. import legacy
 from ..process.naming import view_name
-from ..protocol.codes import CloseCode
+from ..protocol.codes import CloseCode, close_code_for
 from ..protocol.exceptions import HandshakeError
-from ..protocol.frames import MAX_CLOSE_REASON_BYTES
+from ..protocol.frames import cut_reason
 
 logger = logging.getLogger("dwebsocket")
-
-_OWN_CODES = 4000  # RFC 6455, 7.4.2: from here on a close code is ours to define; the status of HTTP comes on top
 
 #: The exceptions that Django answers with a status of their own.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
@@ -31,19 +30,57 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+class Conclusion(NamedTuple):
+    """What follows from how a view has ended; None for what does not."""
+
+    answer: HttpResponseBase | BaseException | None = None  # for Django: a response, or an exception to raise
+    close: tuple[int, str] | None = None
+    report: HttpResponseBase | BaseException | None = None
+
+
+def conclude(
+    response: HttpResponseBase | None,
+    error: BaseException | None,
+    *,
+    accepted: bool,
+    is_own_end: bool = False,
+    is_stopped: bool = False,
+    has_caller: bool = False,
+    has_status_line: bool = True,
+) -> Conclusion:
+    """What follows from what a view has returned, or from the `error` that has left it.
+
+    `accepted`: the 101 has left, and it is too late for HTTP. `is_own_end`: the error only says that this WebSocket is
+    closed. `is_stopped`: the server stops the view. `has_caller`: the server's call is still there (attached).
+    `has_status_line`: HTTP could be spoken before the 101; where the server sent it itself, a Close frame says it all.
+    """
+    if not accepted:
+        if error is not None and not is_own_end:
+            return Conclusion(answer=error)
+        return Conclusion(answer=HttpResponseForbidden() if response is None else response)
+    if error is not None:
+        if is_stopped:
+            return Conclusion(answer=error if has_caller else None, close=(CloseCode.GOING_AWAY, ""))
+        return Conclusion() if is_own_end else Conclusion(close=close_for(error), report=error)
+    if not isinstance(response, HttpResponseBase):
+        return Conclusion()
+    says_more = response.status_code >= 400 or not has_status_line
+    close = close_for_status(response.status_code, response.reason_phrase) if says_more else None
+    return Conclusion(close=close, report=response)
+
+
 def close_for(error: BaseException) -> tuple[int, str]:
     """The close code and reason for an exception: 4403, 4404, 4400, or 1011. With DEBUG the reason names it."""
     reason = _described(error) if settings.DEBUG else ""
     status = _status(error)
     if status is None:
-        return CloseCode.INTERNAL_ERROR, cut(reason)
+        return CloseCode.INTERNAL_ERROR, cut_reason(reason)
     return close_for_status(status, reason or HttpResponse(status=status).reason_phrase)
 
 
 def close_for_status(status_code: int, reason: str) -> tuple[int, str]:
-    """The close code and reason that say what an HTTP status says: 4403 for 403, and 1011 for what begins with 5."""
-    code = CloseCode.INTERNAL_ERROR if status_code >= 500 else _OWN_CODES + status_code
-    return code, cut(reason)
+    """The close code and reason that say what an HTTP status says."""
+    return close_code_for(status_code), cut_reason(reason)
 
 
 def report(request: HttpRequest, error: BaseException) -> None:
@@ -101,11 +138,6 @@ def _is_empty(response: HttpResponseBase) -> bool:
     if response.status_code != 200 or response.streaming or not getattr(response, "is_rendered", True):
         return False
     return isinstance(response, HttpResponse) and not response.content
-
-
-def cut(reason: str) -> str:
-    """As much of the reason as fits into a Close frame."""
-    return reason.encode(errors="replace")[:MAX_CLOSE_REASON_BYTES].decode(errors="ignore")
 
 
 def _status(error: BaseException) -> int | None:

@@ -218,6 +218,7 @@ def test_all_that_waited_when_the_end_came_are_told_of_it(site: Site) -> None:
         request.websocket.send("waiting")
         while any(thread.is_alive() for thread in threads):
             site.pause(0.005)
+        site.tell(request.websocket.wait())  # this one was not told yet
         with pytest.raises(WebSocketClosed):
             request.websocket.wait()
         site.tell("raised")
@@ -228,7 +229,7 @@ def test_all_that_waited_when_the_end_came_are_told_of_it(site: Site) -> None:
         assert peer.recv_frame().opcode == PONG
         assert site.hear() == "for one"
         peer.close()
-        assert [site.hear() for _ in range(3)] == [None, None, "raised"]
+        assert [site.hear() for _ in range(4)] == [None, None, None, "raised"]
 
 
 def greedy(websocket: WebSocket, verb: str) -> None:

@@ -377,20 +377,27 @@ def test_accept_of_a_native_thread_and_one_of_the_hub_at_the_same_time_open_one_
         + """
 peers, done = [], []
 
-def accept(subprotocol, headers):
-    if reactor.current().thread_ident() != reactor.current().home:
-        raise AssertionError("the caller asks home")
-    connection, peer = connect()
-    peers.append(peer)
-    return connection
+class Opening:  # lets one in at a time, as that of a request does
+    connection = refusal = subprotocol = None
+
+    def __init__(self):
+        self.turnstile, self.exclusively = home.turnstile(), home.exclusively()
+
+    def accept(self, *given):
+        with self.turnstile:
+            self.exclusively(self.open)
+
+    def open(self):
+        if self.connection is None:
+            assert reactor.current().thread_ident() == reactor.current().home
+            self.connection, peer = connect()
+            peers.append(peer)
+
+    def refuse(self, close):
+        pass
 
 home = reactor.current()
-
-def accept_at_home(*given):
-    at_home = home.thread_ident() == home.home
-    return accept(*given) if at_home else home.run_home(lambda: accept(*given))
-
-websocket = WebSocket(accept_at_home)
+websocket = WebSocket(Opening())
 
 def from_thread():
     websocket.accept()

@@ -15,8 +15,9 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.test import override_settings
 from rest_framework.exceptions import APIException
 
-from dwebsocket import Forbidden, Unauthorized, require_websocket
-from dwebsocket.upgrade.outcomes import close_for, close_for_status, cut
+from dwebsocket import Forbidden, Unauthorized, WebSocketClosed, require_websocket
+from dwebsocket.protocol.frames import cut_reason
+from dwebsocket.upgrade.outcomes import Conclusion, close_for, close_for_status, conclude
 from tests.helpers import levels, recorded
 from tests.links import assert_ends
 from tests.peer import Close
@@ -161,8 +162,8 @@ def test_half_a_surrogate_pair_does_no_harm_to_the_reason() -> None:
 
 
 def test_reason_that_fits_is_not_cut() -> None:
-    assert cut("é" * 61 + "a") == "é" * 61 + "a"
-    assert cut("é" * 61 + "ab") == "é" * 61 + "a"
+    assert cut_reason("é" * 61 + "a") == "é" * 61 + "a"
+    assert cut_reason("é" * 61 + "ab") == "é" * 61 + "a"
 
 
 class OddStatus(APIException):
@@ -348,3 +349,52 @@ def test_any_other_exception_does_not(
     site.until_idle()
     assert [record.name for record in caplog.records] == ["django.request"]
     assert "WEBSOCKET_CLASS" not in caplog.text
+
+
+# What follows from how a view ends, as a table
+
+PAGE, MISSING = HttpResponse("page"), HttpResponse(status=404)
+FAULT, CLOSED, STOP = ValueError("no"), WebSocketClosed(1000), SystemExit()
+
+
+@pytest.mark.parametrize(
+    ("response", "error", "facts", "expected"),
+    [
+        pytest.param(PAGE, None, {"accepted": False}, Conclusion(answer=PAGE), id="refused with a page"),
+        pytest.param(None, FAULT, {"accepted": False}, Conclusion(answer=FAULT), id="refused by a fault"),
+        pytest.param(None, STOP, {"accepted": False, "is_stopped": True}, Conclusion(answer=STOP), id="stopped before"),
+        pytest.param(None, None, {"accepted": True}, Conclusion(), id="talked"),
+        pytest.param(PAGE, None, {"accepted": True}, Conclusion(report=PAGE), id="a page too late"),
+        pytest.param(
+            MISSING, None, {"accepted": True}, Conclusion(close=(4404, "Not Found"), report=MISSING), id="404 too late"
+        ),
+        pytest.param(
+            PAGE, None, {"accepted": True, "has_status_line": False}, Conclusion(close=(4200, "OK"), report=PAGE),
+            id="a page of a server that sent the 101 itself",
+        ),
+        pytest.param(None, FAULT, {"accepted": True}, Conclusion(close=(1011, ""), report=FAULT), id="a fault"),
+        pytest.param(None, CLOSED, {"accepted": True, "is_own_end": True}, Conclusion(), id="its own end"),
+        pytest.param(
+            None, CLOSED, {"accepted": True}, Conclusion(close=(1011, ""), report=CLOSED), id="another's end"
+        ),
+        pytest.param(
+            None, STOP, {"accepted": True, "is_stopped": True}, Conclusion(close=(1001, "")), id="stopped, detached"
+        ),
+        pytest.param(
+            None, STOP, {"accepted": True, "is_stopped": True, "has_caller": True},
+            Conclusion(answer=STOP, close=(1001, "")), id="stopped, attached",
+        ),
+    ],
+)  # fmt: skip
+def test_conclusion_follows_from_how_the_view_ends(
+    response: Any, error: Any, facts: dict[str, bool], expected: Conclusion
+) -> None:
+    assert conclude(response, error, **facts) == expected
+
+
+@pytest.mark.parametrize("error", [None, CLOSED])
+def test_view_that_ends_without_a_word_before_the_101_refuses_with_403(error: Any) -> None:
+    conclusion = conclude(None, error, accepted=False, is_own_end=error is not None)
+
+    assert isinstance(conclusion.answer, HttpResponse)
+    assert conclusion.answer.status_code == 403

@@ -1,0 +1,192 @@
+"""The opening handshake of one request, until the view has accepted it or refused."""
+
+from __future__ import annotations
+
+import enum
+import io
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+from .. import conf, guards
+from ..connection.connection import Connection
+from ..process.registry import Entry, live
+from ..protocol import deflate, handshake
+from ..protocol.exceptions import WebSocketClosed
+from ..protocol.extensions import Extension
+from ..protocol.frames import Close
+from ..protocol.handshake import Handshake, Headers
+from ..reactors.base import Exclusively, Latch
+from ..servers import Server
+from . import sessions
+
+_NO_TURNSTILE = nullcontext()
+_LOST = Close(1006, "the socket was taken from the server, and could not be used")
+
+
+class Outcome(enum.Enum):
+    """What has become of an opening handshake."""
+
+    PENDING = "the view can still accept, or answer with HTTP"
+    ACCEPTED = "the 101 has left, or is just leaving"
+    REFUSED = "the view can accept no more: HTTP answers"
+
+
+class _Pending(NamedTuple):
+    """What an opening needs until it is decided; it would live as long as the view."""
+
+    entry: Entry
+    server: Server
+    options: conf.Options
+    shook: Handshake | None
+    opened: Callable[[Connection], None]
+
+
+class Opening:
+    """The opening handshake of one request: pending, accepted or refused, once and for all.
+
+    `shook` is what the client has sent; None where the server has sent the 101 and the handshake is refused all the
+    same. `opened` is called with the open connection, once; it may wait.
+    """
+
+    __slots__ = (
+        "_cookies",
+        "_decided",
+        "_exclusively",
+        "_pending",
+        "_turnstile",
+        "connection",
+        "detaches",
+        "outcome",
+        "refusal",
+        "server_sent_101",
+        "subprotocol",
+    )
+
+    def __init__(
+        self,
+        entry: Entry,
+        server: Server,
+        options: conf.Options,
+        shook: Handshake | None,
+        opened: Callable[[Connection], None],
+    ) -> None:
+        self.outcome = Outcome.PENDING
+        self.connection: Connection | None = None
+        self.refusal: Close | None = None
+        self.subprotocol: str | None = None
+        self.server_sent_101 = server.has_answered
+        self.detaches = options.detach and server.can_detach
+        self._pending: _Pending | None = _Pending(entry, server, options, shook, opened)
+        self._turnstile: AbstractContextManager[object] = entry.reactor.turnstile()
+        self._exclusively: Exclusively = entry.reactor.exclusively()
+        self._decided: Latch | None = entry.reactor.latch()  # None once it is open
+        self._cookies: Sequence[tuple[str, str]] = ()  # of the session, as headers of the 101
+
+    def wait(self) -> None:
+        """Return when the view has accepted, or has ended."""
+        decided = self._decided
+        if decided is not None:
+            decided.wait()
+
+    def end_wait(self) -> None:
+        """Let `wait()` return: the view has accepted, or has ended."""
+        decided, self._decided = self._decided, None
+        if decided is not None:
+            decided.set()
+
+    def accept(self, subprotocol: str | None, headers: Headers | None) -> None:
+        """Send the 101 and open the connection, unless that was done. Several threads may call it at the same time.
+
+        WebSocketClosed where it was refused; ValueError for a subprotocol or header that cannot be sent. What the
+        session's middleware raises is raised. In all these cases nothing has been sent.
+        """
+        with self._turnstile:
+            pending = self._pending
+            if pending is not None:
+                self._cookies = sessions.save(pending.entry.request) or self._cookies  # one may have failed before
+            self._exclusively(lambda: self._accept(pending, subprotocol, headers))
+            self._turnstile = _NO_TURNSTILE  # the next one finds it accepted
+        if pending is not None and self.connection is not None:
+            pending.opened(self.connection)
+
+    def refuse(self, close: Close) -> None:
+        """Let no `accept()` succeed any more, unless one has. `close` says why; the first refusal counts."""
+        self._exclusively(lambda: self._refuse(close))
+
+    def _refuse(self, close: Close) -> None:
+        pending = self._pending
+        if pending is None:
+            return
+        self.outcome, self.refusal, self._pending = Outcome.REFUSED, close, None
+        if self._cookies:  # accept() has failed: the answer carries the cookie of the session that was saved
+            pending.entry.request.session.modified = True
+
+    def _accept(self, pending: _Pending | None, subprotocol: str | None, headers: Headers | None) -> None:
+        if self.refusal is not None:
+            raise WebSocketClosed(*self.refusal)
+        if pending is None:
+            return
+        entry, _server, options, shook, _opened = pending
+        response = b""
+        extensions: list[Extension] = []
+        if shook is not None and not self.server_sent_101:
+            if subprotocol is None:
+                subprotocol = handshake.choose_subprotocol(shook.subprotocols, options.subprotocols)
+            extensions, agreed = _agree_on_extensions(shook, options)
+            response = shook.response(subprotocol, [*handshake.pairs(headers), *self._cookies], extensions=agreed)
+        connection, early = self._take_over(pending, extensions)
+        self.outcome, self.connection, self.subprotocol, self._pending = (
+            Outcome.ACCEPTED, connection, subprotocol, None,
+        )  # fmt: skip
+        entry.opened(connection)
+        connection.open(response, early)
+        try:
+            if options.guard:
+                guards.watch(entry, options.guard, options.guard_interval)
+            if live.is_ending:  # `go_away()` may have come too early
+                connection.go_away(conf.get("SHUTDOWN_CODE"))
+        finally:  # the client has its 101, whatever failed
+            if self.detaches:
+                vars(entry.request).pop("_handshake", None)
+                entry.request._stream = io.BytesIO()
+            self.end_wait()
+
+    def _take_over(self, pending: _Pending, extensions: list[Extension]) -> tuple[Connection, bytes]:
+        """A connection on the socket of the server, and what the server has read of it already.
+
+        Where that fails the socket is closed: HTTP cannot answer on it any more.
+        """
+        entry, server, options, _shook, _opened = pending
+        request = entry.request
+        if self.detaches and server.reuses_environ:
+            request.environ = request.META = dict(request.META)  # type: ignore[attr-defined]
+        taken = server.detach() if self.detaches else server.attach()
+
+        def dispose() -> None:
+            try:
+                taken.dispose()
+            finally:
+                entry.over()
+
+        try:
+            connection = Connection(
+                taken.sock, entry.reactor, limits=options.limits, extensions=extensions, dispose=dispose,
+                descriptor=taken.descriptor,
+            )  # fmt: skip
+        except BaseException:  # no thread can be started, or no memory is left
+            self._refuse(_LOST)
+            taken.dispose()
+            raise
+        return connection, taken.early
+
+
+def _agree_on_extensions(shook: Handshake, options: conf.Options) -> tuple[list[Extension], list[str]]:
+    """The extensions of a connection, and how the 101 names them."""
+    # A few bytes inflate to a thousand times as many: nothing to give on piece by piece in bounded memory.
+    compression = None if options.limits.streaming else options.compression
+    agreement = None if compression is None else deflate.agree(shook.extensions, compression)
+    if compression is None or agreement is None:
+        return [], []
+    extension = deflate.PerMessageDeflate(agreement, compression, max_message_size=options.limits.max_message_size)
+    return [extension], [agreement.header()]

@@ -1,0 +1,115 @@
+"""An opening handshake is accepted or refused, once; what fails in the middle leaves neither side in doubt."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from dwebsocket import State, WebSocketClosed, guards, require_websocket
+from dwebsocket.connection.connection import Connection
+from tests.helpers import levels
+from tests.sites import Site
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: testserver\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def failing(*arguments: Any, **more: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_connection_whose_guards_cannot_be_asked_is_open_all_the_same_and_closes_as_a_fault(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket(guard=lambda request: True)
+    def view(request: Any) -> None:
+        with mock.patch.object(guards, "watch", failing):
+            try:
+                request.websocket.accept()
+            finally:
+                site.tell(request.websocket.state)
+                request.websocket.accept()  # nothing: it is open
+                request.websocket.send("still here")
+
+    with site(view).connect() as peer:
+        assert site.hear() is State.OPEN
+        assert peer.recv_message() == "still here"
+        assert peer.recv_message().code == 1011
+    site.until_idle()
+    assert levels(caplog) == [("django.request", "ERROR")]
+
+
+def test_client_whose_socket_cannot_be_served_is_not_left_waiting_and_the_view_cannot_try_again(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+
+    @require_websocket
+    def view(request: Any) -> None:
+        with mock.patch("dwebsocket.upgrade.opening.Connection", failing):
+            try:
+                request.websocket.accept()
+            except RuntimeError as error:
+                site.tell(str(error))
+        try:
+            request.websocket.accept()
+        except WebSocketClosed as error:
+            site.tell(error.close_code)
+            site.tell(request.websocket.state)
+            raise
+
+    with site(view).peer() as peer:
+        peer.send_raw(HANDSHAKE)
+        assert site.hear() == "can't start new thread"
+        assert site.hear() == 1006
+        assert site.hear() is State.CLOSED
+        assert peer.read_to_eof() == b""
+    site.until_idle()
+
+
+def test_close_that_comes_while_another_thread_accepts_refuses_or_closes_and_nothing_in_between(site: Site) -> None:
+    """Either the view's client was refused with HTTP, or it has a connection that closes: the socket is never lost."""
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        thread = threading.Thread(target=websocket.close, args=(4000, "early"))
+        thread.start()
+        try:
+            websocket.accept()
+        finally:
+            while thread.is_alive():
+                site.pause(0.001)
+
+    server = site(view)
+    for _ in range(10):
+        with server.peer() as peer:
+            peer.send_raw(HANDSHAKE)
+            response = peer.recv_response()
+            assert response.status in (101, 403)
+            if response.status == 101:
+                assert peer.recv_message().code == 4000
+
+
+def test_connection_is_made_of_the_socket_that_was_taken(site: Site) -> None:
+    made = []
+
+    class Watched(Connection):
+        def __init__(self, sock: Any, *arguments: Any, **more: Any) -> None:
+            made.append(sock.fileno())
+            super().__init__(sock, *arguments, **more)
+
+    @require_websocket
+    def view(request: Any) -> None:
+        with mock.patch("dwebsocket.upgrade.opening.Connection", Watched):
+            request.websocket.send("hello")
+
+    with site(view).connect() as peer:
+        assert peer.recv_message() == "hello"
+    assert len(made) == 1
+    assert made[0] >= 0
