@@ -36,14 +36,17 @@ README, COMPATIBILITY, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTIN
     "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md", "docs/migration.md",
     "docs/security.md", "docs/settings.md", "docs/testing.md",
 )  # fmt: skip
-PAGES = {name: (ROOT / name).read_text() for name in ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]}
+PAGES = {
+    name: (ROOT / name).read_text()
+    for name in ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+}
 
 START = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[gevent]'"
     " && .venv/bin/python example_project/manage.py runserver"
 )
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
-IS_COMPILED = 'python -c "from dwebsocket.protocol import COMPILED; print(COMPILED)"'
+IS_COMPILED = 'python -c "import dwebsocket; print(dwebsocket.COMPILED)"'
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 #: Which test, of this file if it has no path, runs the blocks of a page that begin with a line.

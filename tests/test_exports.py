@@ -88,6 +88,10 @@ def look_up(path: str) -> object:
     return found
 
 
+#: What the glossary names. No promise to projects, but each must be there.
+GLOSSARY = sorted(set(re.findall(r"`(dwebsocket\.[\w.]+)`", (PACKAGE.parent / "CONTRIBUTING.md").read_text())))
+
+
 @pytest.mark.parametrize("path", [*(f"dwebsocket.{name}" for name in ROOT), *PATHS])
 def test_public_path_leads_somewhere(path: str) -> None:
     assert look_up(path) is not None
@@ -95,6 +99,18 @@ def test_public_path_leads_somewhere(path: str) -> None:
 
 def test_root_promises_what_is_listed_here_and_nothing_else() -> None:
     assert sorted(dwebsocket.__all__) == sorted(ROOT)
+
+
+@pytest.mark.parametrize("path", GLOSSARY)
+def test_name_in_the_glossary_leads_somewhere(path: str) -> None:
+    assert look_up(path) is not None
+
+
+def test_glossary_has_each_word_once_and_in_order() -> None:
+    _, _, glossary = (PACKAGE.parent / "CONTRIBUTING.md").read_text().partition("## Glossary\n")
+    words = re.findall(r"^\| (\w[\w ]*) \| ", glossary, re.MULTILINE)[1:]
+
+    assert words == sorted(set(words))
 
 
 def test_path_that_leads_nowhere_is_noticed() -> None:
