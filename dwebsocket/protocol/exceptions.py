@@ -1,4 +1,4 @@
-"""What the protocol itself raises; the whole tree is drawn in `dwebsocket.exceptions`."""
+"""The errors of the protocol; the whole tree is drawn in `dwebsocket.exceptions`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class WebSocketClosed(WebSocketError):
         super().__init__(close_code, close_reason)
         self.close_code = close_code
         self.close_reason = close_reason
-        #: The WebSocket that is closed, where one raised this.
+        #: The WebSocket that is closed, if a WebSocket raised this.
         self.websocket: object = None
 
     def __str__(self) -> str:
@@ -69,4 +69,4 @@ class WebSocketClosed(WebSocketError):
 
 
 class SendTimeout(WebSocketClosed):
-    """The peer did not read what was sent to it in time, so the connection was dropped."""
+    """The peer did not read in time, so the connection was dropped."""
