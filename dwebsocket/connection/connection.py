@@ -1,4 +1,4 @@
-"""One live connection: the way of a message from the socket to the view, and the verbs of the whole.
+"""One live connection: the way of a message from the socket to the view, and the calls that concern all of it.
 
 The classes of a connection, each made on the one below it:
 

@@ -1,4 +1,4 @@
-"""How a connection ends: the phases of its end, how long each may last, and the step that follows. Sans I/O.
+"""The end of a connection: its phases, how long each may last, and the step that follows. Sans I/O.
 
 An open connection has no `Ending`. The phase follows from the facts, so that it cannot disagree with them. Two things
 are remembered: since when it lasts, and that this process goes away.
@@ -158,7 +158,7 @@ class Ending:
         return Step.GO_ON if self.phase is _HUNG_UP and not facts.is_paused else rule.timed_out
 
     def due(self, facts: Facts) -> float:
-        """When `expire()` has a step, if nothing else happens; infinity when it is over."""
+        """The time at which `expire()` has a step, if nothing else happens; infinity when it is over."""
         if self.phase is _OVER:
             return math.inf
         return min(self._silent_at(facts), self._timed_out_at(facts))

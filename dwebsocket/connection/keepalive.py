@@ -53,7 +53,7 @@ class KeepAlive:
         return Beat.PING if self._payload is None else Beat.DEAD
 
     def due(self, last_read_at: float, last_message_at: float) -> float:
-        """When `beat()` has something, if nothing else happens; infinity for never."""
+        """The time at which `beat()` has a beat, if nothing else happens; infinity for never."""
         return min(last_message_at + self._idle_timeout, self._ping_due(last_read_at))
 
     def pinged(self, now: float, payload: bytes | None) -> None:

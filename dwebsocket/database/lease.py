@@ -181,7 +181,7 @@ connection_created.connect(_connection_opened)
 
 
 def _can_be_kept(connection: BaseDatabaseWrapper) -> bool:
-    """Whether to keep it is worth something (it has no pool), and safe: its end can be seen."""
+    """Whether keeping it saves time (it has no pool) and is safe (its end can be seen)."""
     if connection.connection is None:
         return True
     descriptor = descriptor_of(connection)

@@ -211,7 +211,7 @@ class GuardSchedule:
         return checks.values()
 
     def _next_asker_at(self) -> float:
-        """When another asker is needed: there is none, or each has been with one guard for too long."""
+        """The time at which another asker is needed: there is none, or each has been with one guard for too long."""
         if not self._checks or len(self._askers) >= MAX_ASKERS:
             return math.inf
         return max((asking.since for asking in self._askers.values()), default=-math.inf) + _PATIENCE_SECONDS

@@ -294,7 +294,7 @@ def hung_up(poll: Any, descriptor: int) -> bool:
 
 
 def arrived(poll: Any, descriptor: int) -> bool:
-    """Whether `poll`, a new select.poll object, sees something to be read on `descriptor`."""
+    """Whether `poll`, a new select.poll object, sees bytes, or the end, to be read on `descriptor`."""
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
@@ -326,7 +326,7 @@ class Deadlines:
             heapq.heapify(self._heap)
 
     def earliest(self) -> float | None:
-        """When the next link is due; None when there is none."""
+        """The time at which the next link is due; None when there is none."""
         while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
