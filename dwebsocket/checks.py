@@ -221,8 +221,11 @@ def _has_patched(name: str) -> bool:
 
 
 class _Kept(NamedTuple):
-    """The state that a middleware keeps; the setting, if there is one, that moves it into the context, which a view
-    inherits; and the line with which a detached view gets it all the same."""
+    """The state that a middleware keeps.
+
+    `unless`: the setting, if there is one, that moves it into the context, which a view inherits. `third_way`: the line
+    with which a detached view gets it all the same.
+    """
 
     what: str
     unless: str = ""

@@ -28,8 +28,8 @@ _NOT_EXPECTED = (
 class WebSocketMiddleware:
     """Gives every request `is_websocket` and `websocket`, and refuses a WebSocket to a view that does not expect one.
 
-    With WEBSOCKET_ACCEPT_ALL every view expects one. Then it must be the last middleware of the list: it calls the
-    view itself, and a middleware behind it could not check the view any more (as LoginRequiredMiddleware does).
+    With WEBSOCKET_ACCEPT_ALL every view expects one. Then it must be the last middleware of the list, for it calls the
+    view itself. A middleware behind it could not check the view any more, as LoginRequiredMiddleware does.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:

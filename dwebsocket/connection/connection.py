@@ -62,8 +62,8 @@ class Connection(Sending):
     Reading is pushed: bytes are parsed as they arrive, control frames are answered, messages go to the inbox. When the
     inbox is full (`receive_queue` messages, or `max_message_size` bytes), reading stops until a view takes one.
 
-    The end of the peer's side is answered when the messages before it have been taken, and each taker has come back
-    for more (one call of `receive()` pays for one message). Other takers get `close_timeout` seconds.
+    The end of the peer's side is answered when the messages before it have been taken and answered. A taker that comes
+    back for more has answered: one call of `receive()` counts for one message. Others get `close_timeout` seconds.
 
     `sock` is used non-blocking. `descriptor` is its number if no other code can close it, else -1. `dispose` is called
     once, when the socket is not needed any more.
@@ -179,8 +179,8 @@ class Connection(Sending):
     def finish(self) -> None:
         """Close if that has not been done, and return when the socket is not needed any more.
 
-        The wait is at most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream,
-        but only two without a byte from it.
+        It waits at most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream. Two
+        seconds without a byte from the peer end that second wait, too.
         """
         try:
             self._end(self.endpoint.close())

@@ -28,7 +28,7 @@ class Phase(enum.Enum):
     DRAINING = "the peer has ended; what it sent before is still being taken"
     CLOSING = "our Close frame is on its way, or the peer's is awaited"
     GOING_AWAY = "as CLOSING, for a process that ends: a silent peer is not waited for"
-    SILENCE = "our Close frame is out, and the peer may not have read it: bytes of it may still arrive"
+    SILENCE = "our Close frame is out, and the peer may not have read it yet, and still be sending"
     LINGERING = "our stream has ended; we read until the peer's has"
     OVER = "the socket is not needed any more"
 

@@ -26,7 +26,7 @@ _TAIL = b"\x00\x00\xff\xff"  # 7.2.1: it ends every message and is not sent
 _EMPTY = b"\x00"  # 7.2.3.6: an empty block without its tail
 _PIECE_BYTES = 4 * 1024  # one call inflates no more: at the end of a stream, zlib copies the rest of its input
 #: 7.2.3.5: a peer may end its stream inside a message, and begin another. Each costs some 2 µs, and an empty one is two
-#: bytes on the wire, so a message may have this many, and one more for each so many bytes that it inflates to.
+#: bytes on the wire: a flood. So a message may have 64, and one more for each kilobyte that it inflates to.
 _FREE_STREAMS = 64
 _BYTES_PER_STREAM = 1024
 

@@ -80,7 +80,7 @@ class Endpoint:
     """The server's end of one connection: bytes that arrived go in, events and bytes to send come out.
 
     The end of the peer's side (its Close frame, an error in its bytes, the end of the stream) takes its place in the
-    order of the stream. It only moves the state to ENDING: the driver of the endpoint hands out the messages before it,
+    order of the stream. It only moves the state to ENDING. The driver of the endpoint hands out the messages before it,
     may answer them, and calls `answer()` when the turn of the end has come.
 
     `close_code` and `close_reason` are those of the Close frame that began the end, of either side; 1006 and a
@@ -91,8 +91,8 @@ class Endpoint:
 
     `streaming`: messages are given in parts, and none is too big: the taker of the parts sets the limit.
 
-    `decoded_bytes` counts the bytes that extensions made of the frames: a driver sets it back to 0, and pauses where it
-    becomes large, for a few bytes can inflate to a megabyte. `empty_frames` counts frames that brought nothing and
+    `decoded_bytes` counts the bytes that extensions made of the frames. A driver sets it back to 0, and pauses where it
+    becomes large: a few bytes can inflate to a megabyte. `empty_frames` counts frames that brought nothing and
     completed nothing: where it is not 0, a driver calls `limit_empty_frames()`.
     """
 

@@ -52,8 +52,8 @@ class PolicyViolation(ProtocolError):
 class WebSocketClosed(WebSocketError):
     """The connection is closed: nothing more can be sent.
 
-    `close_code` (int) and `close_reason` (str) are those of the Close frame that ended it, or 1005 where that frame
-    carried none, or 1006 where there was no Close frame (7.1.5, 7.1.6).
+    `close_code` (int) and `close_reason` (str) are those of the Close frame that ended it. The code is 1005 where that
+    frame carried none, and 1006 where there was no Close frame (7.1.5, 7.1.6).
     """
 
     def __init__(self, close_code: int, close_reason: str = "") -> None:

@@ -28,7 +28,7 @@ def at_most(limit: int | None) -> int:
 class Parser:
     """Gives the frames that are in the bytes fed to it.
 
-    A header is judged as soon as it is here: a frame that breaks a rule, or announces more than `max_message_size`
+    A header is judged as soon as it is here. A frame that breaks a rule, or announces more than `max_message_size`
     bytes for its message, is refused before its payload arrives.
 
     A data frame with an incomplete payload is given in parts, as an intermediary may cut it (5.4). So text can be

@@ -303,7 +303,7 @@ class Deadlines:
     """The deadlines of many links in one heap, so that a process needs one timer for all of them.
 
     A link has one live entry at most. An entry that is no longer wanted, or has become too early, stays in the heap and
-    is judged when its time comes: a busy connection moves its deadlines without touching the heap.
+    is judged when its time comes. So a busy connection moves its deadlines without touching the heap.
     """
 
     def __init__(self) -> None:

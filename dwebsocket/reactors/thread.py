@@ -1,8 +1,8 @@
 """Threads as the reactor: a thread that waits on a connection reads its socket; a background thread serves the rest.
 
 Handing every message from a background thread to the view's thread would cost twice as much as a read in that thread.
-So the background thread only sweeps over the connections on which no thread waits, a few times a second: their pings
-are answered, their closing handshakes noticed, and their deadlines kept, while the view computes.
+So the background thread only sweeps over the connections on which no thread waits, a few times a second. While the
+view computes, the sweep answers pings, notices closing handshakes, and keeps the deadlines.
 """
 
 from __future__ import annotations

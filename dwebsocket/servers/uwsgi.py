@@ -21,8 +21,8 @@ _ALWAYS_THREADS = (2, 0, 27)
 class UWSGI(Server):
     """uWSGI knows a connection by the number of its descriptor, and does not give out the bytes that it has read ahead.
 
-    The socket here is a new one, on a second descriptor. The number that uWSGI knows then leads to `/dev/null`: what
-    uWSGI writes at the end of the request goes there without an error, and a read finds the end of the stream.
+    The socket here is a new one, on a second descriptor. The number that uWSGI knows then leads to `/dev/null`: its
+    writes at the end of the request cause no error there, and a read finds the end of the stream.
     """
 
     reuses_environ = True
