@@ -20,7 +20,7 @@ from .cursors import Holder, current_lease, watch, watch_no_longer
 from .own import close, close_idle_connections, descriptor_of, in_transaction, may_be_closed, own_connections
 
 logger = logging.getLogger("dwebsocket")
-# A busy view keeps its connections for so long after its last query: opening another costs more than a query.
+# A busy view keeps its connections for so long after its last query, so that it need not open them again and again.
 KEPT_SECONDS = 1.0
 # Bounds the connections that a process keeps; a project with many busy views should use a connection pool.
 MAX_KEPT_LEASES = 10
