@@ -1,3 +1,3 @@
-"""What `import cython` gives where Cython is not installed: the word that nothing here is compiled."""
+"""The stand-in for `import cython` where Cython is not installed: says that no module is compiled."""
 
 compiled = False

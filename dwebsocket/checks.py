@@ -1,7 +1,7 @@
-"""System checks: each misuse with what to do about it.
+"""System checks: each finds a misuse and says what to do about it.
 
 `manage.py check`, runserver and migrate run them; a server in production runs none. So they know of a server only what
-their own process has loaded, and say only what is true whichever it is.
+their process has loaded, and warn only of what is wrong under every server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOADED = {"CLASS": conf.websocket_class, "SERVER": conf.server_classes, "GUARD"
 
 @register()
 def check_settings(**kwargs: Any) -> Sequence[CheckMessage]:
-    """An Error for each WEBSOCKET_* setting whose value cannot be."""
+    """Return an Error for each WEBSOCKET_* setting with an invalid value."""
     messages: list[CheckMessage] = []
     for name in conf.SETTINGS:
         try:
@@ -52,7 +52,7 @@ def _what_to_write(name: str) -> str:
 
 
 def _origins_in(value: Any) -> list[str]:
-    """The origins that somebody who wrote `value` may have meant; the example where it holds none."""
+    """Return the origins that the author of `value` may have meant; the example where it holds none."""
     items = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     meant = [_origin_in(item) for item in items if isinstance(item, str)]
     return [origin for origin in meant if conf.ORIGINS.accepts([origin])] or ["https://example.com"]
@@ -71,7 +71,7 @@ _OF_THE_PAGE = {"ws": "http", "wss": "https"}
 
 @register()
 def check_unknown_settings(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning for each WEBSOCKET_* setting that is none."""
+    """Return a Warning for each WEBSOCKET_* setting that does not exist."""
     known = {conf.PREFIX + name for name in conf.SETTINGS}
     return [
         Warning(
@@ -85,7 +85,7 @@ def check_unknown_settings(**kwargs: Any) -> Sequence[CheckMessage]:
 
 
 def _has_wrong_prefix(name: str) -> bool:
-    """Whether the rest is a setting of ours: other packages have settings that begin like this, too."""
+    """Whether the rest is a setting of this package: other packages have settings that begin like this, too."""
     return any(name.startswith(prefix) and name.removeprefix(prefix) in conf.SETTINGS for prefix in _WRONG_PREFIXES)
 
 
@@ -102,8 +102,8 @@ _HINTS = {"WEBSOCKET_FACTORY_CLASS": "Remove it: the server is recognised."}  # 
 
 @register()
 def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
-    """An Error where WEBSOCKET_ACCEPT_ALL would pass a middleware over."""
-    if not _valid("ACCEPT_ALL"):
+    """Return an Error where WEBSOCKET_ACCEPT_ALL would pass a middleware over."""
+    if not _setting_or_default("ACCEPT_ALL"):
         return []
     return [
         Error(
@@ -117,8 +117,8 @@ def check_middleware_order(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register()
 def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where WEBSOCKET_ACCEPT_ALL does nothing."""
-    if not _valid("ACCEPT_ALL") or _is_installed(WebSocketMiddleware):
+    """Return a Warning where WEBSOCKET_ACCEPT_ALL does nothing."""
+    if not _setting_or_default("ACCEPT_ALL") or _is_installed(WebSocketMiddleware):
         return []
     return [
         Warning(
@@ -131,12 +131,12 @@ def check_accept_all_has_its_middleware(**kwargs: Any) -> Sequence[CheckMessage]
 
 @register()
 def check_middleware_is_there_once(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where the middleware, or a subclass, stands in the list again."""
+    """Return a Warning where the middleware, or a subclass, stands in the list again."""
     own = [path for path, found in _middleware() if isinstance(found, type) and issubclass(found, WebSocketMiddleware)]
     return [
         Warning(
             f"{path} does nothing: {own[0]} stands before it in MIDDLEWARE, and is enough",
-            hint="Keep the last of them." if _valid("ACCEPT_ALL") else "Remove one of them.",
+            hint="Keep the last of them." if _setting_or_default("ACCEPT_ALL") else "Remove one of them.",
             id="dwebsocket.W011",
         )
         for path in own[1:]
@@ -145,8 +145,8 @@ def check_middleware_is_there_once(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register()
 def check_middleware_classes(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where the middleware stands in the setting that Django 2.0 has removed."""
-    # A tuple of one that lacks its comma is a string. Other middleware that is left over there is not ours to judge.
+    """Return a Warning where the middleware stands in the setting that Django 2.0 has removed."""
+    # A tuple of one that lacks its comma is a string. Other middleware that is left over there is no concern of ours.
     if "dwebsocket.middleware." not in str(getattr(settings, "MIDDLEWARE_CLASSES", "")):
         return []
     return [
@@ -160,8 +160,8 @@ def check_middleware_classes(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register(Tags.security, deploy=False)
 def check_origins(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where every site may open a WebSocket."""
-    if "*" not in _valid("ALLOWED_ORIGINS"):
+    """Return a Warning where every site may open a WebSocket."""
+    if "*" not in _setting_or_default("ALLOWED_ORIGINS"):
         return []
     return [
         Warning(
@@ -174,7 +174,7 @@ def check_origins(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register()
 def check_gevent_has_patched(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where gevent's WSGI server is loaded, gunicorn's gevent worker included, and Python is as it was."""
+    """Return a Warning where gevent's WSGI server (also gunicorn's gevent worker) is loaded, and Python not patched."""
     if "gevent.pywsgi" not in sys.modules:
         return []
     return [
@@ -200,8 +200,8 @@ _PATCH = (
 
 @register()
 def check_gevent_has_patched_first(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where Django was imported before gevent has patched threads."""
-    # Patching replaces the class; what was made of it before stays what it was.
+    """Return a Warning where Django was imported before gevent has patched threads."""
+    # Patching replaces the class; an object made of it before keeps the old one.
     of_threads = getattr(getattr(connections, "_connections", None), "_storage", None)
     if of_threads is None or isinstance(of_threads, threading.local) or not _has_patched("threading"):
         return []
@@ -221,8 +221,11 @@ def _has_patched(name: str) -> bool:
 
 
 class _Kept(NamedTuple):
-    """What a middleware keeps; the setting, if there is one, that has it kept in the context, which a view gets; and
-    what a detached view can write to have it all the same."""
+    """The state that a middleware keeps.
+
+    `unless`: the setting, if there is one, that moves it into the context, which a view inherits. `third_way`: the line
+    with which a detached view gets it all the same.
+    """
 
     what: str
     unless: str = ""
@@ -233,10 +236,10 @@ _TENANT = _Kept(
     "the tenant on the database connection of the request", third_way="with tenant_context(request.tenant):"
 )
 
-#: Middleware whose state is the request's alone, by the beginning of its name. Those that keep theirs in the context
-#: (django-simple-history, django-easy-audit, django-structlog) are not here, nor is django-reversion's, whose revision
-#: no GET opens.
-_KEEPERS: Mapping[str, _Kept] = {
+#: Middleware whose state ends with the request, by the beginning of its name. Left out: those that keep it in the
+#: context (django-simple-history, django-easy-audit, django-structlog), and django-reversion's, for a GET opens no
+#: revision.
+_STATEFUL_MIDDLEWARE: Mapping[str, _Kept] = {
     "django_tenants.middleware.": _TENANT,
     "tenant_schemas.middleware.": _TENANT,
     "db_multitenant.middleware.": _Kept("the tenant in a thread-local"),
@@ -254,8 +257,8 @@ _KEEPERS: Mapping[str, _Kept] = {
 
 @register()
 def check_middleware_that_keeps_state(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning for each middleware that is known to keep what a detached view does not get to see."""
-    if not _valid("DETACH"):
+    """Return a Warning for each middleware that is known to keep state which a detached view does not see."""
+    if not _setting_or_default("DETACH"):
         return []
     return [
         Warning(
@@ -267,22 +270,22 @@ def check_middleware_that_keeps_state(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W006",
         )
         for path, found in _middleware()
-        for beginning, kept in _KEEPERS.items()
+        for beginning, kept in _STATEFUL_MIDDLEWARE.items()
         if any(name.startswith(beginning) for name in _names(found))
         and not (kept.unless and getattr(settings, kept.unless, False))
     ]
 
 
 def _names(found: Any) -> Iterator[str]:
-    """The name of a middleware, and of those that it inherits from."""
+    """Give the name of a middleware, and of each class that it inherits from."""
     for kind in found.__mro__ if isinstance(found, type) else [found]:
         yield f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', '')}"
 
 
 @register()
 def check_async_only_middleware(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning for each middleware without a synchronous side that a WebSocket keeps at work, or that gevent meets."""
-    if _valid("DETACH") and not _has_patched("threading"):
+    """Return a Warning for each async-only middleware, where views are attached or gevent has patched threads."""
+    if _setting_or_default("DETACH") and not _has_patched("threading"):
         return []
     return [
         Warning(
@@ -299,7 +302,7 @@ def check_async_only_middleware(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register(Tags.security, deploy=True)  # it is about the proxy, which a developer's machine does not have
 def check_ssl_redirect(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where every opening handshake may be redirected, which no browser follows."""
+    """Return a Warning where every opening handshake may be redirected, which no browser follows."""
     redirects = settings.SECURE_SSL_REDIRECT and _is_installed(SecurityMiddleware)
     if not redirects or settings.SECURE_PROXY_SSL_HEADER or settings.SECURE_REDIRECT_EXEMPT:
         return []
@@ -320,8 +323,8 @@ _PROXIES_WAIT_SECONDS = 60  # nginx's proxy_read_timeout, and the idle timeout o
 
 @register(deploy=True)  # it is about the proxy, too
 def check_ping_interval(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where pings are too seldom to keep a proxy from giving up."""
-    interval = _valid("PING_INTERVAL")
+    """Return a Warning where pings are too seldom to keep a proxy from giving up."""
+    interval = _setting_or_default("PING_INTERVAL")
     if interval is not None and interval < _PROXIES_WAIT_SECONDS:
         return []
     return [
@@ -336,7 +339,7 @@ def check_ping_interval(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register(Tags.urls)
 def check_guards_of_views(**kwargs: Any) -> Sequence[CheckMessage]:
-    """An Error for each view in the URLconf whose guard is a path to nothing. Its module may not be loaded earlier."""
+    """Return an Error for each view in the URLconf with a guard at a wrong path, which no earlier check can import."""
     messages: dict[tuple[str, str], CheckMessage] = {}
     for view in _views(get_resolver().url_patterns) if getattr(settings, "ROOT_URLCONF", None) else ():
         try:
@@ -359,7 +362,7 @@ def _views(patterns: Iterable[Any]) -> Iterator[Any]:
 
 @register()
 def check_asgi(**kwargs: Any) -> Sequence[CheckMessage]:
-    """A Warning where the project looks like one that an ASGI server serves."""
+    """Return a Warning where the project looks like one that an ASGI server serves."""
     installed = " and ".join(app for app in ("daphne", "channels") if apps.is_installed(app))
     if not getattr(settings, "ASGI_APPLICATION", None) or not installed:
         return []
@@ -375,7 +378,7 @@ def check_asgi(**kwargs: Any) -> Sequence[CheckMessage]:
 
 
 def _middleware() -> Iterator[tuple[str, Any]]:
-    """The path of each middleware, and what it names; without those that are not there: Django starts with none."""
+    """Give the path and the object of each middleware; a missing one is left out, for Django does not start with it."""
     for path in settings.MIDDLEWARE:
         with suppress(ImportError):
             yield path, import_string(path)
@@ -385,8 +388,8 @@ def _is_installed(kind: type) -> bool:
     return any(isinstance(found, type) and issubclass(found, kind) for _path, found in _middleware())
 
 
-def _valid(name: str) -> Any:
-    """The setting, or its default where `check_settings` has something to say about it."""
+def _setting_or_default(name: str) -> Any:
+    """Return the setting, or its default where `check_settings` reports the value as invalid."""
     try:
         return conf.get(name)
     except ImproperlyConfigured:

@@ -28,18 +28,18 @@ PREFIX = "WEBSOCKET_"
 
 T = TypeVar("T")
 
-#: Judges a request: see `guards`.
+#: A function that judges a request: see `guards`.
 AnyGuard = Callable[[Any], bool | None]
 
 
 class Kind(NamedTuple):
-    """What a setting may be: a test, and the words for it."""
+    """The values that a setting may have: a test, and the words for it."""
 
     accepts: Callable[[Any], bool]
     words: str
 
     def or_none(self) -> Kind:
-        """The same, or None."""
+        """Return the kind that also allows None."""
         return Kind(lambda value: value is None or self.accepts(value), f"{self.words}, or None")
 
 
@@ -65,7 +65,7 @@ def _guards(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-#: Their functions take a view, or make what takes one; has_perm takes a permission. None of them judges a request.
+#: Their functions decorate a view, or make such a decorator; has_perm takes a permission. None judges a request.
 _NO_GUARDS = (
     "django.contrib.admin.views.decorators", "django.contrib.auth.decorators", "django.views.decorators.",
     "dwebsocket.guards",
@@ -73,7 +73,7 @@ _NO_GUARDS = (
 
 
 def _is_guard(value: Any) -> bool:
-    """Not a class, nor what is asynchronous, nor a decorator: what these return is never an answer."""
+    """Whether `value` can judge: a class, an asynchronous function or a decorator never returns a verdict."""
     kinds = (value, getattr(value, "__call__", None))  # noqa: B004
     if not callable(value) or inspect.isclass(value) or any(map(inspect.iscoroutinefunction, kinds)):
         return False
@@ -113,7 +113,7 @@ TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol
 
 
 class Setting(NamedTuple):
-    """A setting's default, what it may be, and whether a view may have its own."""
+    """The default of a setting, its kind, and whether a view may override it."""
 
     default: Any
     kind: Kind
@@ -149,14 +149,14 @@ SETTINGS: Mapping[str, Setting] = {
     "IDLE_TIMEOUT": Setting(_LIMITS["IDLE_TIMEOUT"], SECONDS.or_none()),
 }
 
-#: What a view says in its decorator, and the setting that it overrides.
+#: The options of a view's decorator, and the setting that each overrides.
 VIEW_OPTIONS = {name.lower(): name for name, setting in SETTINGS.items() if setting.per_view}
 VIEW_OPTIONS["origins"] = VIEW_OPTIONS.pop("allowed_origins")
 VIEW_OPTIONS["websocket_class"] = VIEW_OPTIONS.pop("class")
 
 
 class CompressionOptions(TypedDict, total=False):
-    """What `compression` may be other than true or false."""
+    """The dict that `compression` may be instead of true or false."""
 
     server_no_context_takeover: bool
     client_no_context_takeover: bool
@@ -192,7 +192,7 @@ class ViewOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Everything that is chosen for one connection."""
+    """All options of one connection."""
 
     websocket_class: type[WebSocket]
     allowed_origins: list[str]
@@ -208,21 +208,21 @@ class Options:
 
 # Django looks a setting up in three places, and slowly where it is not set; a connection needs twenty of them.
 _values: dict[str, Any] = {}
-_defaults: list[Options] = []  # the options of views that are given none, once somebody has asked for them
+_defaults: list[Options] = []  # one item, made at the first use: the options of views that are given none
 
 
-def forget(*, setting: str, **about: Any) -> None:
-    """Read the settings anew: `override_settings` has changed one."""
+def clear_cache(*, setting: str, **about: Any) -> None:
+    """Drop the cached settings: `override_settings` has changed one."""
     if setting.startswith(PREFIX):
         _values.clear()
         _defaults.clear()
 
 
-setting_changed.connect(forget)
+setting_changed.connect(clear_cache)
 
 
 def get(name: str) -> Any:
-    """The value of WEBSOCKET_`name`. ImproperlyConfigured, which says what is expected, when it is nothing such."""
+    """Return the value of WEBSOCKET_`name`. ImproperlyConfigured, which says what is expected, when it is invalid."""
     if name in _values:
         return _values[name]
     setting = SETTINGS[name]
@@ -234,18 +234,18 @@ def get(name: str) -> Any:
 
 
 def websocket_class() -> type[WebSocket]:
-    """The class of `request.websocket`."""
+    """Return the class of `request.websocket`."""
     return _class(f"{PREFIX}CLASS", get("CLASS"), WebSocket)
 
 
 def server_classes() -> list[type[Server]]:
-    """The project's own servers, to be asked before those that are known here."""
+    """Return the project's server class, if it has one; it is asked before those of this package."""
     path = get("SERVER")
     return [] if path is None else [_class(f"{PREFIX}SERVER", path, Server)]  # type: ignore[type-abstract]
 
 
 def _class(name: str, path: str | type[T], base: type[T]) -> type[T]:
-    """The class at `path`, or `path` itself; ImproperlyConfigured, which begins with `name`, where there is none."""
+    """Load the class at `path`, or return a class as it is; ImproperlyConfigured, with `name`, where there is none."""
     if not isinstance(path, str):
         return path
     try:
@@ -258,7 +258,7 @@ def _class(name: str, path: str | type[T], base: type[T]) -> type[T]:
 
 
 def guards() -> tuple[AnyGuard, ...]:
-    """The guards of every view that has none of its own."""
+    """Return the guards of WEBSOCKET_GUARD, for each view without the option `guard`."""
     return _resolved(get("GUARD"))
 
 
@@ -282,7 +282,7 @@ _WEBSOCKET_CLASS = "the option websocket_class"
 
 
 def check_view_options(given: Mapping[str, Any]) -> None:
-    """TypeError for an option that no view has, ValueError for a value that it cannot have. Reads no settings."""
+    """Raise TypeError for an unknown option, ValueError for an invalid value. Reads no settings."""
     for option, value in given.items():
         if option not in VIEW_OPTIONS:
             raise TypeError(f"unknown option {option!r}; a view knows {', '.join(sorted(VIEW_OPTIONS))}")
@@ -297,12 +297,12 @@ def check_view_options(given: Mapping[str, Any]) -> None:
 
 
 def check_guards(given: Mapping[str, Any]) -> None:
-    """ImproperlyConfigured where a guard among the options of a view is a path to nothing, or to no guard."""
+    """Raise ImproperlyConfigured where a guard among the options of a view is a path to nothing, or to no guard."""
     _resolved(given.get("guard", ()))
 
 
 def options(given: Mapping[str, Any]) -> Options:
-    """The options of one connection: what its view was `given`, else the settings."""
+    """Return the options of one connection: those `given` to its view, else the settings."""
     if given:
         return _choose(given)
     if not _defaults:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from . import conf
-from .contrib.rest_framework import may_return_none
+from .contrib.rest_framework import patch_finalize_response
 from .database.atomic import atomic_request, exempt
 from .upgrade import View, upgrade
 from .upgrade.refusals import refuse_stripped, vary
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 Responding = TypeVar("Responding", bound=Callable[..., HttpResponseBase])
 
-#: A decorated view has this attribute: the middleware knows it by that.
+#: The attribute by which the middleware knows a decorated view.
 MARK = "accepts_websocket"
 
-#: And this one, its options, which the system checks look at.
+#: The attribute with the options of a decorated view, for the system checks.
 OPTIONS = "websocket_options_given"
 
 UPGRADE_REQUIRED = (
@@ -34,7 +34,7 @@ UPGRADE_REQUIRED = (
 
 
 class ViewDecorator(Protocol):
-    """What makes a view of one that may return None; any other keeps its type."""
+    """A decorator. It allows a view to return None; a view that always returns a response keeps its type."""
 
     @overload
     def __call__(self, view: Responding, /) -> Responding: ...
@@ -51,10 +51,10 @@ def accept_websocket(view: Callable[Arguments, HttpResponseBase | None]) -> Call
 @overload
 def accept_websocket(**options: Unpack[conf.ViewOptions]) -> ViewDecorator: ...
 def accept_websocket(view: Any = None, **options: Any) -> Any:
-    """A view that serves WebSocket and plain HTTP alike.
+    """Make a view that serves WebSocket and plain HTTP alike.
 
     `request.is_websocket()` tells which it is; `request.websocket` is the WebSocket, or None. On a WebSocket the view
-    may outlive its request, and answers by talking: what it returns after that is ignored.
+    may outlive its request, and answers by talking: its return value after that is ignored.
 
     Options, each the setting of that name for this view alone: `subprotocols`, `origins` (instead of
     WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `streaming`, `compression`,
@@ -74,7 +74,7 @@ def require_websocket(view: Callable[Arguments, HttpResponseBase | None]) -> Cal
 @overload
 def require_websocket(**options: Unpack[conf.ViewOptions]) -> ViewDecorator: ...
 def require_websocket(view: Any = None, **options: Any) -> Any:
-    """A view that serves WebSocket only: plain HTTP is answered with 426. Options as for `accept_websocket`."""
+    """Make a view that serves WebSocket only: plain HTTP is answered with 426. Options as for `accept_websocket`."""
     return _decorator(view, options, serve_http=_refuse_http)
 
 
@@ -97,7 +97,7 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
     if inspect.iscoroutinefunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError(f"{view!r} is asynchronous; a WebSocket view here is an ordinary function")
 
-    may_return_none(view)
+    patch_finalize_response(view)
     exempt_on = exempt(view)
 
     @functools.wraps(view)
@@ -109,11 +109,11 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
             return view(request, *args, **kwargs)
         else:
             response = upgrade(request, view, args, kwargs, options)
-        if isinstance(response, HttpResponseBase):  # else Django says what is wrong with it
+        if isinstance(response, HttpResponseBase):  # else Django raises an error that says what is wrong
             vary(response)
         return response
 
-    decorated._non_atomic_requests = exempt_on  # type: ignore[attr-defined]  # Django's name: it has no other
+    decorated._non_atomic_requests = exempt_on  # type: ignore[attr-defined]  # Django has no public name for it
     setattr(decorated, MARK, True)
     setattr(decorated, OPTIONS, options)
     return decorated

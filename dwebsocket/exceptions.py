@@ -16,8 +16,8 @@
     └── WebSocketClosed           the connection is closed; knows the close code and reason
         └── SendTimeout           it was closed because the peer did not read
 
-Each says in lower case what was wrong. What the protocol itself raises is in `protocol.exceptions`; the rest, which
-answers with HTTP, is here.
+Each says in lower case what was wrong. The protocol's errors are in `protocol.exceptions`; the others, which answer
+with HTTP, are here.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ class OriginForbidden(HandshakeError):
 
 
 class Unauthorized(HandshakeError):
-    """Who opens the WebSocket is not logged in; on one that is open it closes with 4401."""
+    """The user is not logged in; an open WebSocket closes with 4401."""
 
     status_code = 401
     headers: Mapping[str, str] = {"WWW-Authenticate": "Session"}  # RFC 9110, 15.5.2: there must be one
 
 
 class Forbidden(HandshakeError):
-    """Who opens the WebSocket may not; on one that is open it closes with 4403."""
+    """The user lacks the permission; an open WebSocket closes with 4403."""
 
     status_code = 403
 

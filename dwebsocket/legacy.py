@@ -12,7 +12,7 @@ from .protocol.exceptions import WebSocketClosed
 
 
 class EndOfMessages(WebSocketClosed, EOFError):
-    """What raises where a view waits on although it was told of the end: an EOFError, as in 0.5."""
+    """Raised where a view waits on although it was told of the end: an EOFError, as in 0.5."""
 
 
 class WebSocket(websocket.WebSocket):
@@ -26,19 +26,19 @@ class WebSocket(websocket.WebSocket):
     """
 
     def __iter__(self) -> Iterator[Any]:
-        """Every message until the connection closes, then a final None."""
+        """Give every message until the connection closes, then a final None."""
         yield from super().__iter__()
         yield None
 
     __repr__ = object.__repr__
 
     def wait(self, timeout: float | None = None) -> bytes | None:
-        """The next message as bytes; None as in the base class. EOFError for a call after the end was told."""
+        """Return the next message as bytes; None as in the base class. EOFError for a call after the end was told."""
         message = super().wait(timeout)
         return message.encode() if isinstance(message, str) else message
 
     def count_messages(self) -> int:
-        """How many messages are waiting; the None that tells of the end is one."""
+        """Return how many messages are waiting; the None that tells of the end is one."""
         count = super().count_messages()
         return 1 if not count and not self._end_was_told and self.closed else count
 
@@ -63,7 +63,7 @@ class WebSocket(websocket.WebSocket):
 
     @property
     def protocol(self) -> NoReturn:
-        """AttributeError: what 0.5 had here is gone."""
+        """Raise AttributeError: the object that 0.5 had here is gone."""
         raise AttributeError(
             "there is no protocol any more, nor a socket to select() on, for its bytes are read as they arrive:"
             " ask is_closed() and has_messages(), see docs/migration.md"

@@ -28,8 +28,8 @@ _NOT_EXPECTED = (
 class WebSocketMiddleware:
     """Gives every request `is_websocket` and `websocket`, and refuses a WebSocket to a view that does not expect one.
 
-    With WEBSOCKET_ACCEPT_ALL every view expects one. Then it must be the last middleware of the list: it calls the
-    view itself, and no other middleware may still have a word to say about the view (as LoginRequiredMiddleware has).
+    With WEBSOCKET_ACCEPT_ALL every view expects one. Then it must be the last middleware of the list, for it calls the
+    view itself. A middleware behind it could not check the view any more, as LoginRequiredMiddleware does.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
@@ -38,7 +38,7 @@ class WebSocketMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         asked = prepare(request)
         response = self._get_response(request)
-        # What any plain answer says is no business of a setting that is wrong, so it is not judged here.
+        # A wrong setting must not break plain HTTP, so the setting is read here without a check.
         if asked or getattr(settings, f"{conf.PREFIX}ACCEPT_ALL", False):
             vary(response)
         return response
@@ -46,7 +46,7 @@ class WebSocketMiddleware:
     def process_view(
         self, request: HttpRequest, view: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
-        """The answer to a WebSocket request for a view that is not decorated; None leaves it to the view."""
+        """Answer a WebSocket request for a view that is not decorated; None leaves the request to the view."""
         if not prepare(request) or getattr(view, MARK, False):
             return None
         if not conf.get("ACCEPT_ALL"):
@@ -59,9 +59,9 @@ class WebSocketMiddleware:
 
 
 def middleware_passed_over() -> list[str]:
-    """Those behind WebSocketMiddleware that want to see the view: it would be called without them."""
+    """List the middleware behind WebSocketMiddleware with a `process_view`: the view would be called without it."""
     paths = list(settings.MIDDLEWARE)
     own = f"{WebSocketMiddleware.__module__}.{WebSocketMiddleware.__qualname__}"
-    if own not in paths:  # a subclass, or a wrapper: nothing is known about its place
+    if own not in paths:  # a subclass, or a wrapper: its place is not known
         return []
     return [path for path in paths[paths.index(own) + 1 :] if hasattr(import_string(path), "process_view")]

@@ -1,7 +1,7 @@
-"""What receivers can be told of every WebSocket: that it is open, and that it is closed.
+"""The signals of each WebSocket: it was opened, it was closed.
 
-Both are sent in the view's thread or greenlet, with `sender` the class of the WebSocket. What a receiver raises is
-logged, and disturbs nobody.
+Both are sent in the view's thread or greenlet, with `sender` the class of the WebSocket. An exception in a receiver is
+logged; the view and the other receivers go on.
 """
 
 from __future__ import annotations

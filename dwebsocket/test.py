@@ -1,4 +1,4 @@
-"""A test client for WebSocket views: Django's own, with one method more.
+"""A test client for WebSocket views: Django's client, with one method more.
 
 class ChatTests(TestCase):
     client_class = WebSocketClient
@@ -46,14 +46,14 @@ from .upgrade.context import adopt_locals
 
 __all__ = ["TestWebSocket", "WebSocketClient", "WebSocketClientMixin", "WebSocketRefused"]
 
-#: The origin of the site's own pages, as a browser says it there.
+#: Stands for the origin of the site's pages, as a browser sends it from there.
 SAME_ORIGIN = "same origin"
 
 _PACKAGE = str(Path(__file__).parent)
 
 
 class WebSocketRefused(WebSocketError):
-    """The view, or something before it, answered with HTTP: `response`, as the client's `get()` would return it."""
+    """The view, or a middleware before it, answered with HTTP: `response`, as the client's `get()` would return it."""
 
     def __init__(self, response: Any) -> None:
         super().__init__(response)
@@ -67,7 +67,7 @@ class WebSocketRefused(WebSocketError):
 
 
 class WebSocketClientMixin:
-    """What makes a test client one for WebSockets. `websocket_timeout` (seconds) is how long it waits for anything."""
+    """Adds `websocket()` to a test client. `websocket_timeout` (seconds) limits each of its waits."""
 
     websocket_timeout: float = 5
 
@@ -82,13 +82,13 @@ class WebSocketClientMixin:
         timeout: float | None = None,
         **extra: Any,
     ) -> TestWebSocket:
-        """A WebSocket to the view at `path` (with its query), which a `with` statement opens and closes.
+        """Make a WebSocket to the view at `path` (with its query), which a `with` statement opens and closes.
 
         `origin`: that of the site itself unless another one is given; None for a client that is no browser. `headers`
         and `extra` (of the environ) as for `get()`; so are cookies and logins. `timeout` is in seconds.
 
-        Entering raises WebSocketRefused when the answer is not 101, the exception of the view where it raised one, and
-        TimeoutError when nothing comes.
+        Entering raises WebSocketRefused when the answer is not 101, the exception of the view if it raised one, and
+        TimeoutError when no answer comes.
         """
         environ = {**getattr(self, "defaults", {}), **extra}
         host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME") or "testserver"
@@ -106,7 +106,7 @@ class WebSocketClientMixin:
         )
 
     def store_exc_info(self, *, request: Any = None, **kwargs: Any) -> None:
-        """Keep an exception that Django reports, but for those of WebSockets: each has its own to raise."""
+        """Keep an exception that Django reports, unless it is a WebSocket's: that WebSocket raises it."""
         if _exchange_of(request) is None:
             super().store_exc_info(**kwargs)  # type: ignore[misc]
 
@@ -118,11 +118,11 @@ class WebSocketClient(WebSocketClientMixin, Client):
 class TestWebSocket:
     """The client's end of a WebSocket.
 
-    `response` is the head of the 101: `status`, `get(name)`. `subprotocol` is what was chosen. `close_code` and
+    `response` is the head of the 101: `status`, `get(name)`. `subprotocol` is the chosen one. `close_code` and
     `close_reason` are known once it is closed.
     """
 
-    __test__ = False  # pytest takes the name for one of its own
+    __test__ = False  # else pytest collects a class with this name
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class TestWebSocket:
         try:
             self._open_connection().close(timeout=self.timeout)
             ended = exchange.join(deadline)
-            guards.settle(max(0.0, deadline - monotonic()))  # it asks on the connections of this test
+            guards.settle(max(0.0, deadline - monotonic()))  # guards query on the database connections of this test
             if error is None:
                 self._raise_error_of_view()
                 if not ended:
@@ -175,7 +175,7 @@ class TestWebSocket:
             exchange.end()
 
     def __iter__(self) -> Iterator[Message]:
-        """Every message until the connection closes. TimeoutError where none comes, and it does not close either."""
+        """Give every message until the connection closes. TimeoutError when neither a message nor the end comes."""
         while True:
             try:
                 message = self.receive()
@@ -191,11 +191,11 @@ class TestWebSocket:
             closed = error
         else:
             return
-        self._raise_error_of_view()  # out here: it did not come of the other one
+        self._raise_error_of_view()  # not in the except block: WebSocketClosed is not its context
         raise closed
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The next message. TimeoutError, which says what the view is doing, when none comes in `timeout` seconds.
+        """Return the next message. TimeoutError, which says where the view is, when none comes in `timeout` seconds.
 
         When the connection is closed: the exception of the view if it raised one, else WebSocketClosed with
         `close_code` and `close_reason`.
@@ -212,15 +212,15 @@ class TestWebSocket:
         raise closed
 
     def send_json(self, obj: Any) -> None:
-        """Send `obj` as JSON text, encoded as Django does it. Errors as for `send()`."""
+        """Send `obj` as JSON text, encoded as Django encodes it. Errors as for `send()`."""
         self.send(json.dumps(obj, cls=DjangoJSONEncoder))
 
     def receive_json(self, timeout: float | None = None) -> Any:
-        """The next message, decoded from JSON. Errors as for `receive()`; ValueError for what is no JSON."""
+        """Return the next message, decoded from JSON. Errors as for `receive()`; ValueError when it is no JSON."""
         return json.loads(self.receive(timeout))
 
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """The closing handshake: returns when the view's side has closed too. Only the first call does something."""
+        """Do the closing handshake, and return when the view's side has closed, too. A second call does nothing."""
         self._open_connection().close(code, reason, timeout=self.timeout)
 
     @property
@@ -232,7 +232,7 @@ class TestWebSocket:
 
     @property
     def subprotocol(self) -> str | None:
-        """The subprotocol that was chosen."""
+        """The chosen subprotocol."""
         return self._open_connection().subprotocol
 
     @property
@@ -270,7 +270,7 @@ class TestWebSocket:
             exchange.client_end, early, subprotocol=response.get("sec-websocket-protocol")
         )
         if exchange.is_detached:
-            exchange.join_request(deadline)  # its middleware has unwound when the test goes on
+            exchange.join_request(deadline)  # so that its middleware has unwound when the test goes on
 
     def _raise_error_of_view(self) -> None:
         error = self._running().take_error()
@@ -302,21 +302,21 @@ class _Exchange:
         self._threads: list[threading.Thread] = []
         self._request_thread: threading.Thread | None = None
         self._response: Any = None
-        self._failure: BaseException | None = None  # of what runs the request
-        self._error: BaseException | None = None  # of the view
+        self._failure: BaseException | None = None  # raised by the request as a whole
+        self._error: BaseException | None = None  # raised by the view
         got_request_exception.connect(self._on_exception)
 
     @property
     def view(self) -> str:
-        """What is waited for, in words."""
+        """The view under test, in words."""
         try:
             view = resolve(urlsplit(self._path).path).func
         except Resolver404:
-            return f"whoever answers {self._path}"
+            return f"the answer to {self._path}"
         return f"the view {dotted_name(view)} at {self._path}"
 
     def run(self, get_response: Callable[[], Any]) -> None:
-        """Run the request in a thread of its own: where its view is attached, that is as long as the view."""
+        """Run the request in a new thread; where its view is attached, the thread lives as long as the view."""
 
         def run() -> None:
             try:
@@ -325,7 +325,7 @@ class _Exchange:
             except BaseException as error:
                 self._failure = error
             finally:
-                self.socket.close()  # a dead end by now, or the end of what was refused
+                self.socket.close()  # by now it is a dead end, or the request was refused
 
         context = contextvars.copy_context()
         in_thread = with_connections(self._databases, lambda: context.run(run))
@@ -347,15 +347,15 @@ class _Exchange:
         started.wait()
 
     def join_request(self, deadline: float) -> None:
-        """Wait until the request has come to its end."""
+        """Wait until the request has ended."""
         self._join([self._request_thread] if self._request_thread is not None else [], deadline)
 
     def join(self, deadline: float) -> bool:
-        """Wait until the request and the view have come to their ends; whether they have."""
+        """Wait until the request and the view have ended; False when the time is over first."""
         return self._join(self._threads, deadline)
 
     def result(self) -> Any:
-        """What the request was answered with; raises what it raised."""
+        """Return the response to the request, or raise its exception."""
         if self._failure is not None:
             raise self._failure
         if self._response is None:
@@ -363,12 +363,12 @@ class _Exchange:
         return self._response
 
     def take_error(self) -> BaseException | None:
-        """The exception of the view, once."""
+        """Return the exception of the view, once."""
         error, self._error = self._error, None
         return error
 
     def place(self) -> str:
-        """Where the view is just now, as the end of a sentence."""
+        """Say where the view is just now, as the end of a sentence."""
         frames = sys._current_frames()
         for thread in reversed(self._threads):
             if thread.is_alive() and thread.ident in frames:
@@ -379,7 +379,7 @@ class _Exchange:
         return "; it has ended" if not any(thread.is_alive() for thread in self._threads) else ""
 
     def end(self) -> None:
-        """Listen to nothing any more, let go of the socket, and do not wait at exit for a view that does not end."""
+        """Disconnect the signal, close the socket, and do not wait at exit for a view that does not end."""
         got_request_exception.disconnect(self._on_exception)
         self.client_end.close()
         for member in live.members():

@@ -281,7 +281,7 @@ def test_session_is_removed_where_the_websocket_is_refused(anna) -> None:
 
 
 def test_user_that_does_not_exist_is_named(anna) -> None:
-    assert connect("ws://127.0.0.1:1/", "--user=bert")[1] == "there is no user whose username is 'bert'"
+    assert connect("ws://127.0.0.1:1/", "--user=bert")[1] == "there is no user with the username 'bert'"
 
 
 def test_user_that_is_not_active_cannot_log_in(anna) -> None:
@@ -657,7 +657,7 @@ def test_doctor_says_that_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     lines, error = doctor(f"ws://127.0.0.1:{port}/")
-    assert lines[1] == f"WRONG  connection: nobody listens on port {port}"
+    assert lines[1] == f"WRONG  connection: no server listens on port {port}"
     assert error
 
 

@@ -1,13 +1,13 @@
-"""A small blocking client (RFC 6455): what the management commands and the test client speak.
+"""A small blocking client (RFC 6455), for the management commands and the test client.
 
-No public API. It has no extensions, no proxies, no redirects and no limits: it speaks to servers that one knows.
+No public API. It has no extensions, no proxies, no redirects and no limits: it is meant for trusted servers.
 
     command     the arguments and the words that the management commands share
-    connection  an open WebSocket, and how it comes to be
+    connection  an open WebSocket, and the calls that open one
     handshake   the opening handshake, and the HTTP that answers it
     tls         TLS over a socket
     stream      a socket whose waits have deadlines
-    url         where a URL leads
+    url         the parts of a URL
 """
 
 from .connection import CLOSE_TIMEOUT_SECONDS, ClientConnection, connect, dial, open_websocket

@@ -1,4 +1,4 @@
-"""A command that opens a WebSocket: its arguments, and in words what may come of it."""
+"""The base of commands that open a WebSocket: their arguments, and the results in words."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .url import Target
 
 TIMEOUT_SECONDS = 10.0
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-#: Which headers of a refusal say something about it.
+#: The headers of a refusal that help to explain it.
 _TELLING = ("location", "www-authenticate", "retry-after", "sec-websocket-version", "allow", "content-type", "server")
 _MAX_BODY_CHARACTERS = 1000
-#: What of a page is no text, and what of it begins a new line; each part may be cut off.
+#: The parts of a page that are no text, its title, and the tags that begin a new line; each may be cut off.
 _UNSEEN = re.compile(r"(?is)<!--.*?(?:-->|\Z)|<(style|script|title|template|svg)\b.*?(?:</\1\s*>|\Z)")
 _TITLE = re.compile(r"(?i)<title[^<>]*>([^<>]*)")
 _BLOCK = re.compile(r"(?i)</?(?:address|br|dd|div|dt|footer|h\d|header|li|main|p|pre|section|table|tr)\b[^<>]*>")
@@ -32,7 +32,7 @@ _LIBRARIES, _APPLICATIONS = range(3000, 4000), range(4000, 5000)  # RFC 6455, 7.
 
 
 class Opening(TypedDict):
-    """What the opening handshake says, as `client.connect()` takes it."""
+    """The opening handshake, as arguments of `client.connect()`."""
 
     headers: Sequence[tuple[str, str]]
     subprotocols: Sequence[str]
@@ -40,12 +40,12 @@ class Opening(TypedDict):
 
 
 class ClientCommand(BaseCommand):
-    """A command whose first argument is the URL of a WebSocket. It needs no database and no settings of its own."""
+    """A command that takes the URL of a WebSocket as its first argument. It needs no database and no settings."""
 
-    requires_system_checks: list[str] = []  # noqa: RUF012  # what is asked about is another process
+    requires_system_checks: list[str] = []  # noqa: RUF012  # the server is another process
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Those that all have in common."""
+        """Add the arguments that all of them have in common."""
         parser.add_argument("url", type=websocket_url, metavar="URL", help="ws(s):// or http(s)://")
         parser.add_argument(
             "-H", "--header", action="append", default=[], type=header, dest="headers", metavar='"NAME: VALUE"',
@@ -55,7 +55,9 @@ class ClientCommand(BaseCommand):
             "--subprotocol", action="append", default=[], dest="subprotocols", metavar="NAME",
             help="a subprotocol to offer; can be given more than once, the preferred one first",
         )  # fmt: skip
-        parser.add_argument("--origin", metavar="ORIGIN", help="the site whose page opens it, as https://example.com")
+        parser.add_argument(
+            "--origin", metavar="ORIGIN", help="the site of the page that opens it, as https://example.com"
+        )
         parser.add_argument("--insecure", action="store_true", help="take any certificate")
         parser.add_argument(
             "--timeout", type=positive, default=TIMEOUT_SECONDS, metavar="SECONDS",
@@ -64,7 +66,7 @@ class ClientCommand(BaseCommand):
 
 
 def websocket_url(text: str) -> str:
-    """The URL with ws:// or wss://; ArgumentTypeError where it cannot be one."""
+    """The URL with ws:// or wss://; ArgumentTypeError where it is none."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
         raise argparse.ArgumentTypeError(f"{text!r} does not begin with ws://, wss://, http:// or https://")
@@ -85,7 +87,7 @@ def header(text: str) -> tuple[str, str]:
 
 
 def positive(text: str) -> float:
-    """A number of seconds that is more than none."""
+    """A number of seconds above 0."""
     seconds = float(text)
     if not seconds > 0:
         raise argparse.ArgumentTypeError(f"{text} is not more than 0")
@@ -93,7 +95,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """A number of seconds, or none."""
+    """A number of seconds, 0 or above."""
     seconds = float(text)
     if not seconds >= 0:
         raise argparse.ArgumentTypeError(f"{text} is less than 0")
@@ -101,12 +103,12 @@ def not_negative(text: str) -> float:
 
 
 def opening(options: dict[str, Any]) -> Opening:
-    """What the arguments say of the opening handshake."""
+    """The opening handshake that the arguments ask for."""
     return Opening(headers=options["headers"], subprotocols=options["subprotocols"], origin=options["origin"])
 
 
 def trust(options: dict[str, Any]) -> ssl.SSLContext:
-    """How certificates are judged: as Python does, or not at all with --insecure."""
+    """The TLS context: certificates are judged as Python does, or not at all with --insecure."""
     context = ssl.create_default_context()
     if options["insecure"]:
         context.check_hostname = False
@@ -115,7 +117,7 @@ def trust(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 def printable(text: str) -> str:
-    """The text in one line that does nothing to a terminal: control characters are written as Python writes them."""
+    """The text in one line that is harmless to a terminal: control characters are escaped as in Python."""
     return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 

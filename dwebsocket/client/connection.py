@@ -1,4 +1,4 @@
-"""An open WebSocket as its client has it, and how it comes to be."""
+"""The client's end of an open WebSocket, and the calls that open one."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from .tls import TLSStream
 from .url import Target
 
 CLOSE_TIMEOUT_SECONDS = 10.0
-_ANSWER_SECONDS = 5.0  # a peer that does not even take a pong or a Close frame in this time does not read
+_ANSWER_SECONDS = 5.0  # a peer that takes no pong or Close frame in this time does not read
 _MASKING_KEY_BYTES = 4
-_MAX_PINGS = 1000  # that wait for their pongs at once; only the latest must have one (5.5.3)
-_PING_BYTES = 8  # which ping a pong answers
+_MAX_PINGS = 1000  # more are not kept for their pongs: only the latest must have one (5.5.3)
+_PING_BYTES = 8  # a random payload tells which ping a pong answers
 #: 5.2: how many bytes of extended length follow for a 7-bit length of 126 and 127, and the least that needs them.
 _EXTENDED_LENGTH = {126: (2, 126), 127: (8, 1 << 16)}
 
 
 class ClientConnection:
-    """An open WebSocket as its client has it; it blocks.
+    """The client's end of an open WebSocket; its calls block.
 
     One thread may receive (`receive`, `ping`, `close`) while another one sends. `close_code` (None until the end) and
-    `close_reason` are those of the Close frame that the peer sent, or 1006 where none came. Whether the peer is gone
-    is noticed by receiving. After a `with` block it is closed.
+    `close_reason` are those of the Close frame that the peer sent, or 1006 where none came. Only receiving notices
+    that the peer is gone. After a `with` block it is closed.
     """
 
     def __init__(self, sock: Stream, early: bytes = b"", *, subprotocol: str | None = None) -> None:
@@ -53,7 +53,7 @@ class ClientConnection:
         self._messages: deque[Message] = deque()
         self._pings: deque[bytes] = deque(maxlen=_MAX_PINGS)  # not answered yet
         self._pinged: bytes | None = None  # the payload of our ping that is not answered yet
-        self._sending = threading.Lock()  # a pong does not come into the middle of a message
+        self._sending = threading.Lock()  # keeps a pong out of the middle of a message
         self._close_sent = False
 
     def __enter__(self) -> ClientConnection:
@@ -79,7 +79,7 @@ class ClientConnection:
         self._write(frame, deadline_after(timeout))
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The next message. TimeoutError when none is here after `timeout` seconds; what came of it is kept.
+        """The next message. TimeoutError when none is here after `timeout` seconds; a part that came is kept.
 
         WebSocketClosed, with the code and reason, when the connection is closed; ProtocolError when the peer breaks
         the rules, which fails the connection.
@@ -102,7 +102,7 @@ class ClientConnection:
     def close(
         self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "", timeout: float = CLOSE_TIMEOUT_SECONDS
     ) -> None:
-        """The closing handshake: waits for the peer's Close frame, at most `timeout` seconds; once.
+        """Do the closing handshake, once: waits for the peer's Close frame, at most `timeout` seconds.
 
         Messages that have not been received by then are dropped. ValueError for a code or reason that cannot be sent.
         """
@@ -111,7 +111,7 @@ class ClientConnection:
             return
         deadline = time.monotonic() + timeout
         try:
-            with contextlib.suppress(WebSocketClosed):  # the peer takes nothing any more, but may have said why
+            with contextlib.suppress(WebSocketClosed):  # the peer reads nothing any more, but may have sent the reason
                 self._send_close(payload, deadline)
             self._read_until(lambda: self.closed, deadline)
         except TimeoutError:
@@ -121,7 +121,7 @@ class ClientConnection:
         self._messages.clear()
 
     def _read_until(self, is_done: Callable[[], object], deadline: float | None) -> None:
-        """Handle frames until `is_done()`. What has arrived when the deadline passes still counts, and no more.
+        """Handle frames until `is_done()`. Bytes that have arrived when the deadline passes still count, and no more.
 
         TimeoutError, ProtocolError; WebSocketClosed where the end comes first.
         """
@@ -190,7 +190,7 @@ class ClientConnection:
                     latest = (now if deadline is None else min(now, deadline)) + _ANSWER_SECONDS
                     self._put(Frame(Opcode.PONG, self._pings.popleft()), latest)
             except OSError:
-                return  # the end of the stream is what is read next
+                return  # the next read finds the end of the stream
             finally:
                 self._sending.release()
 
@@ -204,7 +204,7 @@ class ClientConnection:
             self._write(Frame(Opcode.CLOSE, payload), deadline)
 
     def _fail(self, error: ProtocolError) -> None:
-        """Section 7.1.7."""
+        """Fail the connection (7.1.7)."""
         self._answer_close(Close(error.close_code, str(error)).serialize())
         self._end(error.close_code, str(error))
 
@@ -233,7 +233,7 @@ class ClientConnection:
             self._put(frame, deadline)
         except TimeoutError:
             raise
-        except OSError as error:  # `receive()` still has what the peer said before
+        except OSError as error:  # `receive()` still gives what the peer sent before
             raise WebSocketClosed(CloseCode.ABNORMAL_CLOSURE, str(error)) from error
         finally:
             self._sending.release()

@@ -1,4 +1,4 @@
-"""The opening handshake as a client says it, and the HTTP that answers it."""
+"""The client's side of the opening handshake, and the HTTP that answers it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .stream import Stream, is_over, recv
 from .url import Target
 
 _MAX_HEAD_BYTES = 64 * 1024
-_MAX_BODY_BYTES = 64 * 1024  # of a refusal; a developer reads no more
+_MAX_BODY_BYTES = 64 * 1024  # a developer reads no more of a refusal
 _KEY_BYTES = 16
 _STATUS_LINE = re.compile(r"(HTTP/\d\.\d) (\d{3})(?: (.*))?\Z")  # RFC 9112, 4
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")  # RFC 9112, 7.1
@@ -51,7 +51,7 @@ class Response(NamedTuple):
         return ", ".join(values) if values else None
 
     def get_all(self, name: str) -> list[str]:
-        """Every value of the header `name`, as Set-Cookie has them."""
+        """Every value of the header `name`; Set-Cookie may have several."""
         return [value for other, value in self.headers if other == name.lower()]
 
     @classmethod
@@ -73,7 +73,7 @@ def _parse_field(line: str) -> tuple[str, str]:
 
 
 class ClientHandshake:
-    """The opening handshake as a client says it (RFC 6455, 4.1), with a fresh key."""
+    """The client's side of the opening handshake (RFC 6455, 4.1), with a fresh key."""
 
     def __init__(self, *, subprotocols: Sequence[str] = (), origin: str | None = None) -> None:
         self.key = base64.b64encode(os.urandom(_KEY_BYTES)).decode()
@@ -102,7 +102,7 @@ class ClientHandshake:
         return response
 
     def _check(self, response: Response) -> None:
-        """Section 4.1, what the client must verify."""
+        """Verify the 101 as section 4.1 demands of a client."""
         if response.http_version != "HTTP/1.1":
             raise HandshakeFailed(f"the 101 is {response.http_version}, not HTTP/1.1")
         if (response.get("upgrade") or "").lower() != "websocket":
@@ -119,7 +119,7 @@ class ClientHandshake:
 
 
 def read_head(sock: Stream, deadline: float | None) -> tuple[bytes, bytes]:
-    """The head of an answer, with its blank line, and what came behind it.
+    """The head of an answer, with its blank line, and the bytes behind it.
 
     TimeoutError after `deadline` (of `time.monotonic()`); HandshakeFailed where the stream ends, or is not HTTP.
     """
@@ -153,7 +153,7 @@ def request_head(target: Target, handshake: ClientHandshake, headers: Headers) -
 
 
 def read_body(sock: Stream, response: Response, early: bytes, deadline: float) -> bytes:
-    """The beginning of the body, as much of it as comes: a refusal is worth showing though its body is cut."""
+    """Read the beginning of the body, as far as it comes: a refusal is worth showing even with a cut body."""
     body = bytearray(early)
     chunked = (response.get("transfer-encoding") or "").lower().endswith("chunked")
     length = response.get("content-length") or ""
@@ -170,7 +170,7 @@ def read_body(sock: Stream, response: Response, early: bytes, deadline: float) -
 
 
 def _dechunk(body: bytes) -> bytes:
-    """What is in the chunks of `body` (RFC 9112, 7.1); the last may be cut."""
+    """The content of the chunks of `body` (RFC 9112, 7.1); the last may be cut."""
     parts = []
     begin = 0
     while (line := _CHUNK_SIZE.match(body, begin)) and (size := int(line[1], 16)):

@@ -7,12 +7,12 @@ import time
 from typing import Protocol
 
 RECV_BYTES = 64 * 1024
-SLICE_SECONDS = 0.5  # both directions share the timeout of the socket, so neither ever waits longer on it at once
-LEAST_SECONDS = 0.000_001  # a timeout of 0 would be another mode of the socket
+SLICE_SECONDS = 0.5  # both directions share the timeout of the socket, so neither waits longer in one call
+LEAST_SECONDS = 0.000_001  # a timeout of 0 would make the socket non-blocking
 
 
 class Stream(Protocol):
-    """What is asked of a socket; one of TLS has the same verbs."""
+    """The part of a socket that the client uses; TLSStream has the same methods."""
 
     def recv(self, size: int, /) -> bytes: ...
     def send(self, data: bytes | memoryview, /) -> int: ...
@@ -50,4 +50,4 @@ def send(sock: Stream, data: memoryview, deadline: float | None) -> None:
         with contextlib.suppress(TimeoutError):
             data = data[sock.send(data) :]
         if data and is_over(deadline):
-            raise TimeoutError("it was not taken in time")
+            raise TimeoutError("the peer did not take it in time")

@@ -11,28 +11,28 @@ from .stream import LEAST_SECONDS, RECV_BYTES, is_over
 
 
 class TLSStream:
-    """TLS over a socket, as a socket: what CPython's own has not in every version, one thread may send while another
-    one receives. OpenSSL only ever sees memory, so nobody waits inside of it."""
+    """TLS over a socket, with the methods of a socket. One thread may send while another one receives, which
+    CPython's own does not allow in every version. OpenSSL only sees memory, so no thread waits inside of it."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, hostname: str, deadline: float) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
-        self._using = threading.Lock()  # of OpenSSL's state
-        self._flushing = threading.Lock()  # records go out in their order
+        self._using = threading.Lock()  # guards OpenSSL's state
+        self._flushing = threading.Lock()  # keeps records in their order
         self._unsent = b""
-        self._taken = 0  # bytes of the data offered last that are in records which are not sent
+        self._taken = 0  # bytes of the data offered last that are in records not yet sent
         self._shake_hands(deadline)
 
     def version(self) -> str | None:
-        """Which TLS was agreed upon, as "TLSv1.3"."""
+        """The version of TLS, as "TLSv1.3"."""
         return self._tls.version()
 
     def settimeout(self, seconds: float | None) -> None:
         self._sock.settimeout(seconds)
 
     def recv(self, size: int) -> bytes:
-        """As a socket has it; TimeoutError also where what came is not yet the end of a record."""
+        """Receive as a socket does; TimeoutError also while a record is incomplete."""
         data = self._read(size)
         if data is not None:
             return data

@@ -1,4 +1,4 @@
-"""Where the URL of a WebSocket leads (RFC 6455, 3)."""
+"""The URL of a WebSocket (RFC 6455, 3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
-_PATH_SAFE = "/%:@!$&'()*+,;=~?"  # what stays as it is in a URL; an escaped character stays escaped
+_PATH_SAFE = "/%:@!$&'()*+,;=~?"  # these stay as they are in a URL; an escaped character stays escaped
 
 
 class Target(NamedTuple):

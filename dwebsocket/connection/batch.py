@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-_HELD_BYTES = 16 * 1024  # of answers that leave together
-_QUICK_SECONDS = 0.00025  # for one of them, and for all together
+_HELD_BYTES = 16 * 1024  # more than so many do not wait for another answer
+_QUICK_SECONDS = 0.00025  # no answer is held longer, and only views are batched that need less for a message
 
 
 class Batch:
-    """The answers that wait for the next one. A connection has it from the first time that a second message waits.
+    """The answers that wait for the next one. A connection makes it when a second message first waits.
 
     Only a view in a tight loop (less than 0.25 ms for a message) is batched. The first answer of a burst, and any that
     took its time, leaves at once. `size`: the bytes that are held.
@@ -19,11 +19,11 @@ class Batch:
         self.size = 0
         self._held: list[bytes] = []
         self._held_since = 0.0
-        self._last_take_at = 0.0  # of a message that had others behind it
-        self._is_quick = False  # it was taken soon after the one before it
+        self._last_take_at = 0.0  # when a message was taken that had others behind it
+        self._is_quick = False  # that message was taken soon after the one before it
 
     def took(self, now: float) -> None:
-        """A message has been taken that has others behind it."""
+        """Take note that a message has been taken that has others behind it."""
         self._is_quick = now - self._last_take_at < _QUICK_SECONDS
         self._last_take_at = now
 
@@ -36,7 +36,7 @@ class Batch:
         )
 
     def hold(self, data: bytes, now: float) -> bool:
-        """Hold `data` back; whether it is the first: then it must be seen to that `release()` is called soon."""
+        """Hold `data` back; True when it is the first: then the caller must arrange that `release()` follows soon."""
         is_first = not self.size
         if is_first:
             self._held_since = now
@@ -45,7 +45,7 @@ class Batch:
         return is_first
 
     def release(self, data: bytes) -> bytes:
-        """All that is held, and `data` behind it."""
+        """Return all that is held, and `data` behind it."""
         self._held.append(data)
         together = b"".join(self._held)
         self.drop()

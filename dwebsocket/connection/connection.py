@@ -1,4 +1,4 @@
-"""One live connection: the way of a message from the socket to the view, and the verbs of the whole.
+"""One live connection: the way of a message from the socket to the view, and the calls that concern all of it.
 
 The classes of a connection, each made on the one below it:
 
@@ -10,7 +10,7 @@ Beside them, without a socket or a clock, and made when they are first needed:
 
 ending      the phases of the end, and the steps between them
 keepalive   pings, latency, idleness
-outbox      what the kernel has not taken
+outbox      bytes that the kernel has not taken
 batch       answers that leave together
 """
 
@@ -35,20 +35,20 @@ from ..protocol.parser import at_most
 from ..reactors.base import Reactor
 from ..reactors.clock import monotonic
 from .batch import Batch
-from .lifetime import at_home
+from .lifetime import on_reactor_thread
 from .limits import Limits
 from .sending import Sending
 from .sockets import READ_BYTES, receive
 
-_FRAMES_PER_TURN = 256  # that are looked at before other connections have their turn
-_DECODED_BYTES_PER_TURN = 1024 * 1024  # of compressed frames: to inflate a megabyte takes one to three milliseconds
-_STREAM_BYTES = 4 * READ_BYTES  # what waits of a message that is read in parts
+_FRAMES_PER_TURN = 256  # parsed per callback, so that one flooding peer cannot starve the others
+_DECODED_BYTES_PER_TURN = 1024 * 1024  # inflated per callback: a megabyte takes one to three milliseconds
+_STREAM_BYTES = 4 * READ_BYTES  # reading pauses when so much waits of a message that is read in parts
 
 _OPEN, _ENDING = State.OPEN, State.ENDING
 
 
 def memory_size(message: Message) -> int:
-    """How many bytes `message` takes in memory: one 🎉 makes four of each character of its text."""
+    """Return how many bytes `message` takes in memory: one 🎉 makes four of each character of its text."""
     if isinstance(message, bytes):
         return len(message)
     if cython.compiled:
@@ -59,10 +59,11 @@ def memory_size(message: Message) -> int:
 class Connection(Sending):
     """An open WebSocket on a socket, served by a reactor.
 
-    Reading is pushed: what arrives is parsed at once, control frames are answered, messages go to the inbox. When the
-    inbox is full (`receive_queue` messages, or `max_message_size` bytes), reading stops until a view takes one. The
-    end of the peer's side is answered when the messages before it have been taken and each taker has come back for
-    more (one call of `receive()` pays for one message); takers that do not are waited for `close_timeout` seconds.
+    Reading is pushed: bytes are parsed as they arrive, control frames are answered, messages go to the inbox. When the
+    inbox is full (`receive_queue` messages, or `max_message_size` bytes), reading stops until a view takes one.
+
+    The end of the peer's side is answered when the messages before it have been taken and answered. A taker that comes
+    back for more has answered: one call of `receive()` counts for one message. Others get `close_timeout` seconds.
 
     `sock` is used non-blocking. `descriptor` is its number if no other code can close it, else -1. `dispose` is called
     once, when the socket is not needed any more.
@@ -92,12 +93,12 @@ class Connection(Sending):
         self.messages_received = self.bytes_received = 0
         self._receive_queue = at_most(limits.receive_queue)
         self._inbox_max_bytes = _STREAM_BYTES if limits.streaming else at_most(limits.max_message_size)
-        self._gathered: bytearray | None = None  # what has been taken of a message that is to be taken whole
+        self._gathered: bytearray | None = None  # the parts that `receive_whole()` has taken of its message
         self._gathers_text = False
 
     # The verbs
 
-    @at_home
+    @on_reactor_thread
     def open(self, response: bytes, early: bytes) -> None:
         """Send `response` (the 101), then read: first `early`, the bytes that the server had read already."""
         self.endpoint.accepted()
@@ -111,23 +112,23 @@ class Connection(Sending):
         self._schedule()
 
     def receive(self, timeout_seconds: float | None = None) -> Message | Part | None:
-        """The next message; None when there is none within the time, or will be none any more.
+        """Return the next message; None when none comes within the time, or the connection has ended.
 
         With `streaming` it may be a Part.
         """
-        if self.is_elsewhere():
-            return self.call_at_home(self._receive_next, (timeout_seconds,), self._put_back)
+        if self.is_foreign_thread():
+            return self.call_on_reactor(self._receive_next, (timeout_seconds,), self._put_back)
         self._enter()
         try:
             return self._receive_next(timeout_seconds)
         finally:
             self._leave()
 
-    @at_home
+    @on_reactor_thread
     def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:
-        """The next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
+        """Return the next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
 
-        What has come of it is kept when the time is over. Parts are taken and put together under the lock: callers in
+        When the time is over, its parts so far are kept. Parts are taken and put together under the lock: callers in
         several threads go on with one message. A message of more than `max_message_size` bytes closes with 1009.
         """
         deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
@@ -138,48 +139,48 @@ class Connection(Sending):
             if self._gather(part.data) and part.fin:
                 return self._take_gathered()
 
-    @at_home
+    @on_reactor_thread
     def receive_begun(self) -> Message:
-        """What `receive_whole()` has of a message that is not complete: for a caller who takes the rest in parts."""
+        """Take the parts that `receive_whole()` has of an incomplete message, for a caller that reads on in parts."""
         return self._take_gathered()
 
-    @at_home
+    @on_reactor_thread
     def waiting(self) -> int:
-        """How many messages are waiting to be taken."""
+        """Return how many messages are waiting to be taken."""
         if not self._inbox:
-            self._let_go()
+            self._send_batch()
             self._link.look(pause=True)
         return sum(not isinstance(message, Part) or message.fin for message in self._inbox)
 
-    @at_home
+    @on_reactor_thread
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Begin the closing handshake, or answer the peer's; what has not been taken is dropped. Does not block."""
+        """Begin the closing handshake, or answer the peer's; messages not yet taken are dropped. Does not block."""
         self._end(self.endpoint.close(code, reason))
 
     def close_soon(self, code: int, reason: str = "") -> None:
-        """Close as `close()` does, but never wait for a thread that is in another call here: that one closes then."""
+        """Close as `close()` does, but never wait for a thread inside another call here: that thread closes then."""
         self._post(functools.partial(self._close_now, code, reason))
 
     def go_away(self, code: int) -> None:
-        """Close as `close_soon()` does, for a process that ends: a peer that does not answer soon is not waited for."""
+        """Close as `close_soon()` does, for a process that ends: a peer gets two seconds of silence to answer."""
         self._post(functools.partial(self._go_away_now, code))
 
-    @at_home
+    @on_reactor_thread
     def fail(self, code: int, reason: str = "") -> None:
-        """Close with `code` and look at nothing that still arrives (7.1.7). Does not block."""
+        """Close with `code` and drop everything that still arrives (7.1.7). Does not block."""
         self._end(self.endpoint.fail(code, reason))
 
-    @at_home
+    @on_reactor_thread
     def abort(self, reason: str) -> None:
         """Give the connection up at once, without a closing handshake."""
         self._abort(reason)
 
-    @at_home
+    @on_reactor_thread
     def finish(self) -> None:
         """Close if that has not been done, and return when the socket is not needed any more.
 
-        At most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream, but only
-        two once nothing more comes from it.
+        It waits at most `close_timeout` seconds for the peer's Close frame, and as many for the end of its stream. Two
+        seconds without a byte from the peer end that second wait, too.
         """
         try:
             self._end(self.endpoint.close())
@@ -196,27 +197,26 @@ class Connection(Sending):
 
     @property
     def is_over(self) -> bool:
-        """The same, as far as it has been noticed."""
+        """Whether the end has come, as far as it has been noticed."""
         state = self.endpoint.state
         return state is not _OPEN and (state is not _ENDING or not self._inbox)
 
-    @at_home
+    @on_reactor_thread
     def look(self) -> None:
-        """Notice what has already happened to the socket; a loop that asks again and again lets others run."""
-        self._let_go()
+        """Notice what has already happened to the socket; lets others run when a loop calls it again and again."""
+        self._send_batch()
         self._link.look(pause=False)
         now = monotonic()
         self._notice_hangup_while_paused(now)
         self._link.breathe(now)
 
-    # What the reactor calls
+    # Called by the reactor
 
     def on_fork(self) -> None:
-        """This is the child of a fork, and the connection its parent's: here it has ended, and not a byte is sent."""
-        self._home = 0  # the hub's thread is one of the parent, too
-        self._give_up(
-            "this process is the child of a fork", WebSocketClosed
-        )  # no shutdown(): it is the parent's stream
+        """End here, in the child of a fork, without a byte sent: the connection is the parent's."""
+        self._owner_thread = 0  # the hub's thread is the parent's, too
+        # No shutdown(): the stream is the parent's.
+        self._give_up("this process is the child of a fork", WebSocketClosed)
         self._dispose = None
         self._sending_parts = False
         self._drop_inbox()
@@ -225,7 +225,7 @@ class Connection(Sending):
             self._socket.close()  # our copy of it: else the peer would hear of the parent's end only at ours
 
     def on_readable(self) -> None:
-        """Read once, or look on at what was read, and do what it says."""
+        """Read once, or go on with what was read, and act on its frames."""
         try:
             if self.endpoint.has_more:
                 self._parse()
@@ -248,7 +248,7 @@ class Connection(Sending):
     # Reading
 
     def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
-        if self.endpoint.has_more:  # before a message is taken: a view that is stopped while others run has lost none
+        if self.endpoint.has_more:  # breathe before a message is taken, so that a view stopped meanwhile loses none
             self._link.breathe(monotonic())
         if self._answers_owed:  # a view that comes for more has answered what it took
             self._answers_owed -= 1
@@ -256,23 +256,23 @@ class Connection(Sending):
             self._settle()
         if not self._inbox:
             if self._batch is not None:
-                self._let_go()
+                self._send_batch()
             if timeout_seconds is not None:
                 self._wait_for_message(timeout_seconds)
             else:
                 while not self._inbox and self.endpoint.state is _OPEN:
-                    if self.keeper is None:
+                    if self.wait_hook is None:
                         self._link.park(None)
                     else:
                         self._park(None)
             if not self._inbox:
                 if self.endpoint.state is not _OPEN:
-                    self._link.breathe(monotonic())  # a loop that takes the end for silence lets others run
+                    self._link.breathe(monotonic())  # lets others run when a loop takes the end for silence
                 return None
         return self._take()
 
     def _gather(self, data: Message) -> bool:
-        """Put `data` behind what has been taken of its message; False, and the end, where that is too much."""
+        """Append `data` to the parts taken of its message; False, and the connection ends, when that is too much."""
         # A bytearray, for the same reason as in Assembler: a list of pieces costs fifty times their bytes.
         if self._gathered is None:
             self._gathered = bytearray()
@@ -297,7 +297,7 @@ class Connection(Sending):
             pass
 
     def _parse(self) -> None:
-        """Look at what was read, until the inbox is full or others should have their turn."""
+        """Parse what was read, until the inbox is full or others should have their turn."""
         endpoint = self.endpoint
         frames_left = _FRAMES_PER_TURN
         endpoint.decoded_bytes = 0
@@ -354,5 +354,5 @@ class Connection(Sending):
         if self._read_ended:
             return False
         if self.endpoint.state is not _OPEN or not self._inbox:
-            return True  # after the end, what still arrives is dropped, and the end of the stream is waited for
+            return True  # after the end, to drop what still arrives until the stream ends
         return len(self._inbox) < self._receive_queue and self._inbox_bytes < self._inbox_max_bytes

@@ -1,4 +1,4 @@
-"""How a connection ends: the phases of its end, how long each may last, and the step that follows. Sans I/O.
+"""The end of a connection: its phases, how long each may last, and the step that follows. Sans I/O.
 
 An open connection has no `Ending`. The phase follows from the facts, so that it cannot disagree with them. Two things
 are remembered: since when it lasts, and that this process goes away.
@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from ..protocol.endpoint import State
 
-#: A peer that may still have been sending is given that long without a byte before our stream ends: a proxy cuts its
-#: client off when we end it, and what the proxy has not passed on yet is lost.
+#: After so long without a byte from the peer, our stream ends. A proxy cuts its client off when we end it, and bytes
+#: that the proxy has not passed on yet are lost.
 SILENCE_SECONDS = 0.25
-#: A peer that has nothing more to say and does not hang up is given that long without a byte.
+#: After so long without a byte, a peer that does not hang up is cut off, once our stream has ended.
 LINGER_SECONDS = 2.0
 
 
 class Phase(enum.Enum):
-    """Where a connection stands on its way to the end."""
+    """The phase of a connection on its way to the end."""
 
     __hash__ = object.__hash__  # each is one object; Enum would call Python for the hash of its name
 
@@ -28,26 +28,26 @@ class Phase(enum.Enum):
     DRAINING = "the peer has ended; what it sent before is still being taken"
     CLOSING = "our Close frame is on its way, or the peer's is awaited"
     GOING_AWAY = "as CLOSING, for a process that ends: a silent peer is not waited for"
-    SILENCE = "our Close frame is out, and the peer may still be sending what it sent before it"
+    SILENCE = "our Close frame is out, and the peer may not have read it yet, and still be sending"
     LINGERING = "our stream has ended; we read until the peer's has"
     OVER = "the socket is not needed any more"
 
 
 class Step(enum.Enum):
-    """What a connection does next on its way to the end."""
+    """The next action of a connection on its way to the end."""
 
     __hash__ = object.__hash__
 
-    GO_ON = "forget the phase: the end of the peer's stream can be read by now"
+    GO_ON = "leave the phase: the end of the peer's stream can be read by now"
     ANSWER = "answer the end of the peer's side, its turn has come"
     DROP_INBOX = "drop the messages that no view came for"
-    END_WRITING = "end our stream: all that we had to say has left"
+    END_WRITING = "end our stream: all our bytes have left"
     ABORT = "give the connection up"
     DISPOSE = "give the socket back: both streams have ended"
 
 
 class Facts:
-    """What the end of a connection depends on."""
+    """The facts on which the end of a connection depends."""
 
     __slots__ = (
         "close_received",
@@ -75,7 +75,7 @@ class Facts:
     ) -> None:
         self.state = state
         self.is_owed = is_owed  # a message waits to be taken, or one that was taken may still be answered
-        self.is_paused = is_paused  # nothing is read, for the inbox is full
+        self.is_paused = is_paused  # reading is paused, for the inbox is full
         self.is_writing = is_writing  # bytes of ours wait for the peer to read
         self.write_ended = write_ended
         self.read_ended = read_ended
@@ -85,7 +85,7 @@ class Facts:
 
 
 class Rule(NamedTuple):
-    """What follows a phase: after `close_timeout`, or earlier after `silent_seconds` without a byte from the peer."""
+    """The step after a phase: after `close_timeout`, or earlier after `silent_seconds` without a byte from the peer."""
 
     timed_out: Step
     reason: str = "the peer did not finish the closing handshake"
@@ -138,7 +138,7 @@ class Ending:
             self.phase, self.since = phase, now
             if phase is _OVER:
                 return Step.DISPOSE
-        if facts.is_writing:  # what is leaving gets its time, as long as it moves
+        if facts.is_writing:  # bytes on their way out get their time, as long as they move
             self.since = max(self.since, facts.last_progress_at)
         if phase is _DRAINING and not facts.is_owed:
             return Step.ANSWER
@@ -147,7 +147,7 @@ class Ending:
         return None
 
     def expire(self, now: float, facts: Facts) -> Step | None:
-        """The step that the phase has come to by its time alone; None while it may last."""
+        """The step that is due because of the time alone; None while the phase may last."""
         if self.phase is _OVER:
             return None
         rule = RULES[self.phase]
@@ -158,7 +158,7 @@ class Ending:
         return Step.GO_ON if self.phase is _HUNG_UP and not facts.is_paused else rule.timed_out
 
     def due(self, facts: Facts) -> float:
-        """When `expire()` has a step, if nothing else happens; infinity when it is over."""
+        """The time at which `expire()` has a step, if nothing else happens; infinity when it is over."""
         if self.phase is _OVER:
             return math.inf
         return min(self._silent_at(facts), self._timed_out_at(facts))
@@ -169,7 +169,7 @@ class Ending:
             self.phase = _GOING_AWAY
 
     def give_up(self) -> None:
-        """The connection is given up, or its socket has been given back: nothing follows."""
+        """Move to OVER: the connection is given up, or its socket has been given back."""
         self.phase = _OVER
 
     def _phase_of(self, facts: Facts) -> Phase:

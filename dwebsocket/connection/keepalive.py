@@ -1,4 +1,4 @@
-"""Whether the peer of an open connection is alive, and whether the connection is still used. Sans I/O."""
+"""Pings and the idle timeout: is the peer of an open connection alive, is the connection used? Sans I/O."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 
 
 class Beat(enum.Enum):
-    """What is due."""
+    """An action that is due, by its reason."""
 
     __hash__ = object.__hash__  # each is one object; Enum would call Python for the hash of its name
 
@@ -17,7 +17,7 @@ class Beat(enum.Enum):
 
 
 class KeepAlive:
-    """The pings of one connection: times go in, what is due comes out.
+    """The pings of one connection: times go in, beats come out.
 
     `latency`: seconds between the last ping that was answered and its pong; None before the first. A timeout of None
     is never due.
@@ -41,11 +41,11 @@ class KeepAlive:
         self._ping_timeout = math.inf if ping_timeout is None else ping_timeout
         self._idle_timeout = math.inf if idle_timeout is None else idle_timeout
         self._pinged_at = now
-        self._payload: bytes | None = None  # of the ping that has not been answered
-        self._waits_since = now  # for its pong
+        self._payload: bytes | None = None  # the payload of the ping that has not been answered
+        self._waits_since = now  # when the wait for its pong began
 
     def beat(self, now: float, last_read_at: float, last_message_at: float) -> Beat | None:
-        """What is due, if anything is. The caller then does it, and says so: `pinged()` or `excuse()`."""
+        """Return the beat that is due, if one is. The caller then acts, and reports: `pinged()` or `excuse()`."""
         if last_message_at + self._idle_timeout <= now:
             return Beat.IDLE
         if self._ping_due(last_read_at) > now:
@@ -53,16 +53,16 @@ class KeepAlive:
         return Beat.PING if self._payload is None else Beat.DEAD
 
     def due(self, last_read_at: float, last_message_at: float) -> float:
-        """When `beat()` has something, if nothing else happens; infinity for never."""
+        """The time at which `beat()` has a beat, if nothing else happens; infinity for never."""
         return min(last_message_at + self._idle_timeout, self._ping_due(last_read_at))
 
     def pinged(self, now: float, payload: bytes | None) -> None:
-        """A ping with `payload` has gone out; None: it was left out this time."""
+        """Take note of a ping with `payload` that went out; None: it was left out this time."""
         self._pinged_at = self._waits_since = now
         self._payload = payload
 
     def pong(self, payload: bytes, now: float) -> bool:
-        """Whether a pong with `payload`, that was read at `now`, answers our ping."""
+        """Take note of a pong with `payload`, read at `now`; True when it answers our ping."""
         if self._payload is None or payload != self._payload:
             return False
         self.latency = now - self._pinged_at
@@ -70,7 +70,7 @@ class KeepAlive:
         return True
 
     def excuse(self, now: float) -> None:
-        """Wait for the pong anew: it was not the peer that was silent, but we who did not read."""
+        """Wait for the pong anew: the peer was not silent, this side did not read."""
         self._waits_since = now
 
     def _ping_due(self, last_read_at: float) -> float:

@@ -15,9 +15,9 @@ cdef class Lifetime(Served):
     cdef readonly Endpoint endpoint
     cdef readonly object limits, reactor
     cdef readonly LinkLock lock
-    cdef public object keeper
+    cdef public object wait_hook
     cdef readonly double last_read_at, last_message_at
-    cdef unsigned long _home
+    cdef unsigned long _owner_thread
     cdef readonly Link _link
     cdef readonly list _inbox
     cdef Py_ssize_t _inbox_bytes
@@ -28,8 +28,8 @@ cdef class Lifetime(Served):
     cdef KeepAlive _keep_alive
     cdef object _socket, _dispose
 
-    cpdef bint is_elsewhere(self) except -1
-    cpdef call_at_home(self, function, tuple arguments, undo=*)
+    cpdef bint is_foreign_thread(self) except -1
+    cpdef call_on_reactor(self, function, tuple arguments, undo=*)
     cdef _enter(self)
     cdef _leave(self)
     cpdef on_deadline(self, double now)
@@ -37,7 +37,7 @@ cdef class Lifetime(Served):
     cdef bint _wants_to_read(self) except -1
     cdef _write(self, bytes data, bytes payload=*)
     cdef bint _park(self, deadline) except -1
-    cdef _let_others_in(self, function)
+    cdef _call_unlocked(self, function)
     @cython.locals(is_open=bint, reads=bint, writes=bint, link=Link)
     cdef _settle(self)
     @cython.locals(now=double)

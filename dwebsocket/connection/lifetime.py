@@ -1,4 +1,4 @@
-"""What a connection does besides passing messages on: it waits, keeps its deadlines, and ends."""
+"""The waits, the deadlines and the end of a connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .sockets import limit_silence
 logger = logging.getLogger("dwebsocket")
 
 _PING_BYTES = 4
-_LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # what every operating system can count
+_LONGEST_SLEEP_SECONDS = 24 * 60 * 60  # every operating system can count so far
 
 _OPEN = State.OPEN
 _OVER = Phase.OVER
@@ -39,58 +39,58 @@ T = TypeVar("T")
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-class Keeper(Protocol):
+class WaitHook(Protocol):
     """Told before and after each wait; releases what a long wait must not hold (a database connection)."""
 
     def keeps_for(self, now: float) -> float:
         """For how many seconds from `now` (time.monotonic()) all may be kept. Must not wait."""
         ...  # pragma: no cover
 
-    def let_go(self) -> None:
-        """Release it; called where a wait begins, and may wait itself."""
+    def release(self) -> None:
+        """Release it before a wait begins; may wait itself."""
         ...  # pragma: no cover
 
     def woken(self) -> None:
-        """Called after a wait in which all was kept. Must not wait."""
+        """Check what was kept, after a wait. Must not wait."""
         ...  # pragma: no cover
 
 
-def at_home(method: Method) -> Method:
-    """The method, run where the connection lives, with its lock held, from whatever thread it is called."""
+def on_reactor_thread(method: Method) -> Method:
+    """Run the method on the reactor's thread, with the connection's lock held, whichever thread calls it."""
 
     @functools.wraps(method)
     def call(self: Lifetime, *arguments: Any) -> Any:
-        return self.call_at_home(method, (self, *arguments))
+        return self.call_on_reactor(method, (self, *arguments))
 
     return call  # type: ignore[return-value]
 
 
 class Lifetime(Served):
-    """The waits, the deadlines and the end of a connection; it takes the steps that others say are due.
+    """The waits, the deadlines and the end of a connection; it takes the steps that its parts find due.
 
     `ending`, `keepalive` and `outbox` judge by the facts and the time, and know no socket; each is made when it is
-    first needed. What passes messages on is `Connection`.
+    first needed. `Connection`, above, passes the messages on.
     """
 
     __slots__ = (
         "_answers_owed",
         "_dispose",
         "_ending",
-        "_home",
         "_inbox",
         "_inbox_bytes",
         "_keep_alive",
         "_link",
         "_outbox",
+        "_owner_thread",
         "_read_ended",
         "_socket",
         "endpoint",
-        "keeper",
         "last_message_at",
         "last_read_at",
         "limits",
         "lock",
         "reactor",
+        "wait_hook",
     )
 
     def __init__(
@@ -98,17 +98,17 @@ class Lifetime(Served):
     ) -> None:
         self.endpoint = endpoint
         self.limits = limits
-        self.keeper: Keeper | None = None
+        self.wait_hook: WaitHook | None = None
         self.reactor = reactor
-        self._home = reactor.home or 0  # the thread that may use it; 0: any may
+        self._owner_thread = reactor.owner_thread or 0  # only this thread may use the connection; 0: any may
         self._link: Link = reactor.link(self, sock.fileno())
         self.lock = self._link.lock
         self._socket = sock
-        self._dispose: Callable[[], None] | None = dispose  # None when it has been called: no thread polls the socket
+        self._dispose: Callable[[], None] | None = dispose  # None once it was called: no thread polls the socket
         self._inbox: list[Message | Part] = []
         self._inbox_bytes = 0
-        self._answers_owed = 0  # messages that were taken, and may still be answered before the end is
-        self._read_ended = False  # the peer's stream has
+        self._answers_owed = 0  # messages that were taken, and may still be answered before the end
+        self._read_ended = False  # the peer's stream has ended
         self._outbox: Outbox | None = None
         self._ending: Ending | None = None
         self._keep_alive: KeepAlive | None = None
@@ -134,27 +134,27 @@ class Lifetime(Served):
             return None
 
     def _break_off(self) -> None:
-        """A fault of ours ends this connection, and no other."""
+        """End this connection, and no other, because of a fault in this package."""
         logger.exception("internal error; the connection is dropped")
         self._abort("internal error")
 
-    # Where it lives
+    # Threads
 
-    def is_elsewhere(self) -> bool:
-        """Whether the calling thread must not touch the connection, but ask the reactor to."""
+    def is_foreign_thread(self) -> bool:
+        """Whether the calling thread must not touch the connection, but ask the reactor to call."""
         if cython.compiled:
-            return self._home != 0 and PyThread_get_thread_ident() != self._home  # type: ignore # noqa: F821
-        return self._home != 0 and self.reactor.thread_ident() != self._home
+            return self._owner_thread != 0 and PyThread_get_thread_ident() != self._owner_thread  # type: ignore # noqa: F821
+        return self._owner_thread != 0 and self.reactor.thread_ident() != self._owner_thread
 
-    def call_at_home(
+    def call_on_reactor(
         self, function: Callable[..., T], arguments: tuple[Any, ...], undo: Callable[[T], None] | None = None
     ) -> T:
-        """The result of `function`, run where the connection lives, with its lock held, whichever thread calls.
+        """Return the result of `function`, run on the reactor's thread, with the lock held, whichever thread calls.
 
-        A result that a caller in another thread does not get any more is given to `undo`.
+        A result that a stopped caller in another thread cannot get any more is given to `undo`.
         """
-        if self.is_elsewhere():
-            return self.reactor.run_home(functools.partial(self.call_at_home, function, arguments), undo)
+        if self.is_foreign_thread():
+            return self.reactor.call(functools.partial(self.call_on_reactor, function, arguments), undo)
         self._enter()
         try:
             return function(*arguments)
@@ -170,17 +170,17 @@ class Lifetime(Served):
             self.lock.release()
 
     def _post(self, function: Callable[[], None]) -> None:
-        if self.is_elsewhere():
-            self.reactor.run_home(function)
+        if self.is_foreign_thread():
+            self.reactor.call(function)
         elif self.lock is None:
             function()
         else:
             self.lock.post(function)
 
-    # What `Sending` and `Connection` do
+    # Overridden by `Sending` and `Connection`
 
     def _wants_to_read(self) -> bool:
-        """Whether what arrives is to be read now."""
+        """Whether arriving bytes should be read now."""
         raise NotImplementedError
 
     def _write(self, data: bytes, payload: bytes = b"") -> None:
@@ -195,19 +195,19 @@ class Lifetime(Served):
         remaining = _LONGEST_SLEEP_SECONDS if deadline is None else deadline - now
         if remaining <= 0:
             return False
-        keeper = self.keeper
-        if keeper is None:
+        hook = self.wait_hook
+        if hook is None:
             self._link.park(None if deadline is None else min(remaining, _LONGEST_SLEEP_SECONDS))
             return True
-        keeps = keeper.keeps_for(now)
+        keeps = hook.keeps_for(now)
         if keeps <= 0:  # others may run meanwhile: the caller looks again
-            self._let_others_in(keeper.let_go)
+            self._call_unlocked(hook.release)
         else:
             self._link.park(min(remaining, keeps, _LONGEST_SLEEP_SECONDS))
-            keeper.woken()
+            hook.woken()
         return True
 
-    def _let_others_in(self, function: Callable[[], None]) -> None:
+    def _call_unlocked(self, function: Callable[[], None]) -> None:
         """Call `function`, which may wait, without the lock."""
         self._leave()
         try:
@@ -218,7 +218,7 @@ class Lifetime(Served):
     # The end
 
     def _settle(self) -> None:
-        """Do what follows from the state as it is now; everything that changes it ends here."""
+        """Do what follows from the present state; every change of it must call this."""
         is_open = self.endpoint.state is _OPEN
         if not is_open and self._move_to_the_end():
             return
@@ -226,15 +226,15 @@ class Lifetime(Served):
         reads, writes = self._wants_to_read(), self._is_writing()
         if reads != link.reads or writes != link.writes:
             link.watch(read=reads, write=writes)
-        if not is_open or writes:  # the other deadlines move away, and are judged anew when they are due
+        if not is_open or writes:  # the other deadlines only move later, and are judged anew when they are due
             self._schedule()
         if not is_open or self._inbox:
             link.wake()
 
     def _move_to_the_end(self) -> bool:
-        """Take the steps of the end that can be taken now; whether it has come.
+        """Take the steps of the end that can be taken now; True when the end has come.
 
-        A step may come back here: a write that fails looks at the socket. So each is decided by the facts of its time.
+        A step may call this again: a write that fails looks at the socket. So each step is decided by fresh facts.
         """
         now = monotonic()
         if self._ending is None:
@@ -306,7 +306,7 @@ class Lifetime(Served):
         self._stop_writing(WebSocketClosed)
         if not self._read_ended:
             # Unread bytes would turn our FIN into a RST, which can overtake the Close frame: so we say that we are
-            # done, and read until the peer says the same.
+            # done, and read until the peer is done, too.
             try:
                 self._socket.shutdown(socket.SHUT_WR)
             except OSError:
@@ -329,7 +329,7 @@ class Lifetime(Served):
         self._ending = None
 
     def _notice_hangup_while_paused(self, now: float) -> None:
-        """A peer that has left is noticed even while nothing is read: else its connection would never end."""
+        """Notice a peer that has left while the inbox is full and nothing is read: else its connection never ends."""
         if self._ending is None and not self._wants_to_read() and self._link.hung_up():
             self._ending = Ending(now, self.limits.close_timeout, Phase.HUNG_UP)
             self._schedule()
@@ -342,7 +342,7 @@ class Lifetime(Served):
             self._link.schedule(earliest)
 
     def _earliest(self) -> float | None:
-        """When there is something to be done, if nothing else happens."""
+        """The next deadline, if nothing else happens; None when there is none."""
         due = self._stalled_at()
         if self._ending is not None:
             due = min(due, self._ending.due(self._facts()))
@@ -357,7 +357,7 @@ class Lifetime(Served):
         return outbox.last_progress_at + send_timeout
 
     def _act(self, now: float) -> bool:
-        """Do one thing whose time has come, if there is one: the others may not be due any more."""
+        """Do one thing that is due, and return True, if there is one: the others may not be due any more then."""
         if self._stalled_at() <= now:
             self._give_up_sending()
             return True
@@ -388,7 +388,7 @@ class Lifetime(Served):
             self._write(self.endpoint.send_ping(payload))
 
     def _give_up_silent_peer(self, now: float, keep_alive: KeepAlive) -> None:
-        # Its answer may wait behind messages that no view takes, or this process stood still: not the peer's silence.
+        # The pong may wait behind messages that no view takes, or this process stood still: that is no silent peer.
         if self._wants_to_read() and not self._link.arrived():
             self._abort(f"no answer to a ping within {self.limits.ping_timeout} seconds")
         else:

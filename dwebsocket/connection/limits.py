@@ -1,4 +1,4 @@
-"""What one connection may take."""
+"""The limits of one connection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one connection may take: bytes, messages and seconds. None means without limit."""
+    """The bytes, messages and seconds that one connection may take. None means without limit."""
 
     max_message_size: int | None = 1024 * 1024
     streaming: bool = False

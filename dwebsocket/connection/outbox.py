@@ -1,10 +1,10 @@
-"""What a connection has to send and the kernel has not taken. Sans I/O."""
+"""Bytes of a connection that the kernel has not taken. Sans I/O."""
 
 from __future__ import annotations
 
 from ..protocol.exceptions import WebSocketClosed
 
-_JOINED_BYTES = 64 * 1024  # small pieces leave together, up to that many bytes in one call of send()
+_JOINED_BYTES = 64 * 1024  # small pieces leave together, up to so many bytes in one call of send()
 
 
 class Outbox:
@@ -12,7 +12,7 @@ class Outbox:
 
     `mark` counts the bytes that were ever put in, `left` those that have left: a sender waits until `left` reaches the
     `mark` that its own bytes made. `waiting`: bytes that can leave now. `last_progress_at`: when some last did, or the
-    outbox was made. `error`: what a sender gets whose bytes do not leave any more; None while they may.
+    outbox was made. `error`: raised in a sender when its bytes cannot leave any more; None while they may.
     """
 
     __slots__ = (
@@ -49,7 +49,7 @@ class Outbox:
                 self.waiting += len(rest)
 
     def first(self) -> bytes | memoryview:
-        """What leaves next: never less than was given before, for TLS wants to be offered the same again."""
+        """Return what leaves next: never less than the time before, for TLS must be offered the same bytes again."""
         pieces = self._pieces
         if len(pieces) > 1 and len(pieces[0]) + len(pieces[1]) <= _JOINED_BYTES:
             size, count = len(pieces[0]), 1
@@ -60,7 +60,7 @@ class Outbox:
         return pieces[0]
 
     def sent(self, count: int, now: float) -> None:
-        """The kernel has taken `count` bytes of `first()`."""
+        """Take note that the kernel has taken `count` bytes of `first()`."""
         first = self._pieces[0]
         if count < len(first):
             self._pieces[0] = memoryview(first)[count:]
@@ -81,7 +81,7 @@ class Outbox:
         self._behind_bytes += len(frame)
 
     def release(self, *, drop: bool = False) -> None:
-        """The message has its end: what waited for it may leave, or is dropped."""
+        """Let the frames leave that waited for the end of the message, or drop them."""
         behind, self._behind, self._behind_bytes = self._behind, [], 0
         for frame in () if drop else behind:
             self.put(frame)
@@ -91,12 +91,12 @@ class Outbox:
         self._late_pongs = pongs
 
     def take_late_pongs(self) -> bytes:
-        """The pongs that waited; each is given once."""
+        """Return the pongs that waited; each is given once."""
         pongs, self._late_pongs = self._late_pongs, b""
         return pongs
 
     def end(self, error: type[WebSocketClosed]) -> None:
-        """Nothing leaves any more; the first `error` stays."""
+        """Drop all bytes: nothing leaves any more. The first `error` stays."""
         self.error = self.error or error
         self._pieces.clear()
         self._behind.clear()
@@ -105,5 +105,5 @@ class Outbox:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to be done: the connection can do without this outbox."""
+        """Whether nothing is left to do, so that the connection can drop this outbox."""
         return self.error is None and not self.waiting and not self._behind and not self._late_pongs

@@ -31,7 +31,7 @@ cdef class Sending(Lifetime):
     cdef _end_turn(self)
     cdef _wait_for_turn(self)
     cdef bint _may_send(self) except -1
-    cdef _let_go(self)
+    cdef _send_batch(self)
     cdef _send(self, bytes data, bytes payload=*)
     @cython.locals(size=Py_ssize_t, sent=Py_ssize_t)
     cdef _write(self, bytes data, bytes payload=*)

@@ -1,4 +1,4 @@
-"""What a connection sends: whole messages, fragments, frames that are offered, answers that leave together."""
+"""Sending: whole messages, fragments, frames that are offered, answers that leave together."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..protocol.messages import Message
 from ..reactors.base import Reactor
 from ..reactors.clock import monotonic
 from .batch import Batch
-from .lifetime import Lifetime, at_home
+from .lifetime import Lifetime, on_reactor_thread
 from .limits import Limits
 from .outbox import Outbox
 from .sockets import send, send_both
 
-_LARGE_BYTES = 16 * 1024  # of a payload that is not worth copying behind its header
-_OFFERED_BYTES = 1024 * 1024  # that may wait for a slow peer before another frame is refused
+_LARGE_BYTES = 16 * 1024  # from this size on, copying a payload behind its header costs more than a second buffer
+_OFFERED_BYTES = 1024 * 1024  # so many may wait for a slow peer before another frame is refused
 
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
 
@@ -32,8 +32,8 @@ class Sending(Lifetime):
 
     One message at a time: while one is sent in fragments, other senders wait, and offered frames stand behind it.
 
-    Answers to messages that have arrived together may leave together, where the reactor sees to it that they leave
-    before anything waits: when the view comes to the last message, or takes its time for one.
+    Answers to messages that have arrived together may leave together, if the reactor can flush them before it waits.
+    They leave when the view comes to the last message, or is slow with one.
     """
 
     __slots__ = (
@@ -60,23 +60,23 @@ class Sending(Lifetime):
         self._written = 0  # bytes that have left
         self._descriptor = descriptor
         self._sending_parts = False  # a message is being sent in fragments, or compressed: no other may begin
-        self._sender = 0  # the thread that does so
-        self._compresses = self.lock is not None and endpoint.has_extensions  # with the lock free meanwhile
+        self._sender = 0  # the thread that sends it
+        self._compresses = self.lock is not None and endpoint.has_extensions  # outside the lock, as it takes long
         self._batch: Batch | None = None
 
     @property
     def bytes_sent(self) -> int:
-        """How many bytes of frames have left."""
+        """The bytes of frames that have left."""
         return max(0, self._written)
 
     def send(self, message: Message) -> None:
         """Hand `message` to the kernel as a whole; blocks while the peer is slow.
 
-        WebSocketClosed when it is too late; SendTimeout when the peer does not read within `send_timeout`: the
-        connection is dropped then, for half a frame may have left.
+        WebSocketClosed when the connection has ended. SendTimeout when the peer does not read within `send_timeout`:
+        the connection is dropped then, for half a frame may have left.
         """
-        if self.is_elsewhere():
-            self.call_at_home(self._send_message, (message,))
+        if self.is_foreign_thread():
+            self.call_on_reactor(self._send_message, (message,))
             return
         self._enter()
         try:
@@ -87,28 +87,28 @@ class Sending(Lifetime):
     def offer(self, frames: bytes, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
         """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
 
-        They leave at once if the kernel takes them and nothing waits, else behind what waits, as soon as the peer has
-        read enough; never between two fragments of one message. From another thread than that of the hub, the caller
-        waits for the hub's turn.
+        They leave at once if the kernel takes them and nothing waits. Else they queue, and leave when the peer has
+        read enough; never between two fragments of one message. A caller in another thread than the hub's waits for
+        the hub's turn.
 
-        False, and nothing is sent of it: the connection is not open any more, or more than `max_waiting_bytes` would
+        False, and no frame is sent, when the connection is not open any more, or more than `max_waiting_bytes` would
         wait. Frames of any size are taken while nothing waits.
         """
-        if self.is_elsewhere():
-            return self.call_at_home(self._offer, (frames, messages, max_waiting_bytes))
+        if self.is_foreign_thread():
+            return self.call_on_reactor(self._offer, (frames, messages, max_waiting_bytes))
         self._enter()
         try:
             return self._offer(frames, messages, max_waiting_bytes)
         finally:
             self._leave()
 
-    @at_home
+    @on_reactor_thread
     def begin_message(self) -> None:
-        """Wait until no other message is under way; from now on none begins, until `end_message()`."""
+        """Wait until no other message is being sent; from now on none begins, until `end_message()`."""
         self._wait_for_turn()
         self._take_turn()
 
-    @at_home
+    @on_reactor_thread
     def send_fragment(self, data: Message, first: bool, fin: bool) -> None:
         """Send one fragment of the message that was begun. Errors as for `send()`."""
         self.last_message_at = now = monotonic()
@@ -116,24 +116,24 @@ class Sending(Lifetime):
         self.messages_sent += fin
         self._send(self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin)))
 
-    @at_home
+    @on_reactor_thread
     def end_message(self) -> None:
         """Let others send again."""
         self._end_turn()
 
     def on_writable(self) -> None:
-        """Send what is waiting to leave, as far as the kernel takes it."""
+        """Send what waits in the outbox, as far as the kernel takes it."""
         try:
             self._flush()
             self._settle()
-            self._link.wake()  # a sender looks how much has left
+            self._link.wake()  # senders check how much has left
         except Exception:
             self._break_off()
 
     def on_turn(self) -> None:
-        """Let the answers leave that wait for the next one: the view is not coming back soon."""
+        """Send the answers that wait for the next one: the view is not coming back soon."""
         try:
-            self._let_go()
+            self._send_batch()
         except Exception:
             self._break_off()
 
@@ -184,16 +184,16 @@ class Sending(Lifetime):
                 self._end_turn()
         if isinstance(self._socket, _socket.socket):
             self._send(data, payload)
-        else:  # TLS wants what it has not taken to be offered again as it was, not cut in two
+        else:  # TLS must be offered again, as they were, the bytes that it has not taken: not cut in two
             self._send(data + payload)
 
     def _encode(self, encode: Callable[[], T]) -> T:
-        """What `encode` makes of a message; others may look at the connection while a large one is compressed."""
+        """Return what `encode` makes of a message; the lock is free while a large one is compressed."""
         if not self._compresses:
             return encode()
         encoded: list[T] = []
-        self._let_others_in(lambda: encoded.append(encode()))
-        self.endpoint.refuse_if_late()  # it may have been closed meanwhile
+        self._call_unlocked(lambda: encoded.append(encode()))
+        self.endpoint.refuse_if_late()  # the connection may have been closed meanwhile
         return encoded[0]
 
     def _take_turn(self) -> None:
@@ -217,8 +217,8 @@ class Sending(Lifetime):
     def _may_send(self) -> bool:
         return self.endpoint.state is _OPEN or self.endpoint.state is _ENDING
 
-    def _let_go(self) -> None:
-        """Let the answers leave that wait for the next one."""
+    def _send_batch(self) -> None:
+        """Send the answers that wait for the next one."""
         if self._batch is not None and self._batch.size:
             self._write(b"")
             if self._outbox is not None:
@@ -230,7 +230,7 @@ class Sending(Lifetime):
             self._wait_until_written(self._outbox)
 
     def _write(self, data: bytes, payload: bytes = b"") -> None:
-        """Send what the kernel takes; the rest goes to the outbox, and `_settle()` sees to it that it leaves."""
+        """Send what the kernel takes; the rest goes to the outbox. The caller then calls `_settle()`, or waits."""
         if self._batch is not None and self._batch.size:
             data = self._batch.release(data)
         size = len(data) + len(payload)
@@ -278,7 +278,7 @@ class Sending(Lifetime):
             self._outbox = None
 
     def _lose_peer(self) -> None:
-        """The peer is gone; what it sent before is still to be read, and then its end."""
+        """Stop writing, for the peer is gone; what it sent before its end is still read."""
         self._stop_writing(WebSocketClosed)
         self._link.look(pause=False)
 

@@ -1,4 +1,4 @@
-# What the compiler has to know of sockets.py, and the system calls.
+# The C types of sockets.py, and its system calls.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
@@ -46,8 +46,8 @@ cdef inline bint is_retried() noexcept nogil:
     return errno == EAGAIN or errno == EINTR  # EWOULDBLOCK is EAGAIN wherever Python runs
 
 
-# Most of what arrives is small: it gets as many bytes of memory as it has. What fills the small buffer is the beginning of
-# something larger, whose rest is read to where it stays.
+# Most arrivals are small, and get no more memory than they have bytes. One that fills the small buffer begins something
+# larger; the rest of that is read straight into the memory where it stays.
 cdef inline bytes read_descriptor(int descriptor):
     cdef char first[16384]
     cdef PyObject *content

@@ -1,6 +1,6 @@
 """Bytes in and out of a non-blocking socket; without a call of Python where this is compiled.
 
-`descriptor` is the number of `sock` where nobody else can close it, else -1: a number that was closed may belong to
+`descriptor` is the number of `sock` where no other code can close it, else -1: a number that was closed may belong to
 another connection by now.
 """
 
@@ -15,12 +15,12 @@ try:
 except ImportError:
     from .. import _compiled as cython
 
-_LONGEST_SECONDS = 24 * 60 * 60  # what every operating system can count
-READ_BYTES = 64 * 1024  # at most, that are read at once, where nothing is compiled
+_LONGEST_SECONDS = 24 * 60 * 60  # every operating system can count so far
+READ_BYTES = 64 * 1024  # one call reads so many at most; the compiled build has its own sizes, in sockets.pxd
 
 
 def receive(sock: Any, descriptor: int) -> bytes | None:
-    """What has arrived; None when nothing has, b"" for the end of the stream, or its reset."""
+    """Return the bytes that have arrived; None when there are none, b"" for the end of the stream, or its reset."""
     if cython.compiled and descriptor >= 0:
         return read_descriptor(descriptor)  # type: ignore # noqa: F821
     try:
@@ -32,7 +32,7 @@ def receive(sock: Any, descriptor: int) -> bytes | None:
 
 
 def send(sock: Any, descriptor: int, data: bytes | memoryview) -> int:
-    """How many bytes of `data` the kernel has taken; -1 when the peer is gone."""
+    """Send `data`; return how many bytes of it the kernel has taken, -1 when the peer is gone."""
     if cython.compiled and descriptor >= 0 and isinstance(data, bytes):
         return write_descriptor(descriptor, data)  # type: ignore # noqa: F821
     try:
@@ -44,7 +44,7 @@ def send(sock: Any, descriptor: int, data: bytes | memoryview) -> int:
 
 
 def send_both(sock: Any, descriptor: int, header: bytes, payload: bytes) -> int:
-    """As `send()` does it, one after the other, without putting them together first."""
+    """Send both as `send()` does, one behind the other, without joining them first."""
     if cython.compiled and descriptor >= 0:
         return write_both(descriptor, header, payload)  # type: ignore # noqa: F821
     try:

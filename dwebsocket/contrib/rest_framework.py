@@ -1,6 +1,6 @@
 """Views of Django REST framework: they may return None after they have talked, as any view here may.
 
-That framework insists on a response, and has one place where it looks at it, made to be overridden: it is overridden.
+The framework insists on a response. It checks that in `finalize_response`, a method made to be overridden.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from django.http import HttpResponse
 from ..websocket import WebSocket
 
 
-def may_return_none(view: Any) -> None:
-    """Let `view` return None on a WebSocket, if it is an `@api_view`, the view of an APIView, or its `dispatch`."""
+def patch_finalize_response(view: Any) -> None:
+    """Patch the class of `view`, if it is an APIView's (or an `@api_view`), so that None may answer a WebSocket."""
     kind = _class_of(view)
     finalize = getattr(kind, "finalize_response", None)
     if finalize is None or hasattr(finalize, "dwebsocket"):
@@ -32,14 +32,14 @@ def may_return_none(view: Any) -> None:
 
 
 def _response_for_none(websocket: WebSocket) -> HttpResponse:
-    """A response that says what None says of any view: it has accepted, unless it has refused."""
+    """Make the response that means the same as None from any view: it has accepted, unless it has refused."""
     if not websocket.closed:
         websocket.accept()
-    return HttpResponse(status=403 if websocket._opening.connection is None else 200)  # nobody gets the 200
+    return HttpResponse(status=403 if websocket._opening.connection is None else 200)  # the 200 is never sent
 
 
 def _class_of(view: Any) -> Any:
-    """The class whose view, or whose bound method, `view` is, below whatever decorators it has; None for a function."""
+    """Find the class of `view`, or of its bound method, below all decorators; None for a function."""
     while view is not None:
         owner = getattr(view, "__self__", None)
         kind = getattr(view, "cls", None) or (None if owner is None else type(owner))

@@ -8,13 +8,11 @@ from typing import Any
 from django.db import connections, transaction
 from django.http import HttpRequest
 
-# ATOMIC_REQUESTS
-
 
 class Exempt(set[str]):
-    """What Django looks up to see which databases a view is exempt on from ATOMIC_REQUESTS: all.
+    """The databases on which Django takes a view for exempt from ATOMIC_REQUESTS: all of them.
 
-    Its elements are those for which the project has said so itself.
+    The elements are the databases for which the project has exempted it.
     """
 
     def __contains__(self, alias: object) -> bool:
@@ -22,12 +20,12 @@ class Exempt(set[str]):
 
 
 def exempt(view: Any) -> Exempt:
-    """What takes the place of the view's own exemptions."""
+    """Return the exemptions that replace those of the view."""
     return Exempt(tuple(getattr(view, "_non_atomic_requests", ())))
 
 
 def atomic_request(view: Callable[..., Any], exempt: Exempt, request: HttpRequest) -> Callable[..., Any]:
-    """The view as Django calls it for plain HTTP: in a transaction where ATOMIC_REQUESTS says so."""
+    """Return the view as Django calls it for plain HTTP: in a transaction where ATOMIC_REQUESTS says so."""
     match = request.resolver_match  # a class is decorated at each request, and its view was exempted once
     own = {*exempt, *getattr(match and match.func, "_non_atomic_requests", ())}
     for alias, database in connections.settings.items():

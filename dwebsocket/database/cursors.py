@@ -1,4 +1,4 @@
-"""Which cursors of a database connection are in use."""
+"""The cursors of a database connection that are in use."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Protocol
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-_MAKE_CURSOR = ("make_cursor", "make_debug_cursor")  # what Django calls, once it is connected, for every cursor
+_MAKE_CURSOR = ("make_cursor", "make_debug_cursor")  # Django calls one of them for every cursor, once connected
 
 
 class Holder(Protocol):
-    """Is told what its context does with databases."""
+    """Told what its context does with databases."""
 
-    def noticed(self, database: BaseDatabaseWrapper) -> None:
+    def opened(self, database: BaseDatabaseWrapper) -> None:
         """A connection was opened."""
         ...  # pragma: no cover
 
-    def queries(self) -> None:
+    def queried(self) -> None:
         """A cursor was made."""
         ...  # pragma: no cover
 
@@ -30,20 +30,20 @@ current_lease: contextvars.ContextVar[Holder | None] = contextvars.ContextVar("d
 
 
 class _Watch:
-    """Sees the cursors of one database connection, as long as somebody holds them."""
+    """Sees the cursors of one database connection, as long as the view holds them."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        self.can_close = True  # what `close()` left open once stays open
+        self.can_close = True  # False once `close()` has left the connection open: asking again would not help
         self._cursors: weakref.WeakSet[Any] = weakref.WeakSet()
         for name in _MAKE_CURSOR:
             setattr(connection, name, self._seen(getattr(connection, name)))
 
     def sees_cursor(self) -> bool:
-        """Whether somebody holds a cursor that is not closed."""
+        """Whether the view still holds a cursor that is not closed."""
         return any(not getattr(cursor, "closed", False) for cursor in self._cursors)
 
     def _close(self, cursor: weakref.ref[Any], close: Callable[[], None]) -> None:
-        self._cursors.discard(cursor())  # few drivers tell of a cursor that it is closed
+        self._cursors.discard(cursor())  # few drivers have an attribute that says that a cursor is closed
         close()
 
     def _seen(self, make_cursor: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +53,7 @@ class _Watch:
             self._cursors.add(cursor)
             cursor.close = functools.partial(self._close, weakref.ref(cursor), cursor.close)
             if (lease := current_lease.get()) is not None:
-                lease.queries()
+                lease.queried()
             return cursor
 
         make_and_see.watch = self  # type: ignore[attr-defined]

@@ -20,23 +20,25 @@ from .cursors import Holder, current_lease, watch, watch_no_longer
 from .own import close, close_idle_connections, descriptor_of, in_transaction, may_be_closed, own_connections
 
 logger = logging.getLogger("dwebsocket")
-KEPT_SECONDS = 1.0  # since its last query, by a view that comes back that soon
-MOST_KEEPERS = 10  # of a process
-_keepers: set[Lease] = set()
-_keepers_lock = threading.Lock()
-_warned: set[str] = set()  # the views that were found waiting in a transaction
+# A busy view keeps its connections for so long after its last query, so that it need not open them again and again.
+KEPT_SECONDS = 1.0
+# Bounds the connections that a process keeps; a project with many busy views should use a connection pool.
+MAX_KEPT_LEASES = 10
+_kept_leases: set[Lease] = set()
+_kept_lock = threading.Lock()
+_warned: set[str] = set()  # views that were found waiting in a transaction: each is logged once
 
 
 class Lease:
-    """The database connections that one view has: let go of when it waits."""
+    """The database connections of one view, released when it waits for its peer."""
 
     __slots__ = (
         "_connection",
         "_is_needed",
-        "_let_go_at",
         "_opened_at",
         "_queried_at",
         "_reactor",
+        "_released_at",
         "_thread_ident",
         "_view",
     )
@@ -44,15 +46,15 @@ class Lease:
     def __init__(self, view: str, reactor: Reactor) -> None:
         self._view = view  # its dotted name, for the log
         self._reactor = reactor
-        self._is_needed = False  # a view that never asks the database costs no look at its connections
-        self._thread_ident = 0  # of the view; where gevent has patched, that is its greenlet's
-        self._connection: Connection | None = None  # the WebSocket's
-        self._let_go_at = -math.inf
+        self._is_needed = False  # while the view has opened no connection, its waits cost no look at them
+        self._thread_ident = 0  # of the view's thread; where gevent has patched, of its greenlet
+        self._connection: Connection | None = None  # of the WebSocket, once it is open
+        self._released_at = -math.inf
         self._opened_at = 0.0
         self._queried_at = 0.0
 
     def begin(self, *, inherits: bool) -> contextvars.Token[Holder | None]:
-        """From now on, what this context opens is the view's; with `inherits`, what it has opened before is, too."""
+        """Count what this context opens as the view's; with `inherits`, also what it has opened before."""
         self._is_needed = inherits
         self._thread_ident = threading.get_ident()
         for connection in own_connections() if inherits else ():
@@ -60,90 +62,93 @@ class Lease:
         return current_lease.set(self)
 
     def end(self, token: contextvars.Token[Holder | None]) -> None:
-        """Nothing that this context opens is the view's any more."""
+        """Count nothing more that this context opens as the view's."""
         current_lease.reset(token)
         if self._is_needed:
-            self._keep_no_longer()
+            self._give_up_place()
             for connection in own_connections():
                 watch_no_longer(connection)
 
     def accepted(self, connection: Connection) -> None:
-        """Let go of what the opening handshake needed; from now on the view's waits are those of `connection`."""
+        """Release what the opening handshake needed; from now on, `connection` tells of the view's waits."""
         self._connection = connection
         if self._is_needed:
-            connection.keeper = self
+            connection.wait_hook = self
             if self._is_of_this_thread():
                 self._close_what_can_be_closed()
 
-    def noticed(self, database: BaseDatabaseWrapper) -> None:
-        """The view has opened `database`."""
+    def opened(self, database: BaseDatabaseWrapper) -> None:
+        """Take note that the view has opened `database`."""
         self._is_needed = True
         self._opened_at = self._queried_at = monotonic()
         watch(database)
         if self._connection is not None:
-            self._connection.keeper = self
+            self._connection.wait_hook = self
 
-    def queries(self) -> None:
-        """The view asks the database something."""
+    def queried(self) -> None:
+        """Take note of a query of the view."""
         self._queried_at = monotonic()
 
-    # What the WebSocket's connection asks of its keeper
+    # The WaitHook of the WebSocket's connection
 
     def keeps_for(self, now: float) -> float:
         if not self._is_of_this_thread():
             return math.inf
         if not any(map(may_be_closed, own_connections())):
-            return math.inf if self._keeps_nothing_or_has_warned() else 0
+            self._unhook_if_idle()
+            return math.inf if self._has_nothing_to_warn_of() else 0
         remaining = self._queried_at + KEPT_SECONDS - now
-        return remaining if remaining > 0 and self._comes_back() and self._is_among_the_few() else 0
+        return remaining if remaining > 0 and self._is_busy() and self._takes_a_place() else 0
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self._close_what_can_be_closed()
         if any(map(in_transaction, _open_connections())):
             self._warn()
 
     def woken(self) -> None:
-        if self not in _keepers:
+        if self not in _kept_leases:
             return
         for connection in own_connections():
             if may_be_closed(connection) and self._has_been_ended(connection):
                 close(connection)
 
     def _has_been_ended(self, connection: BaseDatabaseWrapper) -> bool:
-        """Whether the database has hung up: to somebody who has asked nothing it has nothing else to say."""
+        """Whether the database has hung up: bytes or an end that arrive without a query can mean nothing else."""
         descriptor = descriptor_of(connection)
         return descriptor is not None and (descriptor < 0 or self._reactor.arrived(descriptor))
 
     def _is_of_this_thread(self) -> bool:
-        """Not where a thread of the view's asks, which has connections of its own; its context may be the view's."""
+        """Whether the view itself waits, not a thread that it has started, which may have inherited its context."""
         return current_lease.get() is self and threading.get_ident() == self._thread_ident
 
     def _close_what_can_be_closed(self) -> None:
-        self._let_go_at = monotonic()
-        self._keep_no_longer()
+        self._released_at = monotonic()
+        self._give_up_place()
         close_idle_connections()
+        self._unhook_if_idle()
+
+    def _unhook_if_idle(self) -> None:
         if self._connection is not None and not any(_open_connections()):
-            self._connection.keeper = None
+            self._connection.wait_hook = None
 
-    def _keeps_nothing_or_has_warned(self) -> bool:
-        """Whether there is nothing to do in this wait; a log may do anything, so it is written where others may run."""
-        left = list(_open_connections())
-        if not left and self._connection is not None:
-            self._connection.keeper = None
-        return not any(map(in_transaction, left)) or self._view in _warned
+    def _has_nothing_to_warn_of(self) -> bool:
+        """Whether no log is due in this wait. A log handler may block, so `release()` writes it, where others run."""
+        return self._view in _warned or not any(map(in_transaction, _open_connections()))
 
-    def _comes_back(self) -> bool:
-        return self._opened_at - self._let_go_at < KEPT_SECONDS and all(map(_can_be_kept, own_connections()))
+    def _is_busy(self) -> bool:
+        """Whether the view had to open a connection soon after it had released them, and all can be kept."""
+        return self._opened_at - self._released_at < KEPT_SECONDS and all(map(_can_be_kept, own_connections()))
 
-    def _is_among_the_few(self) -> bool:
-        with _keepers_lock:
-            if len(_keepers) < MOST_KEEPERS:
-                _keepers.add(self)
-            return self in _keepers
+    def _takes_a_place(self) -> bool:
+        """Take one of the places of the process for kept leases; False when none is free."""
+        with _kept_lock:
+            if len(_kept_leases) < MAX_KEPT_LEASES:
+                _kept_leases.add(self)
+            return self in _kept_leases
 
-    def _keep_no_longer(self) -> None:
-        with _keepers_lock:
-            _keepers.discard(self)
+    def _give_up_place(self) -> None:
+        with _kept_lock:
+            _kept_leases.discard(self)
 
     def _warn(self) -> None:
         view = self._view
@@ -156,27 +161,27 @@ class Lease:
             )
 
 
-def _forget() -> None:
-    """What is kept in the parent of a fork takes no place in the child."""
-    global _keepers_lock
-    _keepers_lock = threading.Lock()
-    _keepers.clear()
+def _after_fork() -> None:
+    """Free the places: leases that the parent keeps take none in the child."""
+    global _kept_lock
+    _kept_lock = threading.Lock()
+    _kept_leases.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_after_fork)
 
 
-def _notice(connection: BaseDatabaseWrapper, **about: Any) -> None:
+def _connection_opened(connection: BaseDatabaseWrapper, **about: Any) -> None:
     lease = current_lease.get()
     if lease is not None and not connection.allow_thread_sharing:
-        lease.noticed(connection)
+        lease.opened(connection)
 
 
-connection_created.connect(_notice)
+connection_created.connect(_connection_opened)
 
 
 def _can_be_kept(connection: BaseDatabaseWrapper) -> bool:
-    """Whether it costs something to open another one, and its end can be seen."""
+    """Whether keeping it saves time (it has no pool) and is safe (its end can be seen)."""
     if connection.connection is None:
         return True
     descriptor = descriptor_of(connection)

@@ -1,4 +1,4 @@
-"""The database connections of this thread or greenlet: which there are, which may be closed, and closing them."""
+"""The database connections of this thread or greenlet, which of them may be closed, and closing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .cursors import watch, watch_of
 
 _SQLITE = "sqlite"
-_PSYCOPG_IN_TRANSACTION = (1, 2, 3)  # a query runs, none runs, one has failed
+_PSYCOPG_IN_TRANSACTION = (1, 2, 3)  # TransactionStatus: a query runs, none runs, one has failed
 
 
 def own_connections() -> Iterator[BaseDatabaseWrapper]:
@@ -21,20 +21,20 @@ def own_connections() -> Iterator[BaseDatabaseWrapper]:
             continue
         try:
             connection.validate_thread_sharing()
-        except DatabaseError:  # all greenlets see the same where Django was imported before gevent has patched threads
+        except DatabaseError:  # another greenlet's: all share one where gevent patches after Django's import
             continue
         yield connection
 
 
 def close_own_connections() -> None:
-    """Close the database connections of this thread or greenlet: nobody else will."""
-    with contextlib.ExitStack() as stack:  # one that cannot be closed leaves no other one open
+    """Close the database connections of this thread or greenlet: no other code does it at its end."""
+    with contextlib.ExitStack() as stack:  # a connection that fails to close leaves no other one open
         for connection in own_connections():
             stack.callback(close, connection)
 
 
 def close_idle_connections() -> None:
-    """Close the database connections of this thread or greenlet that are in no transaction, and in nobody's hands."""
+    """Close the database connections of this thread or greenlet that are in no transaction and have no open cursor."""
     for connection in own_connections():
         if may_be_closed(connection):
             close(connection)
@@ -73,17 +73,17 @@ def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
 
 
 def descriptor_of(connection: BaseDatabaseWrapper) -> int | None:
-    """The number of its socket; -1 where the driver does not tell, None where no server can hang up."""
+    """Return the number of its socket; -1 where the driver does not tell, None where no server can hang up."""
     if connection.vendor == _SQLITE:
         return None
     try:
         return int(connection.connection.fileno())
-    except Exception:  # of whatever kind a driver raises for a connection that is broken
+    except Exception:  # each driver raises its kind for a broken connection
         return -1
 
 
 def close(connection: BaseDatabaseWrapper) -> None:
-    with contextlib.suppress(Error):  # it was broken before: that it is gone is all that is wanted
+    with contextlib.suppress(Error):  # it was broken before, and is gone now, as wanted
         connection.close()
-    if connection.connection is not None:  # whatever keeps it open, asking again would not help
+    if connection.connection is not None:  # something keeps it open, so asking again would not help
         watch(connection).can_close = False

@@ -9,9 +9,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 def with_shared_connections(function: Callable[[], None]) -> Callable[[], None]:
-    """`function` for another thread, with the database connections there that this thread shares with others.
+    """Return `function` for another thread, with the database connections that this thread shares with others.
 
-    That is what tests do (LiveServerTestCase, the test client): whoever works for a request of theirs sees their data.
+    Tests share theirs (LiveServerTestCase, the test client): a thread that works for their request sees their data.
     """
     shared = {
         connection.alias: connection
@@ -22,7 +22,7 @@ def with_shared_connections(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def with_connections(databases: Mapping[str, BaseDatabaseWrapper], function: Callable[[], None]) -> Callable[[], None]:
-    """`function` for another thread, which uses these database connections, by alias, and shares them meanwhile."""
+    """Return `function` for another thread, with these database connections, by alias, shared while it runs."""
 
     def run() -> None:
         for alias, connection in databases.items():

@@ -1,14 +1,15 @@
-"""Who may open a WebSocket, and who may keep it: guards are asked at the opening handshake, and then every interval.
+"""Guards decide which WebSockets may open and stay open: asked at the opening handshake, and then every interval.
 
 @accept_websocket(guard=[session_alive, has_perm("chat.view_room")], guard_interval=30)
 
 A guard is called with the request. It lets in by returning True. It refuses by returning False or None or raising
 PermissionDenied (HTTP 403, on an open WebSocket the close code 4403), or by raising Unauthorized (401, 4401). Any other
-answer is a TypeError: what a decorator returns, such as login_required, is always true. What a guard sees as
-`request.session` and `request.user` is always the state of now. Any other exception is an error at the opening
-handshake; later it is logged, and asked again when the interval has passed: an outage of the database closes nothing.
+answer is a TypeError: the result of a decorator, such as login_required, is always true.
 
-A guard that asks the database once for all its WebSockets is a subclass of Guard; those of this module are.
+A guard reads `request.session` and `request.user` as they are now. Any other exception is an error at the opening
+handshake. Later it is logged, and the guard is asked again after the interval: a database outage closes nothing.
+
+A subclass of Guard asks the database once for all its WebSockets; the guards of this package do.
 """
 
 from .base import Guard, Verdict, check, guard_verdict

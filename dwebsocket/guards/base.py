@@ -1,4 +1,4 @@
-"""What a guard is, and what it answers."""
+"""Guards and their answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..protocol.exceptions import HandshakeError
 
 DENIED = "permission denied"
 
-#: What a guard has to say against a request; None: nothing.
+#: Why a guard refuses a request; None lets it in.
 Verdict = HandshakeError | None
 
 
@@ -22,11 +22,11 @@ class Guard:
     """A guard that judges many requests at once."""
 
     def judge(self, requests: Sequence[HttpRequest]) -> Iterable[Verdict]:
-        """What there is to say against each of the `requests`, in their order."""
+        """Return a verdict for each of the `requests`, in their order."""
         raise NotImplementedError
 
     def __call__(self, request: HttpRequest) -> bool:
-        """Raise what there is to say against the request."""
+        """Return True, or raise the reason to refuse the request."""
         [verdict] = self.judge([request])
         if verdict is not None:
             raise verdict
@@ -34,7 +34,7 @@ class Guard:
 
 
 def check(request: HttpRequest, guards: Iterable[AnyGuard]) -> None:
-    """Ask `guards` one after the other; raises what the first says against the request."""
+    """Ask `guards` one after the other; raise the first refusal."""
     for guard in guards:
         verdict = guard_verdict(guard, request)
         if verdict is not None:
@@ -42,12 +42,12 @@ def check(request: HttpRequest, guards: Iterable[AnyGuard]) -> None:
 
 
 def guard_verdict(guard: AnyGuard, request: HttpRequest) -> Verdict:
-    """What one guard has to say against the request."""
+    """Return the verdict of one guard on the request."""
     try:
         answer = guard(request)
     except HandshakeError as error:
         return error
-    except PermissionDenied:  # what it says is not for the client, as everywhere in Django
+    except PermissionDenied:  # its text is not for the client, as everywhere in Django
         return Forbidden(DENIED)
     if inspect.isawaitable(answer):
         raise TypeError(f"the guard {guard!r} is asynchronous; here it is an ordinary function")
@@ -57,7 +57,7 @@ def guard_verdict(guard: AnyGuard, request: HttpRequest) -> Verdict:
 
 
 def _no_answer(guard: AnyGuard, answer: object) -> str:
-    """What is wrong with the answer, and what to write; without the answer itself, which may hold anything."""
+    """Say what is wrong with the answer, and what to write; without the answer itself, which may hold anything."""
     said = f"the guard {guard!r} returned a {type(answer).__name__}, neither True nor False"
     if callable(answer):
         return f"{said}: a decorator is no guard; write it above accept_websocket, or write guard=user_is_active"

@@ -51,7 +51,7 @@ class _UserIsActive(Guard):
         for request in requests:
             user = users.get(str(_user_pk(request)))
             if user is None:
-                yield Unauthorized("nobody is logged in")
+                yield Unauthorized("the user is not logged in")
             else:
                 yield None if user.is_active else Unauthorized("the account is not active")
 
@@ -69,7 +69,7 @@ class _HasPerm(Guard):
         for request in requests:
             pk = str(_user_pk(request))
             if pk not in may:
-                yield Unauthorized("nobody is logged in")
+                yield Unauthorized("the user is not logged in")
             else:
                 yield None if may[pk] else Forbidden(DENIED)
 
@@ -77,14 +77,14 @@ class _HasPerm(Guard):
 #: Refuses (401) when the session of the request is gone: logged out, flushed, expired, or the password was changed.
 session_alive: Guard = _SessionAlive()
 
-#: Refuses (401) when nobody is logged in, or the user was deleted or deactivated.
+#: Refuses (401) when the user is not logged in, was deleted, or was deactivated.
 user_is_active: Guard = _UserIsActive()
 
 
 def has_perm(permission: str) -> Guard:
-    """A guard that refuses when nobody is logged in (401), or the user lacks the `permission` "app.codename" (403).
+    """Make a guard that refuses a user who is not logged in (401), or lacks the `permission` "app.codename" (403).
 
-    ValueError for what cannot be a permission.
+    ValueError when the string is no permission.
     """
     if not isinstance(permission, str):
         raise TypeError('has_perm() makes a guard of a permission: guard=has_perm("app.codename")')
@@ -113,7 +113,7 @@ def _session_key(request: HttpRequest) -> str | None:
 
 
 def _sessions_now(requests: Iterable[HttpRequest]) -> dict[str | None, Mapping[str, Any]]:
-    """What the sessions of the requests hold now, those that still exist."""
+    """Load the data of the requests' sessions, as it is now; sessions that are gone are left out."""
     found: dict[str | None, Mapping[str, Any]] = {}
     in_one_table: dict[str, db.SessionStore] = {}
     for request in requests:
@@ -126,9 +126,9 @@ def _sessions_now(requests: Iterable[HttpRequest]) -> dict[str | None, Mapping[s
             continue
         fresh = type(store)(key)
         data = fresh.load()
-        if fresh.session_key == key and not fresh.modified:  # each store has another way to say that there is none
+        if fresh.session_key == key and not fresh.modified:  # each store says in its way that the session is gone
             found[key] = data
-        elif isinstance(store, cache.SessionStore):  # which takes a cache that cannot be reached for an empty one
+        elif isinstance(store, cache.SessionStore):  # load() takes an unreachable cache for an empty one; this raises
             store.exists(key)
     for store in list(in_one_table.values())[:1]:
         rows = store.model.objects.filter(session_key__in=list(in_one_table), expire_date__gt=timezone.now())
@@ -142,18 +142,18 @@ def _user_pk(request: HttpRequest) -> object:
 
 
 def _users_now(pks: Iterable[object]) -> dict[str, Any]:
-    """The users as they are now, by their primary key as a string: a session knows no other."""
+    """Load the users as they are now, by primary key as a string, the form that a session holds."""
     model = auth.get_user_model()
     wanted = {}
     for pk in pks:
-        with contextlib.suppress(ValidationError):  # of a session from before the users got another kind of key
+        with contextlib.suppress(ValidationError):  # the session is older than the users' present kind of key
             wanted[str(pk)] = model._meta.pk.to_python(pk)
     users = model._default_manager.in_bulk(set(wanted.values())) if wanted else {}
     return {key: users[pk] for key, pk in wanted.items() if pk in users}
 
 
 def _belongs(data: Mapping[str, Any], users: Mapping[str, Any]) -> bool:
-    """Whether a session is of nobody, or of a user who has still the password with which it was begun."""
+    """Whether a session is anonymous, or of a user whose password is still the one with which it began."""
     if auth.SESSION_KEY not in data:
         return True
     user = users.get(str(data[auth.SESSION_KEY]))

@@ -25,12 +25,15 @@ from .base import Guard, Verdict, guard_verdict
 from .now import as_of_now
 
 logger = logging.getLogger("dwebsocket")
-_AT_ONCE = 200  # requests in one query
-_LONGEST_TURN_SECONDS = 0.005  # that the rounds may keep a hub from running
-_TURN_SECONDS = 0.001
-_PATIENCE_SECONDS = 0.5  # with a guard that blocks: then the guards behind it are asked elsewhere
-_LOOK_AGAIN_SECONDS = 0.05  # whether a round that takes longer than its interval is over
-MOST_ASKERS = 8  # of a process: as many guards may be stuck at once, and the others are asked all the same
+_BATCH_REQUESTS = 200  # one query asks about so many
+_MAX_TURN_SECONDS = 0.005  # longer checks would starve a hub, so they pause
+_PAUSE_SECONDS = 0.001
+# A guard that has not answered by then counts as stuck: another asker takes over the guards behind it.
+_PATIENCE_SECONDS = 0.5
+# A round may take longer than its interval; so often it is seen whether it is over.
+_LOOK_AGAIN_SECONDS = 0.05
+# Bounds the threads of a process: so many guards, less one, may be stuck, and the others are still asked.
+MAX_ASKERS = 8
 T = TypeVar("T")
 
 
@@ -38,7 +41,7 @@ T = TypeVar("T")
 
 
 class Guarded(Protocol):
-    """A WebSocket that is asked about again and again."""
+    """A WebSocket about which guards are asked again and again."""
 
     request: HttpRequest
     reactor: Reactor
@@ -48,72 +51,72 @@ class Guarded(Protocol):
         ...  # pragma: no cover
 
 
-_rounds: weakref.WeakKeyDictionary[Reactor, Rounds] = weakref.WeakKeyDictionary()
+_schedules: weakref.WeakKeyDictionary[Reactor, GuardSchedule] = weakref.WeakKeyDictionary()
 
 
 def watch(guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
     """Ask `guards` about the WebSocket from now on, every interval, until `watch_no_longer()`."""
     reactor = guarded.reactor
-    rounds = _rounds.get(reactor) or _rounds.setdefault(reactor, Rounds(reactor.latch()))
-    rounds.add(guarded, guards, interval_seconds)
+    schedule = _schedules.get(reactor) or _schedules.setdefault(reactor, GuardSchedule(reactor.latch()))
+    schedule.add(guarded, guards, interval_seconds)
 
 
 def watch_no_longer(guarded: Guarded) -> None:
     """Ask no more about the WebSocket."""
-    rounds = _rounds.get(guarded.reactor)
-    if rounds is not None:
-        rounds.discard(guarded)
+    schedule = _schedules.get(guarded.reactor)
+    if schedule is not None:
+        schedule.discard(guarded)
 
 
 def settle(timeout_seconds: float) -> None:
-    """Return when nobody is being asked about a WebSocket that has ended, or the time is over."""
-    for rounds in list(_rounds.values()):
-        rounds.settle(timeout_seconds)
+    """Return when no guard is being asked about a WebSocket that has ended, or the time is over."""
+    for schedule in list(_schedules.values()):
+        schedule.settle(timeout_seconds)
 
 
-def _forget() -> None:
-    """The WebSockets are those of the parent; a greenlet that makes its rounds lives on in the child."""
-    for rounds in list(_rounds.values()):
-        rounds.abandon()
-    _rounds.clear()
+def _after_fork() -> None:
+    """Drop the schedules: their WebSockets are the parent's, and a greenlet that keeps the time lives on here."""
+    for schedule in list(_schedules.values()):
+        schedule.abandon()
+    _schedules.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_after_fork)
 
 
-class Question(NamedTuple):
-    """A guard, about which WebSockets it is asked, and how often."""
+class Check(NamedTuple):
+    """A guard, the WebSockets about which it is asked, and how often."""
 
     guard: AnyGuard
     guarded: list[Guarded]
     interval_seconds: float
 
 
-class Asking(NamedTuple):
-    """What an asker is at, and since when; `guard` is the identity of one."""
+class Progress(NamedTuple):
+    """The guard that an asker asks, by its `id()`, and since when."""
 
     since: float
     guard: int
     interval_seconds: float
 
 
-class Rounds:
+class GuardSchedule:
     """Asks the guards about all WebSockets of a process, those with one interval together.
 
     One thread or greenlet keeps the time. For each round another one, the asker, asks one guard after the other. Where
     a guard blocks, the next asker goes on with the guards behind it: a stuck guard delays no other.
 
-    `changed` is a latch of the reactor whose WebSockets they are; the reactor itself lives as long as it is needed.
+    `changed` is a latch of the WebSockets' reactor. The schedule holds no reference to the reactor itself.
     """
 
     def __init__(self, changed: Latch) -> None:
         self._guarded: dict[Guarded, tuple[tuple[AnyGuard, ...], float]] = {}
-        self._due: dict[float, float] = {}  # when each interval has passed next
+        self._due: dict[float, float] = {}  # by interval: when its next round begins
         self._changed = changed
         self._runs = False
-        self._questions: deque[Question] = deque()  # of the rounds that have begun, not asked yet
-        self._askers: dict[object, Asking] = {}
-        self._lock = threading.Lock()  # never held where something waits
+        self._checks: deque[Check] = deque()  # not made yet, of the rounds that have begun
+        self._askers: dict[object, Progress] = {}
+        self._lock = threading.Lock()  # never held during a wait
         self._all_asked = threading.Condition(self._lock)
 
     def add(self, guarded: Guarded, guards: tuple[AnyGuard, ...], interval_seconds: float) -> None:
@@ -138,10 +141,10 @@ class Rounds:
             self._all_asked.wait_for(lambda: not self._askers, timeout_seconds)
 
     def abandon(self) -> None:
-        """Ask about nobody any more, whoever holds the lock."""
+        """Ask about no WebSocket any more, even where a thread of the parent held the lock."""
         self._lock = threading.Lock()
         self._all_asked = threading.Condition(self._lock)
-        self._guarded, self._questions = {}, deque()
+        self._guarded, self._checks = {}, deque()
 
     def _start(self, guarded: Guarded) -> None:
         try:
@@ -171,18 +174,18 @@ class Rounds:
             self._work(asker, reactor)
 
     def _seconds_to_next_turn(self) -> float | None:
-        """None, and nothing runs any more, when there is nobody to ask about."""
+        """Return the time to wait; None, and the schedule counts as stopped, when there is no WebSocket left."""
         with self._lock:
             intervals = {seconds for _, seconds in self._guarded.values()}
             self._due = {seconds: when for seconds, when in self._due.items() if seconds in intervals}
             self._runs = bool(intervals)
             if not intervals:
-                self._questions.clear()  # a stuck asker would leave them there
+                self._checks.clear()  # a stuck asker would leave them there
                 return None
             return max(0.0, min(*self._due.values(), self._next_asker_at()) - monotonic())
 
     def _begin_rounds(self) -> None:
-        """Queue the questions of every interval that has passed; not before its last round is over, or stuck."""
+        """Queue the checks of every interval that has passed; not before its last round is over, or stuck."""
         with self._lock:
             now = monotonic()
             for seconds in [seconds for seconds, when in self._due.items() if when <= now]:
@@ -190,26 +193,26 @@ class Rounds:
                     self._due[seconds] = now + min(seconds, _LOOK_AGAIN_SECONDS)
                 else:
                     self._due[seconds] = now + seconds
-                    self._questions.extend(self._round(seconds))
+                    self._checks.extend(self._round(seconds))
 
     def _is_under_way(self, interval_seconds: float, now: float) -> bool:
-        return any(question.interval_seconds == interval_seconds for question in self._questions) or any(
+        return any(check.interval_seconds == interval_seconds for check in self._checks) or any(
             asking.interval_seconds == interval_seconds and now - asking.since < _PATIENCE_SECONDS
             for asking in self._askers.values()
         )
 
-    def _round(self, interval_seconds: float) -> Iterable[Question]:
+    def _round(self, interval_seconds: float) -> Iterable[Check]:
         stuck = {asking.guard for asking in self._askers.values() if asking.interval_seconds == interval_seconds}
-        questions: dict[int, Question] = {}  # by identity: not every callable can be hashed
+        checks: dict[int, Check] = {}  # by identity: not every callable can be hashed
         for guarded, (guards, seconds) in self._guarded.items():
             for guard in guards if seconds == interval_seconds else ():
                 if id(guard) not in stuck:
-                    questions.setdefault(id(guard), Question(guard, [], seconds)).guarded.append(guarded)
-        return questions.values()
+                    checks.setdefault(id(guard), Check(guard, [], seconds)).guarded.append(guarded)
+        return checks.values()
 
     def _next_asker_at(self) -> float:
-        """When another asker is needed: there is none, or all have been at the same thing for long."""
-        if not self._questions or len(self._askers) >= MOST_ASKERS:
+        """The time at which another asker is needed: there is none, or each has been with one guard for too long."""
+        if not self._checks or len(self._askers) >= MAX_ASKERS:
             return math.inf
         return max((asking.since for asking in self._askers.values()), default=-math.inf) + _PATIENCE_SECONDS
 
@@ -219,15 +222,15 @@ class Rounds:
             if self._next_asker_at() > now:
                 return None
             asker = object()
-            self._askers[asker] = Asking(now, 0, 0.0)
+            self._askers[asker] = Progress(now, 0, 0.0)
             return asker
 
     def _work(self, asker: object, reactor: Reactor) -> None:
-        """Ask until there is no question left."""
+        """Make checks until none is left."""
         try:
             while not self._has_asked_all(asker):
-                while (question := self._next_question(asker)) is not None:
-                    self._ask_all(question, asker, reactor)
+                while (check := self._next_check(asker)) is not None:
+                    self._ask_all(check, asker, reactor)
                 close_idle_connections()
         finally:  # also where the server has stopped it
             with self._all_asked:
@@ -235,55 +238,56 @@ class Rounds:
                 self._all_asked.notify_all()
 
     def _has_asked_all(self, asker: object) -> bool:
-        """Whether nothing is left; the asker counts no more then, so that the next question starts another one."""
+        """Whether no check is left; the asker is struck off then, so that the next check starts another one."""
         with self._lock:
-            if self._questions:
+            if self._checks:
                 return False
             self._askers.pop(asker, None)
             return True
 
-    def _next_question(self, asker: object) -> Question | None:
+    def _next_check(self, asker: object) -> Check | None:
         with self._lock:
-            if not self._questions:
+            if not self._checks:
                 return None
-            question = self._questions.popleft()
-            self._askers[asker] = Asking(monotonic(), id(question.guard), question.interval_seconds)
-            return question
+            check = self._checks.popleft()
+            self._askers[asker] = Progress(monotonic(), id(check.guard), check.interval_seconds)
+            return check
 
-    def _ask_all(self, question: Question, asker: object, reactor: Reactor) -> None:
-        guard = question.guard
+    def _ask_all(self, check: Check, asker: object, reactor: Reactor) -> None:
+        guard = check.guard
         began = monotonic()
         failed: BaseException | None = None
-        for some in _pieces(question.guarded, _AT_ONCE if isinstance(guard, Guard) else 1):
-            failed = self._ask(guard, some, reactor) or failed
-            if monotonic() - began > _LONGEST_TURN_SECONDS:
-                reactor.latch().wait(_TURN_SECONDS)
+        for batch in _batches(check.guarded, _BATCH_REQUESTS if isinstance(guard, Guard) else 1):
+            failed = self._ask(guard, batch, reactor) or failed
+            if monotonic() - began > _MAX_TURN_SECONDS:
+                reactor.latch().wait(_PAUSE_SECONDS)
                 began = monotonic()
-                self._askers[asker] = Asking(began, id(guard), question.interval_seconds)  # slow, and not stuck
+                self._askers[asker] = Progress(began, id(guard), check.interval_seconds)  # slow, and not stuck
         if failed is not None:
             logger.error("the guard %r could not be asked; the WebSockets stay open", guard, exc_info=failed)
 
-    def _ask(self, guard: AnyGuard, wards: list[Guarded], reactor: Reactor) -> BaseException | None:
-        """Why the guard could not be asked about all of them; None if it was. One protects no other."""
-        wards = [guarded for guarded in wards if guarded in self._guarded]
-        if not wards:
+    def _ask(self, guard: AnyGuard, batch: list[Guarded], reactor: Reactor) -> BaseException | None:
+        """Return why the guard could not be asked about all; None if it was. A failure protects no other WebSocket."""
+        batch = [guarded for guarded in batch if guarded in self._guarded]
+        if not batch:
             return None
         try:
-            for guarded, verdict in zip(wards, _verdicts(guard, [ward.request for ward in wards]), strict=True):
+            verdicts = _verdicts(guard, [guarded.request for guarded in batch])
+            for guarded, verdict in zip(batch, verdicts, strict=True):
                 if verdict is not None:
                     guarded.revoke(verdict)
         except reactor.stops:
             raise
-        except BaseException as error:  # gevent's Timeout is no Exception
-            if len(wards) <= 1:
+        except BaseException as error:  # gevent's Timeout is not an Exception
+            if len(batch) <= 1:
                 return error
-            failures = [self._ask(guard, [guarded], reactor) for guarded in wards]
+            failures = [self._ask(guard, [guarded], reactor) for guarded in batch]
             return next((failure for failure in failures if failure is not None), error)
         return None
 
 
 def _spawn(reactor: Reactor, function: Callable[[], None], name: str) -> None:
-    # In an empty context: where threads inherit theirs, that of the first WebSocket would live as long as they.
+    # In an empty context: where threads inherit theirs, the first WebSocket's would live as long as the thread.
     contextvars.Context().run(reactor.spawn, with_shared_connections(function), name)
 
 
@@ -293,6 +297,6 @@ def _verdicts(guard: AnyGuard, requests: list[HttpRequest]) -> Iterable[Verdict]
     return [guard_verdict(guard, as_of_now(request)) for request in requests]
 
 
-def _pieces(things: list[T], size: int) -> Iterator[list[T]]:
+def _batches(things: list[T], size: int) -> Iterator[list[T]]:
     for start in range(0, len(things), size):
         yield things[start : start + size]

@@ -1,1 +1,1 @@
-"""What `manage.py` gets: a client to try a view with, and a doctor for what is between the client and the view."""
+"""Commands for `manage.py`: a client to try a view with, and a doctor for the way between client and view."""

@@ -5,10 +5,10 @@ come in as arguments. Imports point down this list only:
 
     endpoint    states, control frames, the closing handshake
     deflate     permessage-deflate (RFC 7692)
-    extensions  what the endpoint knows of an extension
+    extensions  the interface of an extension
     messages    frames → messages, UTF-8 checked as it arrives
     parser      bytes → frames
-    frames      one frame, and how it is written
+    frames      one frame, written
     masking     the XOR of section 5.3
     handshake   the opening handshake, server side
     exceptions  everything that can go wrong

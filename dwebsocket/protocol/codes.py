@@ -16,7 +16,7 @@ class Opcode(enum.IntEnum):
     PONG = 0xA
 
 
-#: What a frame's first byte may name; everything else is reserved. Control frames have the high bit set (5.5).
+#: The opcodes that a frame's first byte may name; all others are reserved. Control frames have the high bit set (5.5).
 OPCODES = {opcode.value: opcode for opcode in Opcode}
 CONTROL_BIT = 0x8
 

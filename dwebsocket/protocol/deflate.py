@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692): what is agreed upon, and the extension that carries it out."""
+"""permessage-deflate (RFC 7692): the agreement, and the extension that carries it out."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _RANGES = {
     "mem_level": (1, 9),
     "min_size": (0, sys.maxsize),
 }
-_TAIL = b"\x00\x00\xff\xff"  # 7.2.1: what ends every message and is not sent
+_TAIL = b"\x00\x00\xff\xff"  # 7.2.1: it ends every message and is not sent
 _EMPTY = b"\x00"  # 7.2.3.6: an empty block without its tail
-_PIECE_BYTES = 4 * 1024  # inflated at once: at the end of a stream zlib copies the rest of what it was given
+_PIECE_BYTES = 4 * 1024  # one call inflates no more: at the end of a stream, zlib copies the rest of its input
 #: 7.2.3.5: a peer may end its stream inside a message, and begin another. Each costs some 2 µs, and an empty one is two
-#: bytes on the wire, so a message may have this many, and one more for each so many bytes that it inflates to.
+#: bytes on the wire: a flood. So a message may have 64, and one more for each kilobyte that it inflates to.
 _FREE_STREAMS = 64
 _BYTES_PER_STREAM = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compression:
-    """How this side wants to compress. Less context and smaller windows cost less memory and compress worse."""
+    """The wishes of this side. Less context and smaller windows cost less memory and compress worse."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
@@ -75,7 +75,7 @@ class Agreement(NamedTuple):
 
 
 def agree(offers: Sequence[Offer], wanted: Compression) -> Agreement | None:
-    """What the first offer that can be accepted leads to (7.1); None when there is none."""
+    """Accept the first offer that can be accepted (7.1); None when there is none."""
     for offer in offers:
         if offer.name == NAME and (agreement := _accept(offer, wanted)) is not None:
             return agreement
@@ -86,7 +86,7 @@ class PerMessageDeflate:
     """Compresses and decompresses the data frames of one connection, as a server (7.2).
 
     No more than `max_message_size` bytes are ever inflated for one message: a bomb goes off at that size, not after.
-    Nor is a message inflated further that consists of finished streams with nearly nothing in them.
+    A message of many finished streams with nearly no content is cut off, too.
     """
 
     uses_rsv1 = True
@@ -97,20 +97,20 @@ class PerMessageDeflate:
         self._max_message_size = max_message_size
         self._deflater: zlib._Compress | None = None
         self._inflater: zlib._Decompress | None = None
-        self._inflating = self._deflating = False  # the message that is on its way in, and out, is a compressed one
-        self._inflated = 0  # bytes of it so far
-        self._streams = 0  # that ended inside it
-        self._sending = False  # a message has begun to go out and has not ended
+        self._inflating = self._deflating = False  # the present incoming, and outgoing, message is compressed
+        self._inflated = 0  # bytes so far of the incoming message
+        self._streams = 0  # streams that have ended inside it
+        self._sending = False  # an outgoing message has begun and not ended
 
     def wire_size(self, message_size: int) -> int:
-        """What cannot be compressed becomes a little larger; an eighth is more than any deflate adds."""
+        """Return the size, and an eighth more: incompressible data grows, but by less than that in any deflate."""
         return message_size + message_size // 8 + 64
 
     def decode(self, frame: Frame) -> Frame:
-        """The frame, inflated.
+        """Inflate the frame.
 
-        InvalidPayload (1007) for what is no deflate stream, MessageTooBig (1009) for a bomb, PolicyViolation (1008) for
-        far more streams than content.
+        InvalidPayload (1007) for data that is no deflate stream, MessageTooBig (1009) for a bomb, PolicyViolation
+        (1008) for far more streams than content.
         """
         if frame.rsv1:
             self._inflating = True
@@ -125,7 +125,7 @@ class PerMessageDeflate:
         return frame._replace(payload=payload, rsv1=False)
 
     def encode(self, frame: Frame) -> Frame:
-        """The frame, deflated, unless its message began with fewer than `min_size` bytes and that was all of it."""
+        """Deflate the frame, unless it is a whole message of fewer than `min_size` bytes."""
         begins = not self._sending
         if begins:
             self._deflating = not (frame.fin and len(frame.payload) < max(1, self._compression.min_size))
@@ -139,10 +139,10 @@ class PerMessageDeflate:
         rest: bytes | memoryview = data if len(data) <= _PIECE_BYTES else memoryview(data)
         while rest:
             if self._inflater is None:
-                if rest == _TAIL:  # ours, and no block of the peer's before it
+                if rest == _TAIL:  # we have added it, and the peer sent no block before it
                     break
                 self._inflater = zlib.decompressobj(-self._agreement.client_max_window_bits)
-            limit = 0  # without one
+            limit = 0  # means no limit
             if self._max_message_size is not None:
                 limit = self._max_message_size - self._inflated + 1
             piece = rest[:_PIECE_BYTES]
@@ -199,7 +199,7 @@ def _accept(offer: Offer, wanted: Compression) -> Agreement | None:
     client_bits = _WINDOW_BITS[parameters.get("client_max_window_bits") or str(_MAX_WINDOW_BITS)]
     if server_bits < _MIN_WINDOW_BITS:
         return None
-    # 7.1.2.2: the client's window may only be limited where the client says that it knows how
+    # 7.1.2.2: the client's window may only be limited where the client's offer allows it
     says_client_bits = "client_max_window_bits" in parameters
     return Agreement(
         server_no_context_takeover="server_no_context_takeover" in parameters or wanted.server_no_context_takeover,
@@ -211,7 +211,7 @@ def _accept(offer: Offer, wanted: Compression) -> Agreement | None:
 
 
 def _is_valid(name: str, value: str | None) -> bool:
-    """7.1.1, 7.1.2: whether the parameter exists and has a value that it can have."""
+    """Whether the parameter exists and its value is allowed (7.1.1, 7.1.2)."""
     if name in _FLAGS:
         return value is None
     if name == "client_max_window_bits" and value is None:

@@ -15,7 +15,7 @@ from .parser import Parser
 
 
 class State(enum.Enum):
-    """Where a connection stands. ENDING and CLOSING are the two halves of what the RFC calls CLOSING (7.1.3)."""
+    """The state of a connection. ENDING and CLOSING are the two halves of the RFC's CLOSING (7.1.3)."""
 
     CONNECTING = "the 101 has not been sent"
     OPEN = "messages travel both ways"
@@ -25,7 +25,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What moves a connection from one state to another."""
+    """The cause of a move from one state to another."""
 
     ACCEPTED = "the 101 is on its way"
     PEER_ENDED = "a Close frame, a frame that breaks the rules, or the end of the stream"
@@ -53,10 +53,10 @@ TRANSITIONS = {
 _OPEN, _ENDING, _CLOSING = State.OPEN, State.ENDING, State.CLOSING
 _FIN_BINARY = FIN | Opcode.BINARY
 
-#: Pings, pongs and empty fragments that a peer may send, beyond one for each byte of its fragments. zlib holds back up
-#: to 33,045 bytes: a peer that compresses a long message byte for byte may send that many empty fragments in a row.
-#: A frame costs some 5 µs, so these are a fifth of a second, and 5,000 a second are 2.5 % of a core: more than a client
-#: sends that pings with each of its messages, and far less than a flood.
+#: A peer may send so many pings, pongs and empty fragments, beyond one for each byte of its fragments. zlib holds back
+#: up to 33,045 bytes: a peer that compresses a long message byte for byte may send as many empty fragments in a row.
+#: A frame costs some 5 µs, so these cost a fifth of a second, and 5,000 a second are 2.5 % of a core. A client that
+#: pings with each of its messages sends less, a flood sends far more.
 MAX_EMPTY_FRAMES = 40_000
 EMPTY_FRAMES_PER_SECOND = 5000
 
@@ -68,7 +68,7 @@ class Pong(NamedTuple):
 
 
 class Nothing(enum.Enum):
-    """What `Endpoint.advance()` gives for a frame that completes no event."""
+    """The result of `Endpoint.advance()` for a frame that completes no event."""
 
     NOTHING = "look at the next frame"
 
@@ -79,21 +79,20 @@ NOTHING: Final = Nothing.NOTHING
 class Endpoint:
     """The server's end of one connection: bytes that arrived go in, events and bytes to send come out.
 
-    The end of the peer's side (its Close frame, an error in what it sent, the end of the stream) takes its place in
-    the order of the stream. It only moves the state to ENDING: whoever drives the endpoint hands out the messages
-    before it, may answer them, and calls `answer()` when the turn of the end has come.
+    The end of the peer's side (its Close frame, an error in its bytes, the end of the stream) takes its place in the
+    order of the stream. It only moves the state to ENDING. The driver of the endpoint hands out the messages before it,
+    may answer them, and calls `answer()` when the turn of the end has come.
 
-    `close_code` and `close_reason` are those of the Close frame that began the end, whoever sent it; 1006 and a
-    description where none was (7.1.5). They are None and "" until then. `close_received`: the peer's Close frame has
-    come, so that it sends nothing more.
+    `close_code` and `close_reason` are those of the Close frame that began the end, of either side; 1006 and a
+    description where there was none (7.1.5). They are None and "" until then. `close_received`: the peer's Close frame
+    has come, so that it sends nothing more.
 
-    `has_more`: what has arrived has not been looked at to its end, `advance()` may give something.
+    `has_more`: there are bytes that have not been looked at, so `advance()` may give something.
 
-    `streaming`: what arrives is given as the parts of messages, and no message is too big: that is for the taker of
-    the parts to say.
+    `streaming`: messages are given in parts, and none is too big: the taker of the parts sets the limit.
 
-    `decoded_bytes` counts what extensions made of the frames that came: a driver sets it back to 0, and pauses where it
-    becomes large, for a few bytes can inflate to a megabyte. `empty_frames` counts those that brought nothing and
+    `decoded_bytes` counts the bytes that extensions made of the frames. A driver sets it back to 0, and pauses where it
+    becomes large: a few bytes can inflate to a megabyte. `empty_frames` counts frames that brought nothing and
     completed nothing: where it is not 0, a driver calls `limit_empty_frames()`.
     """
 
@@ -145,18 +144,17 @@ class Endpoint:
             gather_binary=self._takes_whole,
         )
         self._assembler: Assembler | Cutter = Cutter() if streaming else Assembler()
-        self.output = b""  # what `data_to_send()` will give
+        self.output = b""  # `data_to_send()` gives these bytes
         self._answer = b""  # the Close frame that answers the end of the peer's side
 
     def accepted(self) -> None:
-        """The opening handshake is complete."""
+        """Move to OPEN: the opening handshake is complete."""
         self._move(Event.ACCEPTED)
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> list[Message | Part | Pong]:
-        """The messages and pongs that are complete with `data`; look at `state` afterwards.
+        """Return the messages and pongs that are complete with `data`; look at `state` afterwards.
 
-        What arrives after the end of the peer's side is dropped, and after our own Close frame only control frames are
-        looked at.
+        Bytes after the end of the peer's side are dropped. After our Close frame, only control frames are looked at.
         """
         self.feed(data)
         events: list[Message | Part | Pong] = []
@@ -167,15 +165,15 @@ class Endpoint:
         return events
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Add bytes that have arrived, to be looked at by `advance()`."""
+        """Add bytes that have arrived; `advance()` then looks at them."""
         if self._listens():
             self.parser.feed(data)
             self.has_more = True
 
     def advance(self) -> Message | Part | Pong | Nothing | None:
-        """Look at one frame: the message or pong that is complete with it, else NOTHING; None: more bytes are needed.
+        """Look at one frame. Return the message or pong that it completes, else NOTHING; None: more bytes are needed.
 
-        That is how whoever drives the endpoint can pause between two frames. Look at `state` after None.
+        So the driver of the endpoint can pause between two frames. Look at `state` after None.
         """
         try:
             event = self._advance_message() if self._takes_whole and self.state is _OPEN else self._advance_frame()
@@ -188,7 +186,7 @@ class Endpoint:
     def limit_empty_frames(self, now: float) -> None:
         """End the connection with 1008 where too many of the peer's frames brought nothing until `now`, in seconds.
 
-        They cost this side as much as messages do, and no inbox ever becomes full of them.
+        They cost this side as much as messages do, and never fill an inbox, so that reading would pause.
         """
         forgiven = (now - self._judged_at) * EMPTY_FRAMES_PER_SECOND
         self._judged_at = now
@@ -197,17 +195,17 @@ class Endpoint:
             self._refuse(PolicyViolation("too many frames without content"))
 
     def receive_eof(self) -> None:
-        """The stream has ended: nothing more will arrive."""
+        """Take note of the end of the stream: nothing more will arrive."""
         self._peer_ended(Close(CloseCode.ABNORMAL_CLOSURE, "the peer left without a closing handshake"))
 
     def data_to_send(self) -> bytes:
-        """What control frames want to be sent in answer; each byte is given once."""
+        """Return the answers to control frames, to be sent; each byte is given once."""
         data = self.output
         self.output = b""
         return data
 
     def send_message(self, message: Message) -> bytes:
-        """The bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
+        """Return the bytes that carry `message`: str as text, bytes as binary. WebSocketClosed when it is too late."""
         if self._extensions:
             return self.send_fragment(message)
         if self.state is not _OPEN:
@@ -217,7 +215,7 @@ class Endpoint:
         return serialize(_FIN_BINARY, message)
 
     def send_large(self, message: Message) -> tuple[bytes, bytes]:
-        """As `send_message()`, in two pieces that belong together: a large payload is not copied behind its header."""
+        """Return header and payload, to be sent one behind the other: so a large payload is not copied."""
         frame = self._frame(message, first=True, fin=True)
         return frame.header(), frame.payload
 
@@ -241,11 +239,11 @@ class Endpoint:
 
     @property
     def has_extensions(self) -> bool:
-        """Whether frames are changed on their way: to send a large message then takes long."""
+        """Whether extensions change the frames: to send a large message then takes long."""
         return bool(self._extensions)
 
     def refuse_if_late(self) -> None:
-        """WebSocketClosed where no more messages can be sent."""
+        """Raise WebSocketClosed where no more messages can be sent."""
         if self.state is not _OPEN and self.state is not _ENDING:
             raise WebSocketClosed(self.close_code or CloseCode.ABNORMAL_CLOSURE, self.close_reason)
 
@@ -277,7 +275,7 @@ class Endpoint:
         return self._answer
 
     def fail(self, code: int, reason: str = "") -> bytes:
-        """The bytes that fail the connection (7.1.7): nothing that still arrives is looked at. Empty once closed.
+        """The bytes that fail the connection (7.1.7): all that still arrives is dropped. Empty once closed.
 
         ValueError as for `close()`.
         """
@@ -288,7 +286,7 @@ class Endpoint:
         return frame.serialize() if may_send else b""
 
     def abort(self, reason: str) -> None:
-        """The connection below is lost or given up: nothing more can be sent."""
+        """Move to CLOSED: the connection below is lost or given up, and nothing more can be sent."""
         self._ended_by(CloseCode.ABNORMAL_CLOSURE, reason)
         self._move(Event.FAILED)
 
@@ -319,12 +317,12 @@ class Endpoint:
         self.empty_frames += 1
         if frame.opcode is Opcode.PONG:
             return Pong(frame.payload)
-        self.output += Frame(Opcode.PONG, frame.payload).serialize()  # 5.5.2: also behind our own Close frame
+        self.output += Frame(Opcode.PONG, frame.payload).serialize()  # 5.5.2: also behind our Close frame
         return None
 
     def _receive_data_frame(self, frame: Frame) -> Message | Part | None:
         event = None
-        if self.state is _OPEN:  # what is dropped, behind our Close frame, need not be inflated first
+        if self.state is _OPEN:  # behind our Close frame it is dropped, and need not be inflated first
             for extension in reversed(self._extensions):
                 frame = extension.decode(frame)
                 self.decoded_bytes += len(frame.payload)
@@ -346,7 +344,7 @@ class Endpoint:
         self._move(Event.PEER_ENDED)
 
     def _ended_by(self, code: int, reason: str) -> None:
-        if self.close_code is None:  # what came first is what ended it
+        if self.close_code is None:  # the first cause of the end stays
             self.close_code, self.close_reason = int(code), reason
 
     def _move(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""What the protocol itself raises; the whole tree is drawn in `dwebsocket.exceptions`."""
+"""The errors of the protocol; the whole tree is drawn in `dwebsocket.exceptions`."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ class PolicyViolation(ProtocolError):
 class WebSocketClosed(WebSocketError):
     """The connection is closed: nothing more can be sent.
 
-    `close_code` (int) and `close_reason` (str) are those of the Close frame that ended it, or 1005 where that frame
-    carried none, or 1006 where there was no Close frame (7.1.5, 7.1.6).
+    `close_code` (int) and `close_reason` (str) are those of the Close frame that ended it. The code is 1005 where that
+    frame carried none, and 1006 where there was no Close frame (7.1.5, 7.1.6).
     """
 
     def __init__(self, close_code: int, close_reason: str = "") -> None:
         super().__init__(close_code, close_reason)
         self.close_code = close_code
         self.close_reason = close_reason
-        #: The WebSocket that is closed, where one raised this.
+        #: The WebSocket that is closed, if a WebSocket raised this.
         self.websocket: object = None
 
     def __str__(self) -> str:
@@ -74,4 +74,4 @@ class WebSocketClosed(WebSocketError):
 
 
 class SendTimeout(WebSocketClosed):
-    """The peer did not read what was sent to it in time, so the connection was dropped."""
+    """The peer did not read in time, so the connection was dropped."""

@@ -1,4 +1,4 @@
-"""What the endpoint knows of an extension (section 9): it sees every data frame on its way in and out."""
+"""The interface of an extension (section 9): it sees every data frame on its way in and out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One frame of section 5.2, and how it is written; the payload of a Close frame."""
+"""One frame of section 5.2, written; the payload of a Close frame, read and written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_CONTROL_PAYLOAD_BYTES = 125  # 5.5
 MAX_CLOSE_REASON_BYTES = MAX_CONTROL_PAYLOAD_BYTES - 2
 
 _FIN_TEXT = FIN | Opcode.TEXT
-_LENGTH_16, _LENGTH_64 = 126, 127  # 5.2: what the 7 bits say when 16 or 64 bits of length follow
+_LENGTH_16, _LENGTH_64 = 126, 127  # 5.2: the 7 bits have this value when 16 or 64 bits of length follow
 
 
 def serialize(first: int, payload: bytes) -> bytes:
@@ -47,13 +47,13 @@ class Frame(NamedTuple):
     rsv1: bool = False
 
     def serialize(self, masking_key: bytes | None = None) -> bytes:
-        """The frame as bytes, its length in the fewest that hold it; masked when `masking_key` (4 bytes) is given."""
+        """The frame as bytes, its length in the shortest form; masked when `masking_key` (4 bytes) is given."""
         if masking_key is None:
             return serialize(self._first(), bytes(self.payload))
         return _header(self._first(), MASK, len(self.payload)) + masking_key + apply_mask(self.payload, masking_key)
 
     def header(self) -> bytes:
-        """What comes before the payload when it is not masked."""
+        """The bytes before an unmasked payload."""
         return _header(self._first(), 0, len(self.payload))
 
     def _first(self) -> int:
@@ -74,7 +74,7 @@ def cut_reason(text: str) -> str:
 
 
 class Close(NamedTuple):
-    """What a Close frame says (5.5.1): `code`, and `reason` as text."""
+    """The content of a Close frame (5.5.1): `code`, and `reason` as text."""
 
     code: int
     reason: str = ""

@@ -17,7 +17,7 @@ _KEY_BYTES = 16
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")  # RFC 9110, 5.6.2
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")  # RFC 9110, 5.5
 
-#: What is ours to say in the answer.
+#: Headers of the answer that only the handshake itself sets.
 _RESERVED = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 _RESERVED_PREFIX = "sec-websocket-"
 
@@ -41,7 +41,7 @@ class Offer(NamedTuple):
 
 
 class Handshake(NamedTuple):
-    """What a valid opening handshake asks for: its `key`, and what it offers, `subprotocols` and `extensions`."""
+    """A valid opening handshake: its `key`, and the `subprotocols` and `extensions` that it offers."""
 
     key: str
     subprotocols: Sequence[str] = ()
@@ -52,7 +52,7 @@ class Handshake(NamedTuple):
     ) -> bytes:
         """The 101 that completes the handshake (4.2.2), with the `extensions` that were agreed upon.
 
-        ValueError for a subprotocol that was not offered, and for headers that are malformed or ours to set.
+        ValueError for a subprotocol that was not offered, and for headers that are malformed or set by the handshake.
         """
         if subprotocol is not None and subprotocol not in self.subprotocols:
             offered = ", ".join(self.subprotocols) or "none"
@@ -77,12 +77,12 @@ def is_websocket(request: Request) -> bool:
 
 
 def has_lost_its_upgrade(request: Request) -> bool:
-    """Whether the request was sent to open a WebSocket, and something in between has removed the Upgrade header."""
+    """Whether the client wanted a WebSocket, and a proxy in between has removed the Upgrade header."""
     return "sec-websocket-key" in request.headers and "upgrade" not in request.headers
 
 
 def read(request: Request) -> Handshake:
-    """What the client asks for (4.2.1). HandshakeError, which knows its HTTP answer, where the handshake is invalid."""
+    """Read the request (4.2.1). HandshakeError, which knows its HTTP answer, where the handshake is invalid."""
     headers = request.headers
     if request.method != "GET":
         raise HandshakeError(f"a WebSocket is opened with GET, not {request.method}")

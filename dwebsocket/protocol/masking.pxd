@@ -1,4 +1,4 @@
-# What the compiler has to know of masking.py, and the loop that Python has not.
+# The C types of masking.py, and its loop over the bytes.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

@@ -7,7 +7,7 @@ try:
 except ImportError:
     from .. import _compiled as cython
 
-#: Whether this build runs the modules that a C compiler has made of the hot ones.
+#: Whether the hot modules of this build are compiled to C.
 COMPILED: bool = cython.compiled
 
 _KEY_BYTES = 4
@@ -41,9 +41,9 @@ def unmask(octets: bytes, start: int, size: int, key_octets: bytes, key_start: i
 
 
 def blank(size: int) -> bytes | bytearray:
-    """What `unmask_into()` can fill: bytes that nobody has seen yet; a bytearray where nothing is compiled."""
+    """Make a target for `unmask_into()`: bytes that no other code has seen yet; uncompiled, an empty bytearray."""
     if cython.compiled:
-        return unwritten(size)  # type: ignore # noqa: F821  # takes no memory before it is filled
+        return unwritten(size)  # type: ignore # noqa: F821  # uses no pages of memory before they are filled
     return bytearray()
 
 

@@ -9,21 +9,21 @@ from .codes import Opcode
 from .exceptions import InvalidPayload
 from .frames import Frame
 
-#: What a view gets: text or binary.
+#: A message as a view gets it: text or binary.
 Message = str | bytes
 
 _NOT_UTF8 = "text is not UTF-8"
 
 
 class Part(NamedTuple):
-    """Some of a message: `data`, as it arrived; `fin` says that this is the last of it."""
+    """A part of a message: `data`, as it arrived; `fin` marks the last part."""
 
     data: Message
     fin: bool
 
 
 class Cutter:
-    """Gives the data frames of the parser on as the parts of messages, whatever their size."""
+    """Turns the data frames of the parser into parts of messages, whatever their size."""
 
     __slots__ = ("_decoder", "_in_message")
 
@@ -32,7 +32,7 @@ class Cutter:
         self._decoder: codecs.IncrementalDecoder | None = None
 
     def add(self, frame: Frame) -> Part | None:
-        """What `frame` has of its message; None where it only goes on with it, and has nothing to give.
+        """Return the part of the message in `frame`; None for an empty frame in the middle of it.
 
         InvalidPayload (1007) at the first byte that cannot be UTF-8.
         """
@@ -45,7 +45,7 @@ class Cutter:
         return Part(data, frame.fin) if data or begins or frame.fin else None
 
     def discard(self) -> None:
-        """Forget the message that is not complete."""
+        """Drop the incomplete message."""
         self._decoder = None
 
 
@@ -55,7 +55,7 @@ class Assembler:
     __slots__ = ("_decoder", "_parts", "_text")
 
     def __init__(self) -> None:
-        self._parts: bytearray | None = None  # of the message that is not complete yet
+        self._parts: bytearray | None = None  # the frames so far of an incomplete message
         self._text = False
         self._decoder: codecs.IncrementalDecoder | None = None
 
@@ -73,14 +73,14 @@ class Assembler:
         self._parts += frame.payload
         if not frame.fin:
             return None
-        # The decoder only judges what has no end yet: a bytearray holds a byte of a slow peer in a byte, while
+        # The decoder only checks an incomplete message. A bytearray holds a byte of a slow peer in a byte, while
         # decoded pieces in a list would cost fifty times that.
         message = self._complete(self._parts)
         self._parts = self._decoder = None
         return message
 
     def discard(self) -> None:
-        """Forget the message that is not complete."""
+        """Drop the incomplete message."""
         self._parts = self._decoder = None
 
     def _complete(self, payload: bytes | bytearray) -> Message:

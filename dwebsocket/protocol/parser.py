@@ -10,29 +10,30 @@ from .frames import FIN, MASK, MAX_CONTROL_PAYLOAD_BYTES, RSV1, RSV2, RSV3, Fram
 from .masking import blank, unmask, unmask_into
 
 _KEY_BYTES = 4
-_MAX_GATHERED_BYTES = 16 * 1024 * 1024  # of a payload that gets its memory before it arrives
+_MAX_GATHERED_BYTES = 16 * 1024 * 1024  # a payload up to this size gets its memory before it arrives
 #: 5.2: how many bytes of extended length follow for a 7-bit length of 126 and 127, and the least that needs them.
 _EXTENDED_LENGTH = {126: (2, 126), 127: (8, 1 << 16)}
 _LENGTH_16 = 126
-_LONGEST_SHORT = 125  # what the 7 bits can say themselves
-_LEAST_BYTES = 2 + _KEY_BYTES  # of a frame from a client
+_LONGEST_SHORT = 125  # the longest length that the 7 bits can say themselves
+_LEAST_BYTES = 2 + _KEY_BYTES  # no frame from a client is shorter
 _TEXT, _BINARY = Opcode.TEXT.value, Opcode.BINARY.value
 _FIN, _MASK = FIN, MASK
 
 
 def at_most(limit: int | None) -> int:
-    """The limit as a number that a C compiler knows, too; the largest of these for None."""
+    """Return the limit as a C integer (Py_ssize_t); the largest one for None."""
     return sys.maxsize if limit is None else min(limit, sys.maxsize)
 
 
 class Parser:
     """Gives the frames that are in the bytes fed to it.
 
-    A header is judged as soon as it is here: a frame that breaks a rule, or announces more than `max_message_size`
-    bytes for its message, is refused before its payload arrives. A data frame whose payload is still arriving is
-    given in parts, as an intermediary may cut it (5.4): so text can be checked, and a large message be passed on,
-    before it is complete. Control frames come whole, and with `gather_binary` what is sent as binary, too: nobody looks
-    at it before it is complete.
+    A header is judged as soon as it is here. A frame that breaks a rule, or announces more than `max_message_size`
+    bytes for its message, is refused before its payload arrives.
+
+    A data frame with an incomplete payload is given in parts, as an intermediary may cut it (5.4). So text can be
+    checked, and a large message passed on, before it is complete. Control frames come whole. With `gather_binary`,
+    binary frames do, too: no code looks at them before they are complete.
 
     `rsv1_allowed`: an extension was negotiated that gives rsv1 a meaning (5.2, 9.1). Messages that begin with it may
     take `max_extended_size` bytes on the wire.
@@ -71,9 +72,9 @@ class Parser:
         self.rsv1_allowed = rsv1_allowed
         self.max_extended_size = max_extended_size
         self.gather_binary = gather_binary
-        self.is_text = False  # what `take_message()` gave last
+        self.is_text = False  # the kind of the message that `take_message()` gave last
         self.buffered = b""  # empty when everything has been parsed
-        self._position = 0  # what is before it has been parsed
+        self._position = 0  # the bytes before it have been parsed
         self._message_open = False  # the last data frame had no fin: a continuation must follow (5.4)
         self._message_bytes = 0
         self._limit: int | None = self.max_message_size
@@ -94,9 +95,9 @@ class Parser:
         self._position = 0
 
     def take_message(self) -> bytes | None:
-        """The payload of the next message if it is here, whole, in a frame of its own; `is_text` tells its kind.
+        """The payload of the next message if all of it is here, in one frame; `is_text` tells its kind.
 
-        None when there is no such frame, or it needs a closer look: that is what `next_frame()` is for.
+        None when there is no such frame, or it needs a closer look, which `next_frame()` takes.
         """
         octets = self.buffered
         start = self._position
@@ -120,13 +121,13 @@ class Parser:
             return None
         self.is_text = opcode == _TEXT
         payload = unmask(octets, begin, size, octets, begin - _KEY_BYTES, 0)
-        self._drop_parsed(end)  # and with it, perhaps, what `octets` points to
+        self._drop_parsed(end)  # this may free the buffer that `octets` points to
         return payload
 
     def next_frame(self) -> Frame | None:
         """The next frame, or part of a data frame; None when more bytes are needed.
 
-        ProtocolError (1002) or MessageTooBig (1009) for a header that is not acceptable; there is no way on then.
+        ProtocolError (1002) or MessageTooBig (1009) for a header that breaks a rule; nothing can be parsed after that.
         """
         if not self._in_frame and not self._parse_header():
             self._keep_rest()
@@ -147,19 +148,19 @@ class Parser:
         return frame
 
     def discard(self) -> None:
-        """Forget what has been fed: nothing more will be asked for."""
+        """Drop what has been fed: no more frames are wanted."""
         self.buffered = b""
         self._position = 0
         self._gathered = None
 
     def _keep_rest(self) -> None:
-        """A few bytes wait for more: they shall not hold all that was read together with them."""
+        """Copy the few bytes that wait for more: else they would keep the memory of the whole read."""
         if self._position:
             self.buffered = self.buffered[self._position :]
             self._position = 0
 
     def _drop_parsed(self, position: int) -> None:
-        """What is before `position` in the buffer has been parsed; an idle connection keeps nothing of it."""
+        """Move on to `position`; at its end the buffer is freed, so that an idle connection holds no memory for it."""
         if position == len(self.buffered):
             self.buffered = b""
             position = 0
@@ -182,7 +183,7 @@ class Parser:
             payload = unmask(self.buffered, self._position, size, self._key, 0, self._passed)
             self._pass_on(size)
         frame = Frame(self._opcode, payload, fin, self._rsv1)
-        if not self._opcode & CONTROL_BIT:  # what follows of this frame continues what was given of it
+        if not self._opcode & CONTROL_BIT:  # the next part of this frame continues this one
             self._opcode = Opcode.CONTINUATION
             self._rsv1 = False
         return frame

@@ -1,8 +1,8 @@
-"""Who calls a connection back when its socket is readable, writable, or a deadline passes.
+"""Reactors: they call a connection back when its socket is readable or writable, or a deadline passes.
 
-base     what a reactor and its links offer, and what they ask of whom they serve
+base     the interface of reactors and links, and of the connections that they serve
 gevent   the hub's loop: everything is pushed
-thread   threads: a thread that waits reads its own socket, one background thread serves those that are busy
+thread   threads: a thread that waits reads its own socket, one background thread serves the busy connections
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .base import Reactor
 
 
 def reactor_for(kind: type[socket.socket]) -> Reactor:
-    """The reactor for sockets of this `kind`: gevent's hub for gevent's, else threads."""
+    """Return the reactor for sockets of this `kind`: gevent's hub for gevent's, else threads."""
     if kind.__module__.startswith("gevent."):
         from . import gevent
 

@@ -1,4 +1,4 @@
-"""What a reactor offers to a connection, and what it asks of it."""
+"""The interface between a reactor and the connections that it serves."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ T = TypeVar("T")
 
 logger = logging.getLogger("dwebsocket")
 
-#: What a thread is told that would wait for itself.
+#: The error in a thread that would wait for itself.
 REENTERED = (
     "this thread is inside another call on this WebSocket already:"
     " what a signal handler or a __del__ wants of it must be done by another thread"
 )
 
-_NAP_SECONDS = 0.0005  # of a thread that gives way: long enough for another one to get Python's own lock, too
+# A thread that gives way sleeps so long: enough for another one to get Python's own lock, too.
+_NAP_SECONDS = 0.0005
 
 #: Errors and a full hang-up are always told; the end of the peer's half is where the system knows it apart from data.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
 class Served:
-    """What a reactor calls. Always with the link's lock held; none of these may block or raise."""
+    """The methods that a reactor calls, always with the link's lock held; none of them may block or raise."""
 
     __slots__ = ()
 
     def on_readable(self) -> None:
-        """The socket has bytes, or its end."""
+        """Called when the socket has bytes, or its end."""
         raise NotImplementedError
 
     def on_writable(self) -> None:
-        """The socket takes bytes again."""
+        """Called when the socket takes bytes again."""
         raise NotImplementedError
 
     def on_turn(self) -> None:
-        """What `call_soon()` asked for."""
+        """Called once after each `call_soon()`."""
         raise NotImplementedError
 
     def on_fork(self) -> None:
-        """This process is the child of a fork; the connection is its parent's."""
+        """Called in the child of a fork: the connection is its parent's."""
         raise NotImplementedError
 
     def on_deadline(self, now: float) -> float | None:
-        """The time asked for has passed; the answer is the next one (time.monotonic()), or None."""
+        """Called when the scheduled time has passed; returns the next one (time.monotonic()), or None."""
         raise NotImplementedError
 
 
 class LinkLock:
     """The lock of one connection under threads. No thread waits for itself; one that gives way queues up anew.
 
-    What must not wait for the lock at all is posted, and runs as soon as the lock is free.
+    A function whose caller must not wait for the lock is posted, and runs as soon as the lock is free.
     """
 
     __slots__ = ("_gate", "_mutex", "_posted")
 
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()  # not to enter it twice, but because it knows its owner
-        self._gate: Any = (
-            threading.RLock()
-        )  # the thread that is next holds it; a signal handler may be that thread, too
+        # The next thread in line holds it. A signal handler in that thread may need it, too: an RLock.
+        self._gate: Any = threading.RLock()
         self._posted: list[Callable[[], None]] = []
 
     def acquire(self) -> None:
@@ -78,13 +78,13 @@ class LinkLock:
             self._wait()
 
     def release(self) -> None:
-        """Give the lock back, and do what was posted meanwhile."""
+        """Give the lock back, and call the functions that were posted meanwhile."""
         self._mutex.release()
         if self._posted:
             self._run_posted()
 
     def give_way(self) -> None:
-        """Let all threads that wait have the lock first; it is held again then."""
+        """Let all threads that wait have the lock first, then take it again."""
         self.release()
         try:
             time.sleep(_NAP_SECONDS)
@@ -92,17 +92,17 @@ class LinkLock:
             self._wait()
 
     def post(self, function: Callable[[], None]) -> None:
-        """Call `function` with the lock held: at once, or by the thread that has it, as soon as that gives it back."""
+        """Have `function` called with the lock held: at once, or by the thread that holds it, when it releases it."""
         self._posted.append(function)
         if not self._mutex._is_owned():
             self._run_posted()
 
     def has_posted(self) -> bool:
-        """Whether something was posted that has not been done yet."""
+        """Whether a posted function has not been called yet."""
         return bool(self._posted)
 
     def abandon(self) -> None:
-        """Be free, in the child of a fork: a thread that held it, or waited, is one of the parent."""
+        """Be free, in the child of a fork: a thread that held it, or waited, is the parent's."""
         self._posted.clear()
         self._gate = threading.RLock()
         if not self._mutex._is_owned():
@@ -126,7 +126,7 @@ class LinkLock:
     def _run(self, function: Callable[[], None]) -> None:
         try:
             function()
-        except Exception:  # it is no fault of the thread that happened to have the lock
+        except Exception:  # not a fault of the thread that happened to hold the lock
             logger.exception("what was asked of a WebSocket has failed")
 
     def _is_owned(self) -> bool:  # a Condition asks
@@ -145,23 +145,23 @@ class Link:
     __slots__ = ("holds", "lock", "reads", "writes")
 
     def __init__(self, lock: LinkLock | None, *, holds: bool) -> None:
-        self.lock = lock  # held around everything that touches the connection; None where nothing can come in between
-        self.holds = holds  # whether `call_soon()` is to be had
-        self.reads = self.writes = False  # what is watched for
+        self.lock = lock  # held around everything that touches the connection; None where one thread does all of it
+        self.holds = holds  # whether `call_soon()` works, so that answers may be held
+        self.reads = self.writes = False  # the events that are watched
 
     def watch(self, *, read: bool, write: bool) -> None:
-        """Call `on_readable` and `on_writable` from now on, each if asked to."""
+        """From now on, call `on_readable` if `read`, and `on_writable` if `write`."""
         raise NotImplementedError
 
     def park(self, timeout_seconds: float | None) -> None:
-        """Give up the lock and sleep until somebody calls `wake()`, or the time is over; then take the lock again.
+        """Release the lock and sleep until `wake()` is called, or the time is over; then take the lock again.
 
-        May return early: the caller looks again at what it waits for.
+        May return early: the caller checks again the condition that it waits for.
         """
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Wake everybody who is parked."""
+        """Wake all threads and greenlets that are parked."""
         raise NotImplementedError
 
     def resume(self) -> None:
@@ -173,15 +173,15 @@ class Link:
         raise NotImplementedError
 
     def breathe(self, now: float) -> None:
-        """Let others run if this greenlet has not let them for a while; nothing where threads do so by themselves."""
+        """Let others run if this greenlet has not let them for a while; does nothing under threads."""
         raise NotImplementedError
 
     def look(self, *, pause: bool) -> None:
-        """Let what has already arrived be noticed, without waiting for more; `pause`: others may run first."""
+        """Read what has already arrived, without waiting for more; `pause`: others may run first."""
         raise NotImplementedError
 
     def hung_up(self) -> bool:
-        """Whether the peer has ended or reset its stream, though nothing may have been read for a while."""
+        """Whether the peer has ended or reset its stream; works while reading is paused, too."""
         raise NotImplementedError
 
     def arrived(self) -> bool:
@@ -193,7 +193,7 @@ class Link:
         raise NotImplementedError
 
     def close(self, dispose: Callable[[], None]) -> None:
-        """Serve no more, wake everybody, and call `dispose` as soon as nobody waits on the descriptor any more."""
+        """Serve no more, wake all waiters, and call `dispose` as soon as no thread polls the descriptor any more."""
         raise NotImplementedError
 
 
@@ -229,41 +229,41 @@ class Locked:
 class Reactor(Protocol):
     """Serves the connections of one process (threads) or of one hub (gevent)."""
 
-    #: What a server raises in a view in order to stop it: no fault of the view's.
+    #: The errors that a server raises in a view in order to stop it: no fault of the view's.
     stops: tuple[type[BaseException], ...]
 
-    #: What tells threads apart, and the one that may use the connections directly; None: any thread may.
+    #: The function that tells threads apart, and the thread that may use the connections directly; None: any may.
     thread_ident: Callable[[], int]
-    home: int | None
+    owner_thread: int | None
 
-    #: How many connections one process can well serve; None: as many as it has descriptors.
+    #: The number of connections that one process can serve well; None: as many as it has descriptors.
     max_connections: int | None
 
     def link(self, served: Served, descriptor: int) -> Link:
-        """The tie through which `served` is called back about `descriptor`."""
+        """Make the link through which `served` is called back about `descriptor`."""
         ...  # pragma: no cover
 
-    def run_home(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
-        """The result of `function`, run where the connections live; blocks the calling thread meanwhile.
+    def call(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+        """Return the result of `function`, run on the reactor's thread; blocks the calling thread meanwhile.
 
-        `function` is stopped where the caller is; a result that the caller does not get any more is given to `undo`.
+        When the caller is stopped, `function` is stopped, too, or its result is given to `undo`.
         """
         ...  # pragma: no cover
 
     def exclusively(self) -> Exclusively:
-        """What runs functions, where the connections live, that must not overlap and never wait."""
+        """Return a runner, on the reactor's thread, for functions that must not overlap and never wait."""
         ...  # pragma: no cover
 
     def turnstile(self) -> AbstractContextManager[object]:
-        """What one greenlet or thread is inside of at a time, which may wait there, whichever thread it comes from."""
+        """Return a lock for greenlets and threads of all hubs; its holder may wait, and stops no hub."""
         ...  # pragma: no cover
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
-        """Run `function` in a greenlet or thread of its own."""
+        """Run `function` in a new greenlet or thread."""
         ...  # pragma: no cover
 
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
-        """What starts `function` in a greenlet or thread of its own, also from a signal handler."""
+        """Return a function that starts `function` in a new greenlet or thread, even from a signal handler."""
         ...  # pragma: no cover
 
     def arrived(self, descriptor: int) -> bool:
@@ -271,19 +271,19 @@ class Reactor(Protocol):
         ...  # pragma: no cover
 
     def latch(self) -> Latch:
-        """A closed gate that greenlets or threads of this reactor can wait at."""
+        """Return a closed gate at which greenlets or threads of this reactor can wait."""
         ...  # pragma: no cover
 
     def schedule(self, scheduled: Any, when: float) -> None:
-        """Call `scheduled.on_deadline(now)` at `when` (time.monotonic()); called where connections live."""
+        """Call `scheduled.on_deadline(now)` at `when` (time.monotonic()). Call this on the reactor's thread."""
         ...  # pragma: no cover
 
     def caller(self) -> Any:
-        """What `frame_of()` knows the calling greenlet or thread by; it keeps none alive."""
+        """Return the identity, for `frame_of()`, of the calling greenlet or thread; it does not keep it alive."""
         ...  # pragma: no cover
 
     def frame_of(self, caller: Any) -> FrameType | None:
-        """The innermost frame of what once called `caller()`; None where it has ended. Asked from another one."""
+        """Return the innermost frame of a `caller()`, asked from another one; None when it has ended."""
         ...  # pragma: no cover
 
 
@@ -294,7 +294,7 @@ def hung_up(poll: Any, descriptor: int) -> bool:
 
 
 def arrived(poll: Any, descriptor: int) -> bool:
-    """Whether `poll`, a new select.poll object, sees something to be read on `descriptor`."""
+    """Whether `poll`, a new select.poll object, sees bytes, or the end, to be read on `descriptor`."""
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
@@ -302,8 +302,8 @@ def arrived(poll: Any, descriptor: int) -> bool:
 class Deadlines:
     """The deadlines of many links in one heap, so that a process needs one timer for all of them.
 
-    A link has one live entry at most. One that is no longer wanted, or was asked for later than it is needed, stays
-    where it is and is judged when its time comes: a busy connection moves its deadlines without touching the heap.
+    A link has one live entry at most. An entry that is no longer wanted, or has become too early, stays in the heap and
+    is judged when its time comes. So a busy connection moves its deadlines without touching the heap.
     """
 
     def __init__(self) -> None:
@@ -312,7 +312,7 @@ class Deadlines:
         self._tie_breaker = itertools.count()
 
     def add(self, link: Any, when: float) -> bool:
-        """Ask for `when`; whether that is now the earliest of all."""
+        """Add the deadline `when`; True when it is now the earliest of all."""
         if when >= self._live.get(link, float("inf")):
             return False
         self._live[link] = when
@@ -320,19 +320,19 @@ class Deadlines:
         return self._heap[0][2] is link
 
     def discard(self, link: Any) -> None:
-        """Forget the link."""
+        """Remove the link."""
         if self._live.pop(link, None) is not None and len(self._heap) > 2 * len(self._live) + 64:
             self._heap = [entry for entry in self._heap if self._live.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
 
     def earliest(self) -> float | None:
-        """When the next link is due; None when there is none."""
+        """The time at which the next link is due; None when there is none."""
         while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now: float) -> list[Any]:
-        """The links whose time has come; each must be added again to be called again."""
+        """Remove and return the links that are due; each must be added again to be called again."""
         due = []
         while (earliest := self.earliest()) is not None and earliest <= now:
             link = heapq.heappop(self._heap)[2]

@@ -12,7 +12,7 @@ except ImportError:
 if cython.compiled:
 
     def monotonic() -> float:
-        """The same seconds as those of time.monotonic()."""
+        """Return the same seconds as time.monotonic()."""
         now: float = read_clock()  # type: ignore # noqa: F821
         return now if now >= 0 else time.monotonic()
 

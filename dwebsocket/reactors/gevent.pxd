@@ -18,7 +18,7 @@ cdef class Turns:
     cdef breathe(self, double now)
     cdef _begin(self, double now)
     cdef bint _hub_has_turned(self) except -1
-    cdef forget(self, sleeper)
+    cdef remove(self, sleeper)
 
 
 cdef class GeventLink(Link):

@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger("dwebsocket")
 
-_AGAIN_SECONDS = 1.0  # until a deadline that could not be looked at is looked at again
-_READ, _WRITE = 1, 2  # libev's names for them
+_AGAIN_SECONDS = 1.0  # after so long, a deadline whose callback failed is tried again
+_READ, _WRITE = 1, 2  # the numbers that libev has for them
 _LONGEST_TIMER_SECONDS = 24 * 60 * 60
-_LONGEST_TURN_SECONDS = 0.005  # that a greenlet which never waits may keep the hub from running
+_LONGEST_TURN_SECONDS = 0.005  # a greenlet that never waits may keep the hub from running for so long
 _ONE_TURN_SECONDS = 1e-6  # a timer: of callbacks, which sleep(0) is, gevent runs up to 50 rounds in one turn
 _allocate_lock = gevent.monkey.get_original("_thread", "allocate_lock")
 _poll = gevent.monkey.get_original("select", "poll")
@@ -42,7 +42,7 @@ _of_thread = gevent.monkey.get_original("_thread", "_local")()  # a thread has o
 
 
 def current() -> GeventReactor:
-    """The reactor of the calling thread's hub."""
+    """Return the reactor of the calling thread's hub."""
     loop = gevent.get_hub().loop
     reactor: GeventReactor | None = getattr(_of_thread, "reactor", None)
     if reactor is None or reactor.loop is not loop:
@@ -50,14 +50,14 @@ def current() -> GeventReactor:
     return reactor
 
 
-def _forget() -> None:
-    """The child begins anew; what it inherited watches the connections of its parent."""
+def _after_fork() -> None:
+    """Begin anew in the child of a fork: the reactors that it inherits watch connections of its parent."""
     _of_thread.__dict__.clear()
     for reactor in list(_reactors):
         reactor.abandon()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class GeventReactor:
@@ -70,7 +70,7 @@ class GeventReactor:
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self.turns = Turns(gevent.get_hub(), loop)
-        self.home = _get_ident()
+        self.owner_thread = _get_ident()
         self._deadlines = Deadlines()
         self._timer = self.loop.timer(0, ref=False)
         self._links: set[GeventLink] = set()
@@ -86,13 +86,13 @@ class GeventReactor:
         self._deadlines.discard(link)
 
     def abandon(self) -> None:
-        """Watch nothing and wake nobody any more, and leave everything as it is."""
+        """Watch nothing and wake no greenlet any more; everything else stays as it is."""
         self._timer.stop()
         self.turns.abandon()
         for link in self._links:
             link.abandon()
 
-    def run_home(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+    def call(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         hub = get_hub_if_exists()
         sleep = _ThreadSleep() if hub is None else _HubSleep(hub)
         errand = _Errand(function, undo, sleep.end)
@@ -105,14 +105,15 @@ class GeventReactor:
         return cast(T, errand.result())
 
     def exclusively(self) -> Exclusively:
-        # What never waits is never interrupted in the hub's thread. A lock could be held by a thread that waits for it.
+        # On the hub's thread, a function that never waits is never interrupted. A lock could deadlock: a foreign thread
+        # that holds it waits for the hub.
         return self._run_exclusively
 
     def _run_exclusively(self, function: Callable[[], None]) -> None:
-        if _get_ident() == self.home:
+        if _get_ident() == self.owner_thread:
             function()
         else:
-            self.run_home(function)
+            self.call(function)
 
     def turnstile(self) -> contextlib.AbstractContextManager[object]:
         return _Turnstile(self)
@@ -163,7 +164,7 @@ class GeventReactor:
     def _attend(self, link: GeventLink, now: float) -> None:
         try:
             link.on_deadline(now)
-        except Exception:  # the others are served all the same
+        except Exception:  # one failure must not stop the others
             link.schedule(now + _AGAIN_SECONDS)
             with contextlib.suppress(Exception):
                 logger.exception("a deadline of a WebSocket was missed")
@@ -172,11 +173,11 @@ class GeventReactor:
 class ViewGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent ships no types
     """The greenlet of a view."""
 
-    spawning_stack_limit = 0  # frames of the server that nobody looks up: they would live as long as the view
+    spawning_stack_limit = 0  # no frames of the server: no code needs them, and they would live as long as the view
 
 
 class _Errand:
-    """A function that runs in the hub for a caller elsewhere, until the caller does not want it any more."""
+    """A function that runs in the hub for a caller in another thread, until that caller is stopped."""
 
     def __init__(
         self, function: Callable[[], Any], undo: Callable[[Any], None] | None, end: Callable[[], object]
@@ -222,7 +223,7 @@ class _Errand:
 
 
 class _Turnstile:
-    """Lets one greenlet or thread in at a time, whichever hub it comes from; the hubs of those that wait run on."""
+    """Lets one greenlet or thread in at a time, of any hub; the hubs of waiting greenlets run on."""
 
     def __init__(self, reactor: GeventReactor) -> None:
         self._reactor = reactor
@@ -232,22 +233,22 @@ class _Turnstile:
     def __enter__(self) -> None:
         if self._inside is _getcurrent():
             raise RuntimeError(REENTERED)
-        if _get_ident() == self._reactor.home:
+        if _get_ident() == self._reactor.owner_thread:
             self._semaphore.acquire()
         else:
-            self._reactor.run_home(self._semaphore.acquire, lambda _: self._semaphore.release())
+            self._reactor.call(self._semaphore.acquire, lambda _: self._semaphore.release())
         self._inside = _getcurrent()
 
     def __exit__(self, *error: object) -> None:
         self._inside = None
-        if _get_ident() == self._reactor.home:
+        if _get_ident() == self._reactor.owner_thread:
             self._semaphore.release()
         else:
             self._reactor.loop.run_callback_threadsafe(self._semaphore.release)
 
 
 class _ThreadSleep:
-    """How a thread without a hub waits for what another thread does."""
+    """The sleep of a thread without a hub, ended by another thread."""
 
     def __init__(self) -> None:
         self._lock = _allocate_lock()
@@ -259,7 +260,7 @@ class _ThreadSleep:
 
 
 class _HubSleep:
-    """How a greenlet waits for what another thread does: its own hub runs on."""
+    """The sleep of a greenlet, ended by another thread; its hub runs on."""
 
     def __init__(self, hub: Any) -> None:
         self._waiter = gevent.hub.Waiter(hub)
@@ -267,7 +268,7 @@ class _HubSleep:
         self._watcher.start(self._waiter.switch, None)
 
     def end(self) -> None:
-        with contextlib.suppress(Exception):  # it is closed already where the greenlet was stopped just now
+        with contextlib.suppress(Exception):  # the watcher is closed already when the greenlet was stopped just now
             self._watcher.send()
 
     def wait(self) -> None:
@@ -278,7 +279,7 @@ class _HubSleep:
 
 
 class Turns:
-    """Whose turn it is in one hub: greenlets that were woken run one after the other.
+    """The order in which the woken greenlets of one hub run, one after the other.
 
     Each switches to the next, and only the last gives the hub its turn: half as many switches as by way of the hub.
     """
@@ -287,11 +288,11 @@ class Turns:
 
     def __init__(self, hub: Any, loop: Any) -> None:
         self.hub = hub
-        self._began = 0.0  # since when the hub has had no turn, as far as we know; 0: it just had one
-        self._iteration: int | None = None  # that of its loop when it was last waited for
+        self._began = 0.0  # since then the hub has had no turn, as far as we know; 0: it just had one
+        self._iteration: int | None = None  # the loop's iteration at that time
         self._loop = loop
-        self._ready: list[Any] = []  # to run in the hub's next turn
-        self._turn: list[Any] = []  # to run in this one; the next comes last
+        self._ready: list[Any] = []  # these run in the hub's next turn
+        self._turn: list[Any] = []  # these run in this turn; the next comes last
 
     def make_ready(self, greenlets: list[Any]) -> None:
         """Let the `greenlets` run in the hub's next turn."""
@@ -300,7 +301,7 @@ class Turns:
         self._ready.extend(greenlets)
 
     def rest(self) -> None:
-        """Let others run, until somebody makes this greenlet ready."""
+        """Let others run, until this greenlet is made ready."""
         if self._turn:
             _switch(self._turn.pop())
         else:
@@ -312,7 +313,7 @@ class Turns:
         if not self._began:
             self._begin(now)
         elif now - self._began > _LONGEST_TURN_SECONDS:
-            if self._hub_has_turned():  # somebody has waited for something else
+            if self._hub_has_turned():  # a greenlet has waited for something else
                 self._begin(now)
             elif _getcurrent() is not self.hub:
                 gevent.sleep(_ONE_TURN_SECONDS)
@@ -327,12 +328,12 @@ class Turns:
         return getattr(self._loop, "iteration", None) != self._iteration
 
     def abandon(self) -> None:
-        """Forget who is ready: in the child of a fork it is nobody of this process."""
+        """Drop the greenlets that are ready: in the child of a fork, they are the parent's."""
         self._ready.clear()
         self._turn.clear()
 
-    def forget(self, sleeper: Any) -> None:
-        """Take back that `sleeper` is ready: it was stopped, and does not wait for that any more."""
+    def remove(self, sleeper: Any) -> None:
+        """Remove `sleeper` from the ready ones: it was stopped, and does not wait for its turn any more."""
         for greenlets in (self._ready, self._turn):
             if sleeper in greenlets:
                 greenlets.remove(sleeper)
@@ -344,14 +345,14 @@ class Turns:
             while self._turn:
                 _switch(self._turn.pop())
         finally:
-            if self._turn:  # the hub reports what came out of a greenlet, and goes on
+            if self._turn:  # a greenlet has raised: the hub reports it, and the rest must still run
                 self._loop.run_callback(self._run)
 
 
 class GeventLink(Link):
     """One connection's watchers on the hub's loop, and the greenlets that wait for it.
 
-    The hub runs one greenlet at a time and switches only where somebody parks: no lock is needed.
+    The hub runs one greenlet at a time and switches only where a greenlet parks: no lock is needed.
     """
 
     __slots__ = (
@@ -371,7 +372,7 @@ class GeventLink(Link):
         self._turns = reactor.turns
         self._served: Any = served  # a Served; None when it is over
         self._descriptor = descriptor
-        self._readable: Any = None  # the watchers, each at the first need
+        self._readable: Any = None  # the watchers, each made at the first need
         self._writable: Any = None
         self._resuming: Any = None  # a timer
         self._waiters: list[Any] = []
@@ -407,7 +408,7 @@ class GeventLink(Link):
         try:
             turns.rest()
         except BaseException:
-            turns.forget(current)
+            turns.remove(current)
             raise
         finally:
             if timer is not None:
@@ -443,7 +444,7 @@ class GeventLink(Link):
 
     def look(self, *, pause: bool) -> None:
         if self._served is not None and self._readable is not None and self._readable.active:
-            self._served.on_readable()  # the hub may not have run for long
+            self._served.on_readable()  # the hub may not have run for a long time
         if pause:
             gevent.sleep(0)
             self.breathe(time.monotonic())
@@ -459,7 +460,7 @@ class GeventLink(Link):
             self._reactor.schedule(self, when)
 
     def on_deadline(self, now: float) -> None:
-        """What the reactor calls when the time has come that was asked for."""
+        """Called by the reactor when the scheduled time has come."""
         if self._served is None:
             return
         again = self._served.on_deadline(now)
@@ -475,7 +476,7 @@ class GeventLink(Link):
             served.on_fork()
 
     def close(self, dispose: Callable[[], None]) -> None:
-        self._served = None  # which holds us: no cycle keeps its memory from being freed at once
+        self._served = None  # it holds this link: without a cycle, its memory is freed at once
         self._reactor.discard(self)
         for watcher in self._watchers():
             watcher.stop()

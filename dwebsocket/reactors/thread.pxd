@@ -1,4 +1,4 @@
-# What the compiler has to know of thread.py, and how it waits without an object of Python.
+# The C types of thread.py, and its wait without an object of Python.
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -16,7 +16,7 @@ cdef extern from "<poll.h>" nogil:
 cdef int _READ, _WRITE, _READ_OR_GONE
 
 
-# What is ready on `descriptor`; 0 when the time is over, or `wakeup` can be read: then *woken is set.
+# Returns the events of `descriptor`; 0 when the time is over, or `wakeup` can be read: then *woken is set.
 cdef inline int wait_for_two(int descriptor, int mask, int wakeup, int milliseconds, bint *woken) noexcept nogil:
     cdef pollfd both[2]
     both[0].fd = wakeup

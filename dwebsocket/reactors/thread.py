@@ -1,8 +1,8 @@
-"""Threads as the reactor: who waits on a connection reads its socket; one background thread serves the busy ones.
+"""Threads as the reactor: a thread that waits on a connection reads its socket; a background thread serves the rest.
 
-Handing every message from a background thread to the view's thread would cost twice what a read of its own does. So
-the background thread only sweeps over the connections that nobody waits on, a few times a second: their pings are
-answered, their closing handshakes noticed, and their deadlines kept, while the view computes.
+Handing every message from a background thread to the view's thread would cost twice as much as a read in that thread.
+So the background thread only sweeps over the connections on which no thread waits, a few times a second. While the
+view computes, the sweep answers pings, notices closing handshakes, and keeps the deadlines.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ T = TypeVar("T")
 logger = logging.getLogger("dwebsocket")
 
 SWEEP_SECONDS = 0.2
-_AGAIN_SECONDS = 1.0  # until a deadline that could not be looked at is looked at again
-_LONGEST_POLL_SECONDS = 24 * 60 * 60  # its milliseconds are an int of C
+_AGAIN_SECONDS = 1.0  # after so long, a deadline whose callback failed is tried again
+_LONGEST_POLL_SECONDS = 24 * 60 * 60  # poll() takes its milliseconds as an int of C
 
 _READ = select.POLLIN
 _WRITE = select.POLLOUT
@@ -45,7 +45,7 @@ _reactor_lock = threading.Lock()
 
 
 def current() -> ThreadReactor:
-    """The reactor of this process; its thread starts with the first connection."""
+    """Return the reactor of this process; its thread starts with the first connection."""
     global _reactor
     with _reactor_lock:
         if _reactor is None:
@@ -53,15 +53,15 @@ def current() -> ThreadReactor:
         return _reactor
 
 
-def _forget() -> None:
-    """Threads do not survive a fork: the child begins anew."""
+def _after_fork() -> None:
+    """Begin anew in the child of a fork, which threads do not survive."""
     global _reactor, _reactor_lock
     reactor, _reactor, _reactor_lock = _reactor, None, threading.Lock()
     if reactor is not None:
         reactor.abandon()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class ThreadReactor:
@@ -70,14 +70,14 @@ class ThreadReactor:
     stops: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
     max_connections: int | None = 1000  # each view is a thread
     thread_ident = staticmethod(threading.get_ident)
-    home: int | None = None
+    owner_thread: int | None = None
 
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
         self._deadlines = Deadlines()
-        # A __del__ may run wherever Python makes an object, and call a verb: what is inside here may be entered again.
+        # A __del__ may run wherever Python makes an object, and call a verb: the same thread may take this lock twice.
         self._lock: Any = threading.RLock()
-        self._earlier: queue.SimpleQueue[None] = queue.SimpleQueue()  # has one: the background thread looks at once
+        self._earlier: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item wakes the background thread at once
         self._thread: threading.Thread | None = None
 
     def link(self, served: Served, descriptor: int) -> ThreadLink:
@@ -86,12 +86,12 @@ class ThreadReactor:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="dwebsocket", daemon=True)
                 thread.start()
-                self._thread = thread  # only now: where no thread could be started, the next connection tries again
+                self._thread = thread  # not before start(): where that fails, the next connection tries again
             self._links.add(link)
         self.hurry()
         return link
 
-    def run_home(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+    def call(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         return function()
 
     def exclusively(self) -> Exclusively:
@@ -104,7 +104,7 @@ class ThreadReactor:
         threading.Thread(target=function, name=name, daemon=True).start()
 
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
-        # A signal may come while this very thread holds a lock that starting a thread takes.
+        # A signal may come while this very thread holds a lock that start() takes: so the thread starts now.
         wakeup = Wakeup()
 
         def run() -> None:
@@ -145,7 +145,7 @@ class ThreadReactor:
             self._deadlines.discard(link)
 
     def abandon(self) -> None:
-        """End all links, in the child of a fork; whatever its parent's threads were doing has stopped where it was."""
+        """End all links, in the child of a fork: the parent's threads have stopped in the middle of their work."""
         for link in self._links:
             link.abandon()
 
@@ -153,7 +153,7 @@ class ThreadReactor:
         while True:
             try:
                 self._go_round()
-            except BaseException:  # no memory, perhaps: all connections would be without their deadlines for good
+            except BaseException:  # no memory, perhaps: without this thread no deadline would be kept ever again
                 _report("the background thread was disturbed, and goes on")
                 time.sleep(SWEEP_SECONDS)
 
@@ -173,7 +173,7 @@ class ThreadReactor:
     def _attend(self, link: ThreadLink, now: float) -> None:
         try:
             link.on_deadline(now)
-        except BaseException:  # the others are served all the same
+        except BaseException:  # one failure must not stop the others
             self.schedule(link, now + _AGAIN_SECONDS)
             _report("a deadline of a WebSocket was missed")
 
@@ -199,19 +199,19 @@ class ThreadReactor:
             elif not link.polling and link.mask:
                 poll.register(link.descriptor, link.mask)
                 busy[link.descriptor] = link
-        # A descriptor that was closed meanwhile, or belongs to somebody else by now, costs a look at its link.
+        # A descriptor that was closed meanwhile, or belongs to another file by now, costs a needless look at its link.
         for descriptor, events in poll.poll(0) if busy else ():
             self._serve(busy[descriptor], events)
 
     def _serve(self, link: ThreadLink, events: int) -> None:
         try:
             link.serve(events)
-        except BaseException:  # the others are served all the same
+        except BaseException:  # one failure must not stop the others
             _report("a WebSocket could not be served")
 
 
 def _report(message: str) -> None:
-    with contextlib.suppress(BaseException):  # nothing above the background thread would hear of it
+    with contextlib.suppress(BaseException):  # no caller above the background thread could handle it
         logger.exception(message)
 
 
@@ -230,10 +230,10 @@ class ThreadLink(Link):
         self.descriptor = descriptor
         self.mask = 0
         self.polling = False
-        self.resuming = False  # to be read again, though nothing new may arrive
+        self.resuming = False  # `on_readable` is due, though nothing new may arrive
         self._reactor = reactor
         self._served: Any = served  # a Served; None when it is over
-        self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # has all that it calls
+        self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # LinkLock has all that it calls
         self._poller = 0  # the thread that polls
         self._waiting = 0
         self._poll = select.poll()
@@ -282,7 +282,7 @@ class ThreadLink(Link):
     def resume(self) -> None:
         self.resuming = True
         self._interrupt()
-        self._reactor.hurry()  # where nobody waits
+        self._reactor.hurry()  # where no thread waits on the connection, the sweep calls
 
     def breathe(self, now: float) -> None:
         pass
@@ -302,13 +302,13 @@ class ThreadLink(Link):
             self._reactor.schedule(self, when)
 
     def on_deadline(self, now: float) -> None:
-        """What the reactor calls when the time has come that was asked for. Never waits."""
+        """Called by the reactor when the scheduled time has come. Never waits."""
         self._lock.post(functools.partial(self._on_deadline, now))
 
     def _on_deadline(self, now: float) -> None:
         if self._closed:
             return
-        again: float | None = now + _AGAIN_SECONDS  # where it fails
+        again: float | None = now + _AGAIN_SECONDS  # stays so when the callback fails
         try:
             again = self._served.on_deadline(now)
         finally:
@@ -316,11 +316,11 @@ class ThreadLink(Link):
                 self.schedule(again)
 
     def is_asked(self) -> bool:
-        """Whether the thread that holds the lock is about to do what the sweep has asked for."""
+        """Whether the thread that holds the lock is about to do what the sweep has posted."""
         return self._lock.has_posted()
 
     def serve(self, events: int) -> None:
-        """What the sweep found: `events` on a connection that nobody was waiting on. Never waits."""
+        """Handle `events` that the sweep found on a connection on which no thread waited. Never waits."""
         self._lock.post(functools.partial(self._serve, events))
 
     def _serve(self, events: int) -> None:
@@ -357,7 +357,7 @@ class ThreadLink(Link):
             self._waiting -= 1
 
     def _can_be_woken(self) -> bool:
-        """Make what wakes a poll, at the first one; False where the process has no descriptor left for it."""
+        """Make the descriptor that wakes a poll, if there is none; False where the process has none left for it."""
         if self._wakeup is None:
             try:
                 self._wakeup = Wakeup()
@@ -366,7 +366,7 @@ class ThreadLink(Link):
         return True
 
     def _wait_for_socket(self, timeout_seconds: float | None) -> int:
-        """What is ready on the socket; 0 when the time is over or `wake()` was called. The lock is free meanwhile."""
+        """Return the socket's events; 0 when the time is over or `wake()` was called. The lock is free meanwhile."""
         descriptor, mask, wakeup = self.descriptor, self.mask, self._wakeup.descriptor  # type: ignore[union-attr]
         milliseconds = -1 if timeout_seconds is None else math.ceil(min(timeout_seconds, _LONGEST_POLL_SECONDS) * 1000)
         self._lock.release()
@@ -408,11 +408,11 @@ class ThreadLink(Link):
             self._wakeup.set()
 
     def _finish_close(self) -> None:
-        """Let go of the descriptors once the link is closed and nobody polls them."""
+        """Release the descriptors once the link is closed and no thread polls them."""
         if self.polling or self._dispose is None:
             return
         dispose, self._dispose = self._dispose, None
-        self._served = None  # which holds us: no cycle keeps its memory from being freed at once
+        self._served = None  # it holds this link: without a cycle, its memory is freed at once
         try:
             dispose()
         finally:
@@ -440,7 +440,7 @@ class Wakeup:
             os.write(self._write_end, (1).to_bytes(8, "little"))
 
     def clear(self) -> None:
-        """Make it wait again."""
+        """Make it unreadable again."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.descriptor, 4096)
 

@@ -1,4 +1,4 @@
-"""Which WSGI server answers this request, and how to get at the socket of its connection.
+"""The WSGI servers: each knows its requests, and takes over the socket of their connection.
 
 The only code that reads `environ`. A server is one small class and one line in the table.
 """
@@ -41,7 +41,7 @@ _WORKING = (
 
 
 def find_server(environ: dict[str, Any], *, first: Sequence[type[Server]] = ()) -> Server:
-    """The server behind `environ`: one of `first`, or of SERVERS. ServerNotSupported (501) when it is none of ours."""
+    """Find the server behind `environ`: one of `first`, or of SERVERS. ServerNotSupported (501) for any other."""
     for server in (*first, *SERVERS):
         if (found := server.find(environ)) is not None:
             return found
@@ -52,7 +52,7 @@ def find_server(environ: dict[str, Any], *, first: Sequence[type[Server]] = ()) 
 
 
 def server_name(environ: dict[str, Any]) -> str:
-    """What the server calls itself."""
+    """Return the name that the server has for itself."""
     if "wsgi.input" not in environ:
         return "the ASGI server"
     kind = type(environ["wsgi.input"])

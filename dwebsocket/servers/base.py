@@ -1,4 +1,4 @@
-"""What all servers have in common: a socket, bytes already read from it, and two ways to take it over."""
+"""The base of all servers: a socket, bytes already read from it, and two ways to take it over."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OTHER_HEADERS = {"CONTENT_LENGTH": "content-length", "CONTENT_TYPE": "content-t
 
 
 def handshake_request(environ: dict[str, Any]) -> Request:
-    """The opening handshake in `environ`."""
+    """Return the opening handshake in `environ`."""
     headers = {
         name[len(_HEADER_PREFIX) :].replace("_", "-").lower(): value
         for name, value in environ.items()
@@ -34,8 +34,11 @@ def handshake_request(environ: dict[str, Any]) -> Request:
 
 
 class Taken(NamedTuple):
-    """A connection taken from its server: its `sock`, non-blocking; `early`, bytes the server had read already;
-    `dispose`, to be called once when it is over; `descriptor`, the number of a socket that nobody else can close."""
+    """A connection taken from its server.
+
+    `sock`: non-blocking. `early`: bytes that the server had read already. `dispose`: call it once, at the end.
+    `descriptor`: the number of a socket that no other code can close; else -1.
+    """
 
     sock: Any
     early: bytes
@@ -46,13 +49,13 @@ class Taken(NamedTuple):
 class Server(ABC):
     """One request's server, and the socket of its connection."""
 
-    #: Whether it forgets a connection whose descriptor was taken out of its socket object.
+    #: Whether the server cleans up quietly when its socket object goes dead. Without that, views run attached.
     lets_go = True
 
-    #: Whether it has sent the 101 already.
+    #: Whether the server has sent the 101 already.
     has_answered = False
 
-    #: Whether it empties the environ of a request that has ended, for the next one.
+    #: Whether the server empties the environ of a request that has ended, for the next one.
     reuses_environ = False
 
     def __init__(self, environ: dict[str, Any], sock: Any) -> None:
@@ -62,18 +65,18 @@ class Server(ABC):
 
     @classmethod
     def find(cls, environ: dict[str, Any]) -> Server | None:
-        """The server behind `environ` if it is this one."""
+        """Return an instance for `environ` if the request comes from this server, else None."""
         sock = cls.find_socket(environ)
         return None if sock is None else cls(environ, sock)
 
     @staticmethod
     @abstractmethod
     def find_socket(environ: dict[str, Any]) -> Any:
-        """The server's socket object for the connection; None when `environ` comes from another server."""
+        """Return the server's socket object for the connection; None when `environ` comes from another server."""
 
     @abstractmethod
     def buffered(self) -> bytes:
-        """The bytes behind the opening handshake that the server has already read; called once, never blocks."""
+        """Return the bytes behind the opening handshake that the server has already read; called once, never blocks."""
 
     @property
     def can_detach(self) -> bool:
@@ -86,28 +89,28 @@ class Server(ABC):
 
     @property
     def reactor(self) -> Reactor:
-        """What serves the connections of this server."""
+        """The reactor for the connections of this server."""
         return reactor_for(type(self.socket))
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
-        """Run `function`, a view that outlives its request, in a greenlet or thread of its own."""
+        """Run `function`, a view that outlives its request, in a new greenlet or thread."""
         self.reactor.spawn(function, name)
 
     def detach(self) -> Taken:
         """Take the live descriptor; the server's own socket object is left holding a dead end.
 
-        Every reference that the server holds then reads an end of stream and writes into a broken pipe, so it forgets
-        the connection. The number of the live descriptor does not change: event loops know it by that.
+        Every reference that the server holds then reads an end of stream and writes into a broken pipe, so the server
+        drops the connection. The number of the live descriptor does not change: event loops know it by that.
         """
         inner = self._inner()
         family, kind, protocol = inner.family, inner.type, inner.proto
         timeout = inner.gettimeout()
-        dead, other_side = _socket.socketpair()  # first: where no descriptor is left, nothing has happened yet
+        dead, other_side = _socket.socketpair()  # before all else: where no descriptor is left, nothing has changed
         other_side.close()
         live = _socket.socket(family, kind, protocol, fileno=_socket.socket.detach(inner))
         _socket.socket.__init__(inner, family, kind, protocol, fileno=dead.detach())
         inner.settimeout(timeout)
-        # What reads now finds the server's buffer, then the dead end.
+        # A read now finds the server's buffer, then the dead end.
         early = self.buffered()
         self.environ["wsgi.input"] = io.BytesIO()  # the reader's buffer would live as long as the request
         return take_over(live, early)
@@ -142,7 +145,7 @@ class BufferedServer(Server):
     @staticmethod
     @abstractmethod
     def find_reader(environ: dict[str, Any]) -> Any:
-        """The server's buffered reader; anything else when `environ` comes from another server."""
+        """Return the server's buffered reader; any other object when `environ` comes from another server."""
 
     @classmethod
     def find_socket(cls, environ: dict[str, Any]) -> Any:
@@ -154,20 +157,20 @@ class BufferedServer(Server):
 
 
 def read_ahead(reader: Any) -> bytes:
-    """What `reader` has in its buffer; at most one read of its socket, which is non-blocking or a dead end by now."""
+    """Return the buffer of `reader`. Reads its socket at most once, which is non-blocking or a dead end by now."""
     try:
         return bytes(reader.read(len(reader.peek())))
-    except (ConnectionError, ssl.SSLWantReadError):  # if the peer has left already, the connection will see that too
+    except (ConnectionError, ssl.SSLWantReadError):  # a peer that has left already: the connection will see that too
         return b""
 
 
 def take_over(live: Any, early: bytes) -> Taken:
-    """What a connection needs of a socket that belongs to nobody else any more."""
+    """Return the connection on a socket that belongs to no other code any more."""
     live.setblocking(False)
     _send_at_once(live)
 
     def dispose() -> None:
-        _shut_down(live)  # a process forked from this one may hold the descriptor too: close() alone says nothing
+        _shut_down(live)  # while a forked process holds the descriptor too, close() alone would not reach the peer
         live.close()
 
     return Taken(live, early, dispose, live.fileno())
@@ -179,8 +182,8 @@ def _shut_down(sock: Any) -> None:
 
 
 def _drop_unread(sock: Any) -> None:
-    """Read what is left in a socket that has been shut down: the server would take it for its next request."""
-    errors = 0  # a reset is told once, and may have bytes behind it
+    """Drain a socket that has been shut down: the server would take the bytes for its next request."""
+    errors = 0  # a reset is reported once, and may have bytes behind it
     while errors < 3:
         try:
             if not sock.recv(_READ_BYTES):

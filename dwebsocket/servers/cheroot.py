@@ -8,7 +8,7 @@ from .base import BufferedServer
 
 
 class Cheroot(BufferedServer):
-    """cheroot reads the body through a reader of its own making, around the one of the connection."""
+    """cheroot reads the body through a reader around the one of the connection."""
 
     @staticmethod
     def find_reader(environ: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from .base import BufferedServer
 
 
 class GeventWebSocket(BufferedServer):
-    """The handler has sent the 101 before it calls the application; its own WebSocket is left closed."""
+    """The handler has sent the 101 before it calls the application; its WebSocket object is left closed."""
 
     has_answered = True
 
@@ -19,5 +19,5 @@ class GeventWebSocket(BufferedServer):
 
     def buffered(self) -> bytes:
         early = super().buffered()
-        self.environ["wsgi.websocket"].closed = True  # else the handler sends a Close frame of its own at the end
+        self.environ["wsgi.websocket"].closed = True  # else the handler sends another Close frame at the end
         return early

@@ -13,7 +13,7 @@ class Gunicorn(Server):
 
     @classmethod
     def find(cls, environ: dict[str, Any]) -> Server | None:
-        """As for all servers. ServerNotSupported (501) where the bytes that it has read ahead are out of reach."""
+        """Return an instance as all servers do. ServerNotSupported (501) where bytes read ahead are out of reach."""
         server = super().find(environ)
         if server is not None and "wsgi.input" in environ and _unreader(environ) is None:
             kind = type(environ["wsgi.input"])
@@ -40,5 +40,5 @@ class Gunicorn(Server):
 
 
 def _unreader(environ: dict[str, Any]) -> Any:
-    """What holds the bytes that gunicorn has read ahead; None behind an object that hides it."""
+    """Find the object with the bytes that gunicorn has read ahead; None where `wsgi.input` was replaced."""
     return getattr(getattr(environ.get("wsgi.input"), "reader", None), "unreader", None)

@@ -8,7 +8,7 @@ from .base import BufferedServer
 
 
 class RunServer(BufferedServer):
-    """runserver reads through a LimitedStream, of which only the bound `read` of the reader is left."""
+    """runserver reads through a LimitedStream, which holds only the reader's bound `read`."""
 
     @staticmethod
     def find_reader(environ: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The test client, which is its own server: one end of a socket pair, and whatever runs the view."""
+"""The test client as a server: one end of a socket pair, and a function that runs the view."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any, Protocol
 
 from .base import Server
 
-#: Where the test client says so in the environ.
+#: The key in the environ of a request of the test client; its value is the exchange.
 KEY = "dwebsocket.exchange"
 
 
 class Exchange(Protocol):
-    """What the test client gives to the request."""
+    """The object that the test client puts into the environ."""
 
     socket: Any
 
     def spawn(self, run: Callable[..., None], function: Callable[[], None], name: str) -> None:
-        """Let `run` run `function`, the view, in a thread of its own."""
+        """Let `run` run `function`, the view, in a new thread."""
         ...  # pragma: no cover
 
 
 class Testing(Server):
     """No server, and no network."""
 
-    __test__ = False  # pytest takes the name for one of its own
+    __test__ = False  # else pytest collects a class with this name
 
     @staticmethod
     def find_socket(environ: dict[str, Any]) -> Any:

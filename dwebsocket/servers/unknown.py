@@ -1,4 +1,4 @@
-"""Servers that nobody has named here, but that put the socket of the connection into the environ."""
+"""Servers that are not known here, but put the socket of the connection into the environ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _KEYS = ("gunicorn.socket", "werkzeug.socket")
 
 
 class Unknown(Server):
-    """What such a server does with a connection whose socket went dead is not known: attached."""
+    """Views run attached: such a server may not clean up quietly when its socket goes dead."""
 
     lets_go = False
 

@@ -13,15 +13,16 @@ from ..reactors import reactor_for
 from ..reactors.base import Reactor
 from .base import Server, Taken, take_over
 
-_THREADS = ("gevent", "threads", "enable-threads")  # what lets a thread run on when its request has ended,
-_ALWAYS_THREADS = (2, 0, 27)  # and since when nothing is needed for that
+# With one of these options, a thread runs on when its request has ended; from this version on, without one, too.
+_THREADS = ("gevent", "threads", "enable-threads")
+_ALWAYS_THREADS = (2, 0, 27)
 
 
 class UWSGI(Server):
-    """uWSGI knows a connection by the number of its descriptor, and keeps what it has read ahead for itself.
+    """uWSGI knows a connection by the number of its descriptor, and does not give out the bytes that it has read ahead.
 
-    The socket is one of our own, on a second descriptor. The number that uWSGI knows gets `/dev/null` behind it, where
-    what it has to say of the request goes without an error, and where it reads the end of the stream.
+    The socket here is a new one, on a second descriptor. The number that uWSGI knows then leads to `/dev/null`: its
+    writes at the end of the request cause no error there, and a read finds the end of the stream.
     """
 
     reuses_environ = True
@@ -36,7 +37,7 @@ class UWSGI(Server):
 
     @property
     def can_detach(self) -> bool:
-        """Where no thread runs between two requests, a view cannot outlive its own."""
+        """Whether a view can outlive its request: threads must run between two requests."""
         version = tuple(map(int, re.findall(rb"\d+", self.environ["uwsgi.version"])[:3]))
         return version >= _ALWAYS_THREADS or any(_has_option(name) for name in _THREADS)
 
@@ -64,7 +65,7 @@ class UWSGI(Server):
         return b""
 
     def at_exit(self, function: Callable[[], None]) -> None:
-        """uWSGI calls one function, and none of Python's own."""
+        """Have `function` called by uWSGI, which calls one function of its choice and no `atexit` of Python."""
         uwsgi = _uwsgi()
         earlier: Callable[[], None] | None = getattr(uwsgi, "atexit", None)
 
@@ -81,7 +82,7 @@ class UWSGI(Server):
 
 
 def _uwsgi() -> Any:
-    return sys.modules["uwsgi"]  # uWSGI makes it; there is none to import elsewhere
+    return sys.modules["uwsgi"]  # uWSGI makes this module; outside of uWSGI it does not exist
 
 
 def _has_option(name: str) -> bool:

@@ -324,14 +324,14 @@ from django.conf import settings
 settings.configure()
 from dwebsocket.database import lease
 
-leases = [lease.Lease(None, None) for _ in range(lease.MOST_KEEPERS + 1)]
-assert [lease._is_among_the_few() for lease in leases] == [True] * lease.MOST_KEEPERS + [False]
-with lease._keepers_lock:  # as another thread may, just then
+leases = [lease.Lease(None, None) for _ in range(lease.MAX_KEPT_LEASES + 1)]
+assert [lease._takes_a_place() for lease in leases] == [True] * lease.MAX_KEPT_LEASES + [False]
+with lease._kept_lock:  # as another thread may, just then
     child = os.fork()
 if child == 0:
     signal.alarm(10)
-    os._exit(7 if lease.Lease(None, None)._is_among_the_few() else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), leases[-1]._is_among_the_few())
+    os._exit(7 if lease.Lease(None, None)._takes_a_place() else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), leases[-1]._takes_a_place())
 """
 
 

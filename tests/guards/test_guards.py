@@ -570,7 +570,7 @@ def test_user_who_is_deactivated_or_deleted_has_to_go(site: Site, end: str) -> N
         ann.delete()
     else:
         User.objects.filter(pk=ann.pk).update(is_active=False)
-    assert_ends(peer, 4401, "nobody is logged in" if end == "deleted" else "the account is not active")
+    assert_ends(peer, 4401, "the user is not logged in" if end == "deleted" else "the account is not active")
     assert_open(other, heard)
 
 
@@ -765,7 +765,7 @@ def leave(home: Home, wards: list[Ward]) -> None:
 
 
 def rounds_of(home: Home) -> Any:
-    return schedule._rounds[home.reactor]
+    return schedule._schedules[home.reactor]
 
 
 def making_rounds(name: str = "dwebsocket guards") -> int:
@@ -1068,7 +1068,7 @@ def test_guard_that_blocks_delays_no_other_guard(home: Home, blocking: Any, ward
 def test_guards_that_block_hold_a_bounded_number_of_threads(home: Home, blocking: Any, wards: Any) -> None:
     many = [blocking() for _ in range(5)]
     heard = Heard()
-    with mock.patch.object(schedule, "MOST_ASKERS", 3):
+    with mock.patch.object(schedule, "MAX_ASKERS", 3):
         wards(1, *many[:2], heard)
         heard.until_asked_again()
         wards(1, *many)

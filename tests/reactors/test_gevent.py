@@ -62,26 +62,26 @@ def test_hub_that_was_destroyed_is_followed_by_a_new_reactor() -> None:
     assert reactors[0] is not reactors[1]
 
 
-def test_only_the_thread_of_the_hub_is_at_home(hub: Hub) -> None:
-    assert hub.do(hub.reactor.thread_ident) == hub.reactor.home
-    assert hub.reactor.thread_ident() != hub.reactor.home
+def test_only_the_thread_of_the_hub_owns_the_connections(hub: Hub) -> None:
+    assert hub.do(hub.reactor.thread_ident) == hub.reactor.owner_thread
+    assert hub.reactor.thread_ident() != hub.reactor.owner_thread
 
 
-def test_run_home_gives_the_result_of_what_ran_in_a_greenlet_of_the_hub(hub: Hub) -> None:
+def test_call_gives_the_result_of_what_ran_in_a_greenlet_of_the_hub(hub: Hub) -> None:
     def who() -> tuple[int, bool]:
         gevent.sleep(0)
         return threading.get_ident(), isinstance(gevent.getcurrent(), gevent.Greenlet)
 
-    assert hub.reactor.run_home(who) == (hub.do(threading.get_ident), True)
+    assert hub.reactor.call(who) == (hub.do(threading.get_ident), True)
 
 
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, gevent.GreenletExit])
-def test_run_home_raises_what_was_raised_there(hub: Hub, kind: type[BaseException]) -> None:
+def test_call_raises_what_was_raised_there(hub: Hub, kind: type[BaseException]) -> None:
     def fail() -> None:
         raise kind("there")
 
     with pytest.raises(kind, match="there"):
-        hub.reactor.run_home(fail)
+        hub.reactor.call(fail)
     assert hub.errors == []
 
 
@@ -389,7 +389,7 @@ class Opening:  # lets one in at a time, as that of a request does
 
     def open(self):
         if self.connection is None:
-            assert reactor.current().thread_ident() == reactor.current().home
+            assert reactor.current().thread_ident() == reactor.current().owner_thread
             self.connection, peer = connect()
             peers.append(peer)
 
@@ -558,7 +558,7 @@ def test_hubs_that_call_each_other_at_once_do_not_wait_for_each_other(hub: Hub) 
     other, rounds = Hub(), 200
 
     def call(reactor: Any) -> int:
-        return sum(reactor.run_home(lambda: 1) for _ in range(rounds))
+        return sum(reactor.call(lambda: 1) for _ in range(rounds))
 
     there, back = hub.start(call, other.reactor), other.start(call, hub.reactor)
     assert there.result(PATIENCE_SECONDS) + back.result(PATIENCE_SECONDS) == 2 * rounds

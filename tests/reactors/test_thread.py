@@ -66,8 +66,8 @@ def test_background_thread_sleeps_when_there_is_nothing_to_serve() -> None:
 
 def test_every_thread_is_at_home() -> None:
     reactor = ThreadReactor()
-    assert reactor.home is None
-    assert reactor.run_home(threading.get_ident) == threading.get_ident()
+    assert reactor.owner_thread is None
+    assert reactor.call(threading.get_ident) == threading.get_ident()
 
 
 def test_view_gets_a_daemon_thread_with_a_name() -> None:

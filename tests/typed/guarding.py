@@ -27,7 +27,7 @@ class IsMember(Guard):
     def judge(self, requests: Sequence[HttpRequest]) -> Iterator[Forbidden | Unauthorized | None]:
         for request in requests:
             if not request.user.is_authenticated:
-                yield Unauthorized("nobody is logged in")
+                yield Unauthorized("the user is not logged in")
             else:
                 yield None if self.room in request.path else Forbidden("not a member")
 

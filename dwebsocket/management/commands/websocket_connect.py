@@ -35,14 +35,14 @@ from ...protocol.exceptions import ProtocolError, WebSocketClosed
 from ...protocol.messages import Message
 
 WAIT_SECONDS = 1.0
-_TICK_SECONDS = 0.1  # how often to look whether the input has ended
+_TICK_SECONDS = 0.1  # so often the command checks whether the input has ended
 _SHOWN_BYTES = 32
-_SESSION_SECONDS = 24 * 3600  # after which a session is over that a killed command could not remove
+_SESSION_SECONDS = 24 * 3600  # a killed command cannot remove its session, which then expires
 _NORMAL = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.NO_STATUS_RCVD})
 
 
 class Command(ClientCommand):
-    """Sends what is typed line by line, prints what arrives."""
+    """Sends the input line by line, prints the messages that arrive."""
 
     help = (
         "Opens a WebSocket: each line of the input is sent as a text message, what arrives is printed. Ctrl-D (the end"
@@ -53,7 +53,7 @@ class Command(ClientCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Those of the client, and how things are printed."""
+        """Add those of the client, the login, and the form of the output."""
         super().add_arguments(parser)
         parser.add_argument(
             "--user", metavar="NAME",
@@ -67,7 +67,7 @@ class Command(ClientCommand):
         )  # fmt: skip
 
     def handle(self, *args: Any, url: str, **options: Any) -> None:
-        """Open it, speak, and say how it ended."""
+        """Open the WebSocket, converse, and print how it ended."""
         self._verbose = options["verbosity"] > 0
         with logged_in(options["user"]) if options["user"] else nullcontext() as cookie:
             websocket = self._connect(url, options, cookie)
@@ -109,18 +109,18 @@ class Command(ClientCommand):
 
     def _tell(self, sentence: str) -> None:
         if self._verbose:
-            self.stderr.write(f"* {sentence}", str)  # as it is: not in the colour of an error
+            self.stderr.write(f"* {sentence}", str)  # plain: not in the colour of an error
             self.stderr.flush()
 
 
 @contextmanager
 def logged_in(name: str) -> Iterator[str]:
-    """The cookie of a session of that user, which is removed at the end. CommandError where there can be none."""
+    """Log the user in: gives the session's cookie, and removes the session at the end. CommandError on failure."""
     try:
         session = session_of(user_named(name))
     except DatabaseError as error:
         raise CommandError(f"--user needs the database of the project: {error}") from None
-    close_old_connections()  # nothing is asked of the database while the WebSocket is open
+    close_old_connections()  # the command makes no query while the WebSocket is open
     try:
         yield f"{settings.SESSION_COOKIE_NAME}={session.session_key}"
     finally:
@@ -136,7 +136,7 @@ def user_named(name: str) -> Any:
     try:
         return model._default_manager.get_by_natural_key(name)
     except model.DoesNotExist:
-        raise CommandError(f"there is no user whose {model.USERNAME_FIELD} is {name!r}") from None
+        raise CommandError(f"there is no user with the {model.USERNAME_FIELD} {name!r}") from None
 
 
 def session_of(user: Any) -> Any:
@@ -155,7 +155,7 @@ def session_of(user: Any) -> Any:
 
 
 def backend_of(user: Any) -> str:
-    """The first backend that knows the user; one that is not active is known to none of Django's."""
+    """The first backend that gives the user; Django's backends do not give an inactive one."""
     path: str
     for path in settings.AUTHENTICATION_BACKENDS:
         get_user = getattr(auth.load_backend(path), "get_user", None)
@@ -172,7 +172,7 @@ def with_cookie(headers: Sequence[tuple[str, str]], cookie: str) -> list[tuple[s
 
 
 class Typing:
-    """Sends the lines of the input, in a thread of its own."""
+    """Sends the lines of the input, in another thread."""
 
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
@@ -180,12 +180,12 @@ class Typing:
         if sys.stdin is None:  # closed before we were called
             self._ended_at = time.monotonic()
             return
-        # A file of our own: a thread that still reads from `sys.stdin` when the process ends would break that end.
+        # Another file object: a thread that still reads from `sys.stdin` when the process ends would break that end.
         lines = open(os.dup(sys.stdin.fileno()), encoding=sys.stdin.encoding, errors="replace")  # noqa: SIM115
         threading.Thread(target=self._send_lines, args=(lines,), daemon=True).start()
 
     def answers(self, wait: float) -> Iterator[Message]:
-        """What arrives, until the input has ended and `wait` seconds have passed in which nothing came."""
+        """Give the messages that arrive, until the input has ended and then none has come for `wait` seconds."""
         heard_at = 0.0
         while self._ended_at is None or time.monotonic() < max(self._ended_at, heard_at) + wait:
             try:
@@ -200,15 +200,15 @@ class Typing:
                 for line in lines:
                     self._websocket.send(line.removesuffix("\n"))
         except WebSocketClosed:
-            pass  # whoever receives gets to know why
+            pass  # the receiving thread gets the reason
         finally:
             self._ended_at = time.monotonic()
 
 
 def in_words(message: Message, *, raw: bool, shown: Callable[[str], str] = str) -> str:
-    """The message as it is printed: JSON indented unless `raw`, and of binary ones the size and the beginning.
+    """The message for the output: JSON indented unless `raw`, and of binary ones the size and the beginning.
 
-    `shown` gives each line of it as it may be printed.
+    `shown` makes each line of it printable.
     """
     if isinstance(message, bytes):
         more = " …" if len(message) > _SHOWN_BYTES else ""
@@ -218,7 +218,7 @@ def in_words(message: Message, *, raw: bool, shown: Callable[[str], str] = str) 
 
 
 def on_a_terminal(line: str) -> str:
-    """The line, unable to do anything to a terminal, or to look like one that the command itself has printed."""
+    """The line, harmless to a terminal, and not to be mistaken for a line of the command itself."""
     line = printable(line)
     return rf"\x2a{line[1:]}" if line.startswith("*") else line
 

@@ -1,4 +1,4 @@
-"""`manage.py websocket_doctor URL`: what is wrong between a client and a view, and what to do about it."""
+"""`manage.py websocket_doctor URL`: find faults between a client and a view, and say what to do about them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ...protocol.exceptions import ProtocolError, WebSocketClosed
 
 SIZE_BYTES = 1 << 20
 IDLE_SECONDS = 60.0
-_CLOSE_SECONDS = 1.0  # a courtesy; nothing is found out by it
+_CLOSE_SECONDS = 1.0  # a courtesy to the peer: the close tests nothing
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 _NGINX = (
@@ -54,7 +54,7 @@ _STRIPPED = (
     *_NGINX,
 )
 
-#: What to do about a status; what the server itself says about it is printed before.
+#: Advice by status; the server's text is printed above it.
 _ADVICE: dict[int, Sequence[str]] = {
     400: (
         "a view that is not decorated with accept_websocket or require_websocket, a Host that ALLOWED_HOSTS does not"
@@ -84,7 +84,7 @@ _ADVICE: dict[int, Sequence[str]] = {
     ),
     504: ("the server behind the proxy does not answer in time: is it busy, or are all its threads taken?",),
 }
-#: Where the answer is dwebsocket's own, it says itself what is wrong.
+#: With these statuses, an answer of dwebsocket itself says what is wrong, so that no advice is needed.
 _EXPLAINED = (400, 403, 426)
 _EXPLANATION = re.compile("WebSocket|WEBSOCKET_|SECURE_PROXY_SSL_HEADER|nginx")
 _NO_KEY = (
@@ -111,7 +111,7 @@ _CERTIFICATE_ADVICE = {
 _OTHER_CERTIFICATE_ADVICE = "browsers refuse this certificate too; --insecure tries without looking at it"
 
 _NO_TLS = ("no TLS is spoken at this port, or none that is known here: try ws:// or another port",)
-_NOBODY = ("is the server running, and does it listen on this address, not on 127.0.0.1 alone?",)
+_NO_LISTENER = ("is the server running, and does it listen on this address, not on 127.0.0.1 alone?",)
 _NOWHERE = ("a firewall drops what is sent there, or the server is not at this address",)
 _NO_WEBSOCKET_SERVER = ("this is no WebSocket server, or not the right port of one (does it want wss://?)",)
 _BUSY = (
@@ -132,13 +132,13 @@ _SILENCE = (
     " longer, and WEBSOCKET_PING_INTERVAL (20 seconds if not set, None switches pings off) shorter than it",
 )
 _DEAD = (
-    "something between here and the server has forgotten the connection without telling (a NAT, a firewall):"
+    "a device between here and the server has dropped the connection without telling (a NAT, a firewall):"
     " WEBSOCKET_PING_INTERVAL has to be shorter than the time after which it does",
 )
 
 
 class Wrong(Exception):
-    """Something is wrong: what, and `advice`, a sentence a line."""
+    """A fault, with `advice`, a sentence a line."""
 
     def __init__(self, what: str, advice: Sequence[str] = ()) -> None:
         super().__init__(what)
@@ -146,11 +146,11 @@ class Wrong(Exception):
 
 
 class Unknown(Exception):
-    """Something could not be tried; that is nobody's fault."""
+    """A test that could not be made, without a fault."""
 
 
 class Step(NamedTuple):
-    """One thing to find out: `examine` returns what is well. Where it is `vital` nothing can be tried after it."""
+    """One test: `examine` returns what is well. After a failure of a `vital` one, no other can be made."""
 
     name: str
     vital: bool
@@ -167,7 +167,7 @@ class Command(ClientCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Those of the client, and how much of a message and of silence there shall be."""
+        """Add those of the client, the size of the large message and the length of the silence."""
         super().add_arguments(parser)
         parser.add_argument(
             "--size", type=int, default=SIZE_BYTES, metavar="BYTES",
@@ -179,7 +179,7 @@ class Command(ClientCommand):
         )  # fmt: skip
 
     def handle(self, *args: Any, url: str, **options: Any) -> None:
-        """One line for each step, and what to do below what is wrong."""
+        """Print a line for each step, and the advice below a fault."""
         examination = Examination(url, options)
         steps = [step for step in STEPS if examination.includes(step)]
         wrong = 0
@@ -218,7 +218,7 @@ class Command(ClientCommand):
 
 
 class Examination:
-    """What is known of a WebSocket so far."""
+    """The connection under test, and the steps that test it."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
         self._url = url
@@ -238,14 +238,14 @@ class Examination:
         return {"large message": self._size > 0, "silence": self._idle > 0}.get(step.name, True)
 
     def end(self) -> None:
-        """Leave politely."""
+        """Close the WebSocket with a closing handshake, and its socket."""
         if self._websocket is not None:
             self._websocket.close(timeout=_CLOSE_SECONDS)
         if self._stream is not None:
             self._stream.close()
 
     def name(self) -> str:
-        """Which addresses the host has."""
+        """Look up the addresses of the host."""
         try:
             found = socket.getaddrinfo(self._target.host, self._target.port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -253,7 +253,7 @@ class Examination:
         return f"{self._target.host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}"
 
     def connection(self) -> str:
-        """That a server is there, and has a certificate."""
+        """Connect: a server must be there, and have a certificate."""
         begin = time.monotonic()
         stream = self._dial()
         took = milliseconds(time.monotonic() - begin)
@@ -261,7 +261,7 @@ class Examination:
         return f"connected to port {self._target.port} in {took}{version}"
 
     def handshake(self) -> str:
-        """That it becomes a WebSocket."""
+        """Open the WebSocket."""
         begin = time.monotonic()
         websocket = self._open(self._stream or self._dial())
         took = milliseconds(time.monotonic() - begin)
@@ -269,11 +269,11 @@ class Examination:
         return f"accepted in {took}{chosen}, for pages of {self._opening['origin']}"
 
     def ping(self) -> str:
-        """That frames travel both ways."""
+        """Ping: frames must travel both ways."""
         return f"answered in {milliseconds(self._ping(self._renewed(), _HELD_BACK))}"
 
     def large_message(self) -> str:
-        """That size is no obstacle; what the view makes of the message is its own affair."""
+        """Send a large message, which must come through; the view may do with it as it likes."""
         size = size_in_words(self._size)
         websocket = self._renewed()
         try:
@@ -305,7 +305,7 @@ class Examination:
         return f"{size} went through; the view then closed with {said}"
 
     def silence(self) -> str:
-        """That nobody ends a connection on which nothing is said."""
+        """Be silent: the connection must stay open."""
         websocket = self._renewed()
         before = websocket.pings_received
         begin = time.monotonic()
@@ -343,7 +343,7 @@ class Examination:
         raise Unknown(f"the view closed the connection first, with {close_in_words(code, reason)}")
 
     def _renewed(self) -> ClientConnection:
-        """The WebSocket, a new one where the view, or a step before, has ended it."""
+        """Return the WebSocket, or a new one where the view, or an earlier step, has ended it."""
         if self._websocket is None or self._websocket.closed:
             return self._open(self._dial())
         return self._websocket
@@ -357,7 +357,7 @@ class Examination:
         except ssl.SSLError as error:
             raise Wrong(f"no TLS ({error.reason or error})", _NO_TLS) from None
         except ConnectionRefusedError:
-            raise Wrong(f"nobody listens on port {self._target.port}", _NOBODY) from None
+            raise Wrong(f"no server listens on port {self._target.port}", _NO_LISTENER) from None
         except TimeoutError:
             raise Wrong(f"no answer within {self._timeout:g} seconds", _NOWHERE) from None
         except OSError as error:
@@ -401,7 +401,7 @@ class Examination:
         return _ADVICE.get(response.status, _OTHER_ADVICE)
 
     def _redirect(self, location: str) -> str:
-        """Where the answer sends a browser's page, which no WebSocket follows."""
+        """Explain the redirect, which no WebSocket follows."""
         base = f"{'https' if self._target.secure else 'http'}://{self._target.authority}{self._target.resource}"
         here = urlsplit(base)
         try:
@@ -412,7 +412,7 @@ class Examination:
         if (there.scheme, there.path) == ("https", here.path) and here.scheme == "http":
             return place + "open it with wss:// (SECURE_SSL_REDIRECT, or the proxy, sends everything to https)"
         if there.path == f"{here.path}/":
-            return place + "its URL ends with a slash (APPEND_SLASH sends there whatever has none)"
+            return place + "its URL ends with a slash (APPEND_SLASH redirects every URL without one)"
         if there.path == here.path:
             return place + f"open it at {there.netloc}"
         return place + "where that is a login page, the view wants a session: --header 'Cookie: sessionid=…'"
@@ -429,7 +429,7 @@ STEPS = (
 
 
 def end_of(websocket: ClientConnection, timeout: float) -> tuple[int, str]:
-    """The close code and reason; for these, what arrived before is read to its end, for at most `timeout` seconds."""
+    """Return the close code and reason, after reading all that arrived before, for at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     try:
         while (left := deadline - time.monotonic()) > 0:
@@ -442,7 +442,7 @@ def end_of(websocket: ClientConnection, timeout: float) -> tuple[int, str]:
 
 
 def sentences(response: Response, body: bytes) -> list[str]:
-    """What the body says, unless it is a page."""
+    """The lines of a body of plain text; none of a page."""
     is_text = (response.get("content-type") or "").startswith("text/plain")
     return body_in_words(response, body) if is_text else []
 
@@ -453,5 +453,5 @@ def milliseconds(seconds: float) -> str:
 
 
 def pings_in_words(count: int) -> str:
-    """How many pings of the server have come."""
+    """The number of pings that came from the server, in words."""
     return {0: "no ping of the server came", 1: "one ping of the server came"}.get(count, f"{count} pings of it came")
