@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
+import math
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
+
+import gevent
 
 from dwebsocket.protocol import frames
 from dwebsocket.protocol.codes import Opcode
-from tests.links import Link
+from tests.links import Link, until
 from tests.peer import Peer
 
 Connect = Callable[..., Link]
@@ -29,10 +33,41 @@ def fill(peer: Peer, data: bytes, limit: int = 16 * MIB) -> int:
     raise AssertionError(f"the connection took {sent} bytes and would take more")
 
 
-def until_blocked(sending: Any) -> None:
-    """Return when a send that has no room is under way."""
-    time.sleep(0.05)
-    assert not sending.done()
+class Sleepers:
+    """A keeper that keeps nothing: it sees which greenlets and threads go to sleep in a verb."""
+
+    def __init__(self) -> None:
+        self.asleep: set[Any] = set()
+
+    def keeps_for(self, now: float) -> float:
+        self.asleep.add(gevent.getcurrent())  # the lock is held until the link sleeps
+        return math.inf
+
+    def let_go(self) -> None:
+        raise AssertionError("there is nothing to release")
+
+    def woken(self) -> None:
+        pass
+
+
+def parked(a: Link, verb: str, *arguments: Any) -> Future[Any]:
+    """Start the connection's ``verb``; it sleeps when this returns, and goes on where something wakes it."""
+    sleepers = a.connection.keeper = Sleepers()
+    callers: list[Any] = []
+
+    def call() -> Any:
+        callers.append(gevent.getcurrent())
+        return getattr(a.connection, verb)(*arguments)
+
+    def pass_by() -> None:
+        with a.connection.lock or contextlib.nullcontext():
+            pass
+
+    future = a.home.start(call)
+    until(lambda: sleepers.asleep.intersection(callers), f"{verb}() to sleep")
+    a.home.do(pass_by)
+    a.connection.keeper = None
+    return future
 
 
 def echo(a: Link, count: int) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from dwebsocket.protocol.deflate import NAME, Compression, PerMessageDeflate, ag
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.protocol.handshake import Offer
 from dwebsocket.protocol.messages import Part
-from tests.connection.helpers import MIB, Connect, echo, fill
+from tests.connection.helpers import MIB, Connect, echo, fill, parked
 from tests.links import PATIENCE_SECONDS, Home, Link, assert_ends, descriptors, until
 from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Frame, close_payload, frame, text
 
@@ -63,8 +62,7 @@ def test_message_arrives_as_it_was_sent_both_ways(link: Connect, message: str | 
 
 def test_receive_that_waits_is_woken_by_the_message(link: Connect) -> None:
     a = link()
-    received = a.start("receive")
-    time.sleep(0.05)
+    received = parked(a, "receive")
     a.peer.send_message("there")
     assert received.result(PATIENCE_SECONDS) == "there"
 
@@ -80,8 +78,7 @@ def test_receive_with_a_timeout_returns_none_and_leaves_the_connection_open(link
 @pytest.mark.parametrize("seconds", [10**7, 10**10, float("inf")], ids=str)
 def test_receive_with_a_very_long_timeout_waits(link: Connect, seconds: float) -> None:
     a = link()
-    received = a.start("receive", seconds)
-    time.sleep(0.05)
+    received = parked(a, "receive", seconds)
     a.peer.send_message("there")
     assert received.result(PATIENCE_SECONDS) == "there"
 
@@ -96,9 +93,9 @@ def test_receive_without_time_returns_at_once_what_is_there(link: Connect, secon
 
 def test_receive_without_time_ignores_half_a_message(link: Connect) -> None:
     a = link()
-    a.peer.send_frame(TEXT, b"half", fin=False)
-    a.peer.send_raw(frame(CONTINUATION, b" a message")[:-1])
-    time.sleep(0.05)
+    half = frame(TEXT, b"half", fin=False) + frame(CONTINUATION, b" a message")[:-1]
+    a.peer.send_raw(half)
+    until(lambda: a.connection.bytes_received == len(half))
     assert a.do("receive", 0) is None
     assert a.do("waiting") == 0
 
@@ -127,25 +124,23 @@ def test_waiting_counts_complete_messages(link: Connect) -> None:
 
 def test_two_receivers_get_different_messages(link: Connect) -> None:
     a = link()
-    receivers = [a.start("receive", 5) for _ in range(2)]
-    time.sleep(0.05)
+    receivers = [parked(a, "receive", 5) for _ in range(2)]
     a.peer.send_raw(text("one") + text("two"))
     assert {receiver.result(PATIENCE_SECONDS) for receiver in receivers} == {"one", "two"}
 
 
 def test_receiver_takes_over_when_the_one_that_polled_is_served(link: Connect) -> None:
     a = link()
-    receivers = [a.start("receive", 5) for _ in range(3)]
+    receivers = [parked(a, "receive", 5) for _ in range(3)]
     for number in range(3):
-        time.sleep(0.02)
         a.peer.send_message(str(number))
+        until(lambda served=number + 1: sum(receiver.done() for receiver in receivers) == served)
     assert {receiver.result(PATIENCE_SECONDS) for receiver in receivers} == {"0", "1", "2"}
 
 
 def test_receiver_with_a_timeout_behind_another_returns_none_in_time(link: Connect) -> None:
     a = link()
-    first = a.start("receive")
-    time.sleep(0.05)
+    first = parked(a, "receive")
     assert a.do("receive", 0.05) is None
     a.peer.send_message("for the first")
     assert first.result(PATIENCE_SECONDS) == "for the first"
@@ -170,8 +165,7 @@ def test_ping_is_answered_while_nobody_reads(link: Connect) -> None:
 
 def test_ping_is_answered_while_somebody_waits(link: Connect) -> None:
     a = link()
-    received = a.start("receive")
-    time.sleep(0.05)
+    received = parked(a, "receive")
     a.peer.send_frame(PING, b"1")
     assert a.peer.recv_frame() == Frame(PONG, b"1")
     a.peer.send_message("2")
@@ -539,8 +533,7 @@ def test_connection_given_up_with_frames_not_looked_at_is_not_called_back(link: 
 
 def test_answer_of_one_view_still_leaves_when_another_comes_back_for_more(link: Connect) -> None:
     a = link()
-    receiving = [a.start("receive", 5) for _ in range(2)]
-    time.sleep(0.1)
+    receiving = [parked(a, "receive", 5) for _ in range(2)]
     a.peer.send_raw(text("one") + text("two") + frame(CLOSE, close_payload(1001)))
     assert {one.result(PATIENCE_SECONDS) for one in receiving} == {"one", "two"}
     back = a.start("receive")

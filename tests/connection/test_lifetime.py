@@ -9,7 +9,7 @@ import pytest
 from dwebsocket.connection.ending import RULES, Phase
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import WebSocketClosed
-from tests.connection.helpers import FIVE, MIB, Connect, echo, fill, server_frame, until_blocked
+from tests.connection.helpers import FIVE, MIB, Connect, echo, fill, parked, server_frame
 from tests.links import PATIENCE_SECONDS, assert_ends, until
 from tests.peer import (
     CLOSE,
@@ -188,8 +188,7 @@ def test_close_of_the_peer_is_answered_while_nobody_reads(link: Connect, payload
 
 def test_receiver_that_waits_is_woken_by_the_close(link: Connect) -> None:
     a = link()
-    waiting = [a.start("receive") for _ in range(3)]
-    time.sleep(0.05)
+    waiting = [parked(a, "receive") for _ in range(3)]
     a.peer.send_close(1000)
     assert [one.result(PATIENCE_SECONDS) for one in waiting] == [None] * 3
 
@@ -284,8 +283,7 @@ def test_peer_that_half_closes_still_gets_a_long_answer(link: Connect) -> None:
 
 def test_reset_is_the_end_like_any_other(link: Connect, caplog: pytest.LogCaptureFixture) -> None:
     a = link(tcp=True)
-    waiting = a.start("receive")
-    time.sleep(0.05)
+    waiting = parked(a, "receive")
     a.peer.reset()
     assert waiting.result(PATIENCE_SECONDS) is None
     a.until_disposed()
@@ -377,8 +375,7 @@ def test_close_drops_what_has_not_been_taken_and_what_still_arrives(link: Connec
 
 def test_close_wakes_who_waits(link: Connect) -> None:
     a = link()
-    waiting = [a.start("receive") for _ in range(2)]
-    time.sleep(0.05)
+    waiting = [parked(a, "receive") for _ in range(2)]
     a.do("close")
     assert [one.result(PATIENCE_SECONDS) for one in waiting] == [None, None]
 
@@ -435,16 +432,16 @@ def test_unread_bytes_do_not_turn_the_close_into_a_reset(link: Connect) -> None:
     until(lambda: a.do("waiting"))
     a.do("fail", 1011)
     for _ in range(20):
+        before = a.connection.bytes_received
         a.peer.send_raw(text("x" * 1000))
-        time.sleep(0.005)
+        until(lambda before=before: a.connection.bytes_received > before)
     assert a.peer.recv_message() == Close(1011)
     assert a.peer.read_to_eof() == b""
 
 
 def test_abort_ends_without_a_close_frame(link: Connect) -> None:
     a = link()
-    waiting = a.start("receive")
-    time.sleep(0.05)
+    waiting = parked(a, "receive")
     a.do("abort", "enough")
     assert waiting.result(PATIENCE_SECONDS) is None
     assert a.peer.read_to_eof() == b""
@@ -527,8 +524,7 @@ def test_finish_after_the_end_returns_at_once(link: Connect) -> None:
 
 def test_finish_waits_until_what_was_sent_has_left(link: Connect) -> None:
     a = link(tcp=True)
-    sending = a.start("send", bytes(16 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(16 * MIB))
     finishing = a.start("finish")
     assert a.peer.recv_message() == bytes(16 * MIB)
     assert_ends(a.peer, 1000)

@@ -14,7 +14,7 @@ import pytest
 
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
-from tests.connection.helpers import FIVE, MIB, Connect, echo, server_frame, until_blocked
+from tests.connection.helpers import FIVE, MIB, Connect, echo, parked, server_frame
 from tests.links import PATIENCE_SECONDS, Hub, Link, assert_ends, until
 from tests.peer import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, PeerTimeout, close_payload, frame, text
 
@@ -26,8 +26,7 @@ PINGS = frame(PING, bytes(125)) * 100
 
 def test_send_blocks_while_the_peer_is_slow_and_returns_when_it_has_read(link: Connect) -> None:
     a = link()
-    sending = a.start("send", bytes(8 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(8 * MIB))
     assert a.peer.recv_message() == bytes(8 * MIB)
     sending.result(PATIENCE_SECONDS)
 
@@ -68,8 +67,7 @@ def test_send_to_a_peer_that_reads_but_too_slowly_for_the_message_raises_send_ti
 
 def test_send_without_send_timeout_waits_as_long_as_it_takes(link: Connect) -> None:
     a = link(send_timeout=None)
-    sending = a.start("send", bytes(8 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(8 * MIB))
     assert a.peer.recv_message() == bytes(8 * MIB)
     sending.result(PATIENCE_SECONDS)
 
@@ -107,8 +105,7 @@ def test_messages_of_many_senders_are_whole_and_in_the_order_of_each(link: Conne
 
 def test_receiver_gets_messages_while_a_sender_is_blocked(link: Connect) -> None:
     a = link()
-    sending = a.start("send", bytes(4 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(4 * MIB))
     received = a.start("receive", 5)
     a.peer.send_message("meanwhile")
     assert received.result(PATIENCE_SECONDS) == "meanwhile"
@@ -118,8 +115,7 @@ def test_receiver_gets_messages_while_a_sender_is_blocked(link: Connect) -> None
 
 def test_sender_that_is_blocked_is_woken_by_the_reset_of_the_peer(link: Connect) -> None:
     a = link(tcp=True)
-    sending = a.start("send", bytes(32 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(32 * MIB))
     a.peer.reset()
     with pytest.raises(WebSocketClosed) as caught:
         sending.result(PATIENCE_SECONDS)
@@ -129,8 +125,7 @@ def test_sender_that_is_blocked_is_woken_by_the_reset_of_the_peer(link: Connect)
 
 def test_sender_that_is_blocked_is_woken_by_abort(link: Connect) -> None:
     a = link()
-    sending = a.start("send", bytes(4 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(4 * MIB))
     a.do("abort", "enough")
     with pytest.raises(WebSocketClosed) as caught:
         sending.result(PATIENCE_SECONDS)
@@ -139,8 +134,7 @@ def test_sender_that_is_blocked_is_woken_by_abort(link: Connect) -> None:
 
 def test_send_that_has_left_whole_raises_nothing_though_the_connection_ends_behind_it(link: Connect) -> None:
     a = link()
-    sending = a.start("send", bytes(4 * MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(4 * MIB))
     a.do("close", 1001)
     assert a.peer.recv_message() == bytes(4 * MIB)
     sending.result(PATIENCE_SECONDS)
@@ -165,8 +159,7 @@ def test_pong_that_is_late_goes_out_behind_our_close_too(link: Connect) -> None:
     """5.5.2: a ping is answered unless a Close frame has been received."""
     a = link()
     received = a.start("receive")
-    sending = a.start("send", bytes(MIB))
-    until_blocked(sending)
+    sending = parked(a, "send", bytes(MIB))
     a.peer.send_raw(frame(PING, b"too late") + text("go on"))
     assert received.result(PATIENCE_SECONDS) == "go on"
     a.do("close")
