@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import select
 
 import pytest
 
 from dwebsocket.connection.ending import RULES, Phase
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import WebSocketClosed
+from dwebsocket.reactors.base import arrived
 from tests.connection.helpers import FIVE, MIB, Connect, echo, fill, parked, server_frame
-from tests.links import PATIENCE_SECONDS, assert_ends, until
+from tests.links import PATIENCE_SECONDS, Link, assert_ends, until
 from tests.peer import (
     CLOSE,
     NO_STATUS,
@@ -27,6 +28,20 @@ from tests.peer import (
 )
 
 FOREVER = 3600.0  # seconds: not within this test
+
+
+def read_all(a: Link, size: int) -> bytes:
+    """That many bytes, read by a peer that lets a connection without a thread send on in between."""
+    data = b""
+    while len(data) < size:
+        data += a.peer.sock.recv(size - len(data))
+        a.home.do(a.home.pause, 0)
+    return data
+
+
+def is_silent(a: Link) -> bool:
+    """Whether nothing has been sent that the peer has not read."""
+    return not arrived(select.poll(), a.peer.sock.fileno())
 
 
 # Who is alive
@@ -85,27 +100,28 @@ def test_silent_peer_is_dropped_while_nobody_reads(link: Connect) -> None:
     assert a.closed
 
 
-def test_peer_whose_answer_waits_behind_a_full_inbox_is_not_dropped(link: Connect) -> None:
-    a = link(ping_interval=0.1, ping_timeout=0.1, receive_queue=1)
+def test_peer_whose_answer_waits_behind_a_full_inbox_is_not_dropped(manual: Connect) -> None:
+    a = manual(ping_interval=20, ping_timeout=20, receive_queue=1)
     a.peer.send_message("taken late")
+    a.home.pause(20)
     ping = a.peer.recv_frame()
     a.peer.send_frame(PONG, ping.payload)
-    time.sleep(0.5)
+    a.home.pause(1000)
     assert not a.closed
     assert a.do("receive", 5) == "taken late"
-    until(lambda: a.connection.latency is not None)
+    a.home.pause(1)
+    assert a.connection.latency is not None
 
 
-def test_ping_is_left_out_while_the_peer_has_enough_to_read(link: Connect) -> None:
-    a = link(ping_interval=0.05, ping_timeout=0.1)
-    sending = a.start("send", bytes(4 * MIB))
-    time.sleep(0.5)
-    assert not sending.done()
-    frames = []
-    while (frames or [Frame(PING, b"")])[-1].opcode == PING:
-        frames.append(a.peer.recv_frame())
-    assert len(frames) < 3
-    sending.result(PATIENCE_SECONDS)
+def test_ping_is_left_out_while_the_peer_has_enough_to_read(manual: Connect) -> None:
+    a = manual(ping_interval=20, ping_timeout=30, send_timeout=None)
+    large = server_frame(b"x" * 4 * MIB)
+    assert a.do("offer", large)
+    a.home.pause(1000)
+    assert not a.closed
+    assert read_all(a, len(large)) == large
+    a.home.pause(20)
+    assert a.peer.recv_frame().opcode == PING
 
 
 def test_idle_connection_is_closed_with_1000(link: Connect) -> None:
@@ -142,21 +158,83 @@ def test_ping_and_pong_are_no_activity_but_signs_of_life(link: Connect) -> None:
     assert a.connection.last_message_at == message_before
 
 
-def test_nothing_follows_the_close_of_an_idle_connection_whose_ping_is_due_at_the_same_time(link: Connect) -> None:
-    a = link(idle_timeout=0.2, ping_interval=0.2)
+def test_nothing_follows_the_close_of_an_idle_connection_whose_ping_is_due_at_the_same_time(manual: Connect) -> None:
+    a = manual(idle_timeout=20, ping_interval=20)
+    a.home.pause(20)
     assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1000, "idle"))
     a.peer.send_close(1000)
+    a.home.pause(0)
     assert a.peer.read_to_eof() == b""
 
 
-def test_closing_handshake_of_an_idle_connection_is_not_cut_short_by_an_unanswered_ping(link: Connect) -> None:
-    a = link(idle_timeout=0.4, ping_interval=0.2, ping_timeout=0.2)
+def test_closing_handshake_of_an_idle_connection_is_not_cut_short_by_an_unanswered_ping(manual: Connect) -> None:
+    a = manual(idle_timeout=40, ping_interval=20, ping_timeout=30, close_timeout=100)
+    a.home.pause(20)
     assert a.peer.recv_frame().opcode == PING
+    a.home.pause(20)
     assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1000, "idle"))
-    time.sleep(0.1)
+    a.home.pause(60)  # its pong was due after ten of them
     assert not a.disposals
     a.peer.send_close(1000)
+    a.home.pause(0)
     assert a.peer.read_to_eof() == b""
+
+
+# Its seconds, counted by a clock of the test
+
+
+def test_peer_that_does_not_answer_a_ping_is_dropped_after_ping_timeout_and_not_before(manual: Connect) -> None:
+    a = manual(ping_interval=20, ping_timeout=30)
+    a.home.pause(19.9)
+    assert is_silent(a)
+    a.home.pause(0.1)
+    assert a.peer.recv_frame().opcode == PING
+    a.home.pause(29.9)
+    assert not a.closed
+    a.home.pause(0.1)
+    assert a.closed
+    assert a.connection.endpoint.close_reason == "no answer to a ping within 30 seconds"
+    assert a.disposals
+
+
+def test_latency_is_the_time_between_a_ping_and_its_pong(manual: Connect) -> None:
+    a = manual(ping_interval=20, ping_timeout=30)
+    a.home.pause(20)
+    ping = a.peer.recv_frame()
+    a.home.plan(3, lambda: a.peer.send_frame(PONG, ping.payload))
+    a.home.pause(5)
+    assert a.connection.latency == 3
+
+
+def test_idle_connection_is_closed_after_idle_timeout_since_its_last_message(manual: Connect) -> None:
+    a = manual(idle_timeout=60, ping_interval=None)
+    for _ in range(10):
+        a.home.pause(59.9)
+        a.do("send", "busy")
+        assert a.peer.recv_message() == "busy"
+    a.home.pause(59.9)
+    assert not a.closed
+    a.home.pause(0.1)
+    assert a.peer.recv_message() == Close(1000, "idle")
+
+
+def test_peer_that_does_not_answer_the_close_is_waited_for_close_timeout_and_no_longer(manual: Connect) -> None:
+    a = manual(close_timeout=10)
+    a.do("close")
+    assert a.peer.recv_message() == Close(1000)
+    a.home.pause(9.9)
+    assert not a.disposals
+    a.home.pause(0.1)
+    assert a.disposals
+
+
+def test_receive_with_a_timeout_waits_for_all_of_it(manual: Connect) -> None:
+    a = manual(ping_interval=None)
+    a.home.plan(9.9, lambda: a.peer.send_message("in time"))
+    assert a.do("receive", 10) == "in time"
+    begun = a.home.now
+    assert a.do("receive", 10) is None
+    assert a.home.now - begun == 10
 
 
 # The end: the peer begins

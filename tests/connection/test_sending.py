@@ -54,15 +54,15 @@ def test_pongs_that_are_not_read_drop_the_connection_after_send_timeout(link: Co
     assert a.connection.endpoint.close_reason == "the peer did not read for 0.3 seconds"
 
 
-def test_send_to_a_peer_that_reads_but_too_slowly_for_the_message_raises_send_timeout(link: Connect) -> None:
-    a = link(send_timeout=0.5)
-    sending = a.start("send", bytes(32 * MIB))
-    while not sending.done():
-        a.peer.sock.recv(16 * 1024)
-        time.sleep(0.01)
+def test_send_to_a_peer_that_reads_but_too_slowly_for_the_message_raises_send_timeout(manual: Connect) -> None:
+    a = manual(send_timeout=30, ping_interval=None)
+    for second in range(1, 100):
+        a.home.plan(second, lambda: a.peer.sock.recv(16 * 1024))
+    begun = a.home.now
     with pytest.raises(SendTimeout):
-        sending.result()
-    a.until_disposed()
+        a.do("send", bytes(32 * MIB))
+    assert a.home.now - begun == 30
+    assert a.disposals
 
 
 def test_send_without_send_timeout_waits_as_long_as_it_takes(link: Connect) -> None:
@@ -72,15 +72,20 @@ def test_send_without_send_timeout_waits_as_long_as_it_takes(link: Connect) -> N
     sending.result(PATIENCE_SECONDS)
 
 
-def test_slow_but_steady_peer_is_no_stall(link: Connect) -> None:
-    a = link(send_timeout=5, ping_interval=0.05)
-    sending = a.start("send", bytes(4 * MIB))
-    received = 0
-    while received < 4 * MIB:
-        time.sleep(0.001)
-        received += len(a.peer.sock.recv(64 * 1024))
-    sending.result(PATIENCE_SECONDS)
+def test_slow_but_steady_peer_is_no_stall(manual: Connect) -> None:
+    a = manual(send_timeout=30, ping_interval=20)
+    assert a.do("offer", server_frame(bytes(16 * MIB)))
+    for _ in range(20):
+        a.home.pause(29.9)
+        assert not a.closed
+        assert a.peer.sock.recv(MIB)  # all that the kernel holds
+        a.home.pause(0)
+    assert a.connection._outbox.waiting
+    a.home.pause(29.9)
     assert not a.closed
+    a.home.pause(0.1)
+    assert a.closed
+    assert a.connection.endpoint.close_reason == "the peer did not read for 30 seconds"
 
 
 def test_messages_of_many_senders_are_whole_and_in_the_order_of_each(link: Connect) -> None:
