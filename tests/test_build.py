@@ -106,7 +106,9 @@ def test_attributes_of_a_compiled_class_are_those_of_the_python_class(module: st
 
 def test_there_are_compiled_classes_to_look_at() -> None:
     assert ("connection.connection", "Connection") in TYPED
-    assert {"_inbox_max_bytes", "messages_received"} <= attributes_for_the_compiler("connection")["Connection"]
+    assert {"_inbox_max_bytes", "messages_received"} <= attributes_for_the_compiler("connection.connection")[
+        "Connection"
+    ]
 
 
 def test_nothing_needs_cython_to_run() -> None:

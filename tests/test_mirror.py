@@ -16,7 +16,7 @@ WITHOUT = {
     "upgrade/context.py": "it carries the context of a request into the view: test_viewrun.py asks the view",
     "upgrade/origin.py": "an origin is judged at the opening handshake: test_viewrun.py",
     "upgrade/refusals.py": "what a refusal answers is seen by a client: test_viewrun.py",
-    "upgrade/request.py": "whether a request wants a WebSocket is asked by the decorators: test_decorators.py",
+    "upgrade/request.py": "it puts is_websocket and websocket on a request: test_decorators.py",
 }
 
 
