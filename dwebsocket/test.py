@@ -36,7 +36,7 @@ from . import guards
 from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response, read_head
 from .database.sharing import with_connections
 from .process.naming import dotted_name
-from .process.registry import live
+from .process.registry import registry
 from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed, WebSocketError
 from .protocol.messages import Message
@@ -382,9 +382,9 @@ class _Exchange:
         """Disconnect the signal, close the socket, and do not wait at exit for a view that does not end."""
         got_request_exception.disconnect(self._on_exception)
         self.client_end.close()
-        for member in live.members():
+        for member in registry.members():
             if _exchange_of(member.request) is self:
-                live.leave(member)
+                registry.leave(member)
 
     def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
         for thread in threads:

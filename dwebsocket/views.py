@@ -79,7 +79,7 @@ class WebSocketView(View):
         if getattr(request, "websocket", None) is None:
             return super().dispatch(request, *args, **kwargs)
         self._talk()
-        return HttpResponse()  # which nobody gets, but decorators and mixins want to see one
+        return HttpResponse()  # never sent, but decorators and mixins want to see one
 
     @property
     def websocket(self) -> WebSocket:
@@ -134,7 +134,7 @@ _MEANT = {name: hook for hook, names in _HOOKS.items() for name in names}
 def _check_names(cls: type[WebSocketView]) -> None:
     """TypeError for a method whose name says that it wants to be called on the WebSocket, and that never is.
 
-    Only classes that are WebSocketViews are judged: a mixin of another kind may have a method `connect` of its own.
+    Only classes that are WebSocketViews are judged: a mixin of another kind may have another method `connect`.
     """
     for kind in cls.__mro__[: cls.__mro__.index(WebSocketView)]:
         if issubclass(kind, WebSocketView):

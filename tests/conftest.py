@@ -3,24 +3,21 @@
 import logging
 import os
 
+import django
 import pytest
+from django.test.utils import setup_test_environment
 from hypothesis import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
+django.setup()  # here and in no hook: pytest imports the conftest of a folder, and with it models, before any hook runs
+setup_test_environment()
 
 pytest_plugins = ["tests.links", "tests.sites"]
 
 settings.register_profile("dwebsocket", deadline=None)  # a busy machine is no bug
 settings.load_profile("dwebsocket")
 
-
-def pytest_configure(config):
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.project.settings")
-
-    import django
-    from django.test.utils import setup_test_environment
-
-    django.setup()
-    setup_test_environment()
-    logging.getLogger("dwebsocket.access").setLevel(logging.WARNING)  # tests/process/test_observers.py reads its lines
+logging.getLogger("dwebsocket.access").setLevel(logging.WARNING)  # tests/process/test_observers.py reads its lines
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,14 +1,21 @@
-"""Connections over one end of a socket, a hand-written peer at the other, on either reactor.
+"""Connections over one end of a socket, a hand-written peer at the other: on either reactor, or by a clock of the test.
 
 gevent has a hub per thread, so its side lives in a thread of its own: nothing is monkey-patched here. What a test
 wants to happen where a view would run, it hands to ``Home.start`` (a greenlet or thread, as the reactor has it) or
 to ``Home.do``, which waits for the result.
+
+``Manual`` has neither hub nor thread: everything happens in the test's own, and time passes when the test says so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import heapq
+import itertools
+import math
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -19,15 +26,18 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from unittest import mock
 
 import gevent
 import gevent.event
 import pytest
 
+from dwebsocket.connection import connection, lifetime, sending
 from dwebsocket.connection.connection import Connection, Limits
+from dwebsocket.protocol import COMPILED
 from dwebsocket.protocol.extensions import Extension
+from dwebsocket.reactors import base
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.reactors.base import Reactor
@@ -123,7 +133,136 @@ class Hub:
         hub.destroy()
 
 
-Home = Threads | Hub
+class ManualLink(base.Link):
+    """The tie between one connection and a `Manual`."""
+
+    def __init__(self, home: Manual, served: base.Served, descriptor: int) -> None:
+        super().__init__(None, holds=False)
+        self.home, self.served, self.descriptor = home, served, descriptor
+        self.is_resumed = self.is_closed = False
+        home.links.append(self)
+
+    def watch(self, *, read: bool, write: bool) -> None:
+        self.reads, self.writes = read, write
+
+    def park(self, timeout_seconds: float | None) -> None:
+        """Let something happen: the socket first, else the time passes until something is due."""
+        until_then = math.inf if timeout_seconds is None else self.home.now + timeout_seconds
+        if not self.home.serve():
+            self.home.pass_time(until_then)
+
+    def wake(self) -> None:
+        pass  # a caller that parks looks again after each thing that happens
+
+    def resume(self) -> None:
+        self.is_resumed = True
+
+    def call_soon(self) -> None:
+        raise AssertionError("this link holds nothing")
+
+    def breathe(self, now: float) -> None:
+        pass
+
+    def look(self, *, pause: bool) -> None:
+        self.turn()
+
+    def hung_up(self) -> bool:
+        return base.hung_up(select.poll(), self.descriptor)
+
+    def arrived(self) -> bool:
+        return base.arrived(select.poll(), self.descriptor)
+
+    def schedule(self, when: float) -> None:
+        self.home.deadlines.add(self, when)
+
+    def close(self, dispose: Callable[[], None]) -> None:
+        self.reads = self.writes = False
+        self.is_closed = True
+        self.home.deadlines.discard(self)
+        dispose()
+
+    def turn(self) -> bool:
+        """Call back once for whatever there is; whether there was anything."""
+        if self.is_closed:
+            return False
+        poll = select.poll()
+        poll.register(self.descriptor, self.reads * select.POLLIN | self.writes * select.POLLOUT)
+        [(_, events)] = poll.poll(0) or [(0, 0)]
+        readable, self.is_resumed = self.is_resumed or (self.reads and bool(events & ~select.POLLOUT)), False
+        if readable:
+            self.served.on_readable()
+        if self.writes and events & select.POLLOUT and not self.is_closed:
+            self.served.on_writable()
+        return readable or bool(events & select.POLLOUT)
+
+    def on_deadline(self, now: float) -> None:
+        if (due := self.served.on_deadline(now)) is not None and not self.is_closed:
+            self.schedule(due)
+
+
+class Manual:
+    """Where time passes when the test says so. A verb that would wait lets it pass until what it waits for is there."""
+
+    name = "manual"
+    stops: tuple[type[BaseException], ...] = ()
+    home = None
+    max_connections = None
+    thread_ident = staticmethod(threading.get_ident)
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.links: list[ManualLink] = []
+        self.deadlines = base.Deadlines()
+        self.plans: list[tuple[float, int, Callable[[], object]]] = []
+        self.tie_breaker = itertools.count()
+
+    @property
+    def reactor(self) -> Reactor:
+        return cast(Reactor, self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def link(self, served: base.Served, descriptor: int) -> ManualLink:
+        return ManualLink(self, served, descriptor)
+
+    def start(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        raise AssertionError("nothing runs beside the test here: plan() what happens meanwhile")
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        return function(*arguments)
+
+    def plan(self, seconds: float, function: Callable[[], object]) -> None:
+        """Have ``function`` called when that many seconds have passed."""
+        heapq.heappush(self.plans, (self.now + seconds, next(self.tie_breaker), function))
+
+    def pause(self, seconds: float) -> None:
+        """Let that many seconds pass, with all that is due in them."""
+        until_then = self.now + seconds
+        while self.serve() or self.now < until_then:
+            self.pass_time(until_then)
+
+    def serve(self) -> bool:
+        """Call back until no socket has anything to say any more; whether one had."""
+        turns = 0
+        while sum(link.turn() for link in self.links):
+            turns += 1
+            assert turns < 100_000, "a socket has something to say for ever"
+        return turns > 0
+
+    def pass_time(self, until_then: float) -> None:
+        """Turn the clock to what is due next, and do it; no further than ``until_then``."""
+        earliest = self.deadlines.earliest()
+        planned = self.plans[0][0] if self.plans else math.inf
+        self.now = min(until_then, planned, math.inf if earliest is None else max(earliest, self.now))
+        assert self.now < math.inf, "it waits, and nothing will ever happen"
+        while self.plans and self.plans[0][0] <= self.now:
+            heapq.heappop(self.plans)[2]()
+        for link in self.deadlines.pop_due(self.now):
+            link.on_deadline(self.now)
+
+
+Home = Threads | Hub | Manual
 
 
 @dataclass
@@ -255,3 +394,21 @@ def link(home: Home) -> Iterator[Callable[..., Link]]:
     """``connect``, for both reactors."""
     with linking(home) as connect:
         yield connect
+
+
+@pytest.fixture
+def manual() -> Iterator[Callable[..., Link]]:
+    """``connect``, by a clock of the test."""
+    home = Manual()
+    with contextlib.ExitStack() as stack:
+        for module in (connection, lifetime, sending):
+            stack.enter_context(mock.patch.object(module, "monotonic", home.monotonic))
+        yield stack.enter_context(linking(home))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what turns the clock where that is compiled: there it is C. The uncompiled build proves the same."""
+    needs_python = [item for item in items if COMPILED and "manual" in getattr(item, "fixturenames", ())]
+    if needs_python:
+        config.hook.pytest_deselected(items=needs_python)
+        items[:] = [item for item in items if item not in needs_python]

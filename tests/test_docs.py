@@ -27,10 +27,10 @@ from dwebsocket.protocol import COMPILED
 from dwebsocket.upgrade.outcomes import close_for
 from tests.peer import Peer
 from tests.real import processes, proxies, servers
+from tests.real.chromium import browsing
 from tests.real.nginx import DOCUMENTED
 from tests.real.processes import serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
-from tests.real.test_browser import chromium  # noqa: F401
 
 README, COMPATIBILITY, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTING = (
     "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md", "docs/migration.md",
@@ -205,6 +205,12 @@ SERVERS = {
     "runserver": (sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"),
     "gunicorn": (sys.executable, "-m", *GUNICORN, "--bind=127.0.0.1:0", "--workers=1"),
 }
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with browsing(tmp_path_factory.mktemp("chromium")) as chromium:
+        yield chromium
 
 
 @pytest.fixture(scope="module", params=SERVERS)
@@ -388,7 +394,7 @@ def test_echo_page_is_served_and_its_websocket_echoes(server):
         assert ws.recv(timeout=10) == b"binary"
 
 
-def test_echo_page_works_in_a_browser(server, chromium):  # noqa: F811
+def test_echo_page_works_in_a_browser(server, chromium):
     chromium.get(server.http("/echo/"))
     until_log_shows(chromium, "open")
     chromium.find_element("id", "message").send_keys("hello\n")
@@ -700,7 +706,7 @@ def end_sessions(site):
 
 
 @on(SECURITY)
-def test_page_goes_to_the_login_when_its_session_has_ended(site, chromium):  # noqa: F811
+def test_page_goes_to_the_login_when_its_session_has_ended(site, chromium):
     name, value = site.log_in("gerd").split("=")
     chromium.get(site.server.http("/echo/"))  # a cookie is set for a page that is there
     chromium.add_cookie({"name": name, "value": value})

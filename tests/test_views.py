@@ -20,7 +20,7 @@ from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView
 
 from dwebsocket import CloseCode, WebSocketView, shutdown
-from dwebsocket.process.registry import live
+from dwebsocket.process.registry import registry
 from tests.helpers import levels
 from tests.links import assert_ends
 from tests.peer import Close, Peer
@@ -68,7 +68,7 @@ def leave(peer: Peer, code: int = 1000, reason: str = "") -> None:
 def _reopened() -> Iterator[None]:
     """A process ends once; here it begins anew."""
     yield
-    live.forget()
+    registry.forget()
 
 
 # What it is told

@@ -57,7 +57,7 @@ def _finite(number: str) -> float:
 
 
 class Verbs:
-    """What a WebSocket can do. `WebSocket` is made of Python, so that its methods can be replaced, and adds nothing."""
+    """The verbs of a WebSocket. `WebSocket` adds nothing, and is made of Python, so that methods can be replaced."""
 
     def __init__(self, opening: Opening, *, json_encoder: type[json.JSONEncoder] = json.JSONEncoder) -> None:
         self._opening = opening
@@ -159,7 +159,7 @@ class Verbs:
         return self.count_messages() > 0
 
     def count_messages(self) -> int:
-        """How many complete messages are waiting. Never blocks."""
+        """Count the complete messages that are waiting. Never blocks."""
         connection = self._open()
         return 0 if connection is None else connection.waiting()
 

@@ -1,4 +1,4 @@
-"""What is known of each WebSocket that is open in this process."""
+"""A snapshot of one WebSocket that is open in this process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class ConnectionInfo:
     """One open WebSocket: whose it is, and what has passed so far.
 
     `user` is the name of the user if the view, a guard of this package, or something before them has asked for one. It
-    is "" where nobody is logged in, and where nothing has used `request.user`: that would be a query. `address` is what
-    the server calls REMOTE_ADDR. `seconds` since the connection was opened; bytes are those of frames on the wire.
+    is "" where no user is logged in, and where nothing has used `request.user`: that would be a query. `address` is the
+    server's REMOTE_ADDR. `seconds` since the connection was opened; bytes are those of frames on the wire.
     """
 
     websocket: WebSocket

@@ -1,4 +1,4 @@
-"""What is told of each opening and each end: the signals, and one line in the log."""
+"""Each opening and each end is told: by the signals, and by one line in the log."""
 
 from __future__ import annotations
 

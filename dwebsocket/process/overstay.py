@@ -123,7 +123,7 @@ _watches: weakref.WeakKeyDictionary[Reactor, Watch] = weakref.WeakKeyDictionary(
 
 
 def _spawn_report(stays: Sequence[Stay]) -> None:
-    """Report from a greenlet or thread of its own: a log may wait, and the reactor must not."""
+    """Report from a new greenlet or thread: a log may wait, and the reactor must not."""
     with suppress(RuntimeError):  # no thread can be started
         stays[0].reactor.spawn(functools.partial(_report, stays), "websocket overstay")
 

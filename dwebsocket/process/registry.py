@@ -55,7 +55,7 @@ class Entry:
         self._opened_at = monotonic()
 
     def info(self) -> ConnectionInfo | None:
-        """What is known of the connection; None before there is one."""
+        """A snapshot of the connection; None before there is one."""
         connection, request = self._connection, self.request
         if connection is None or self.websocket is None:
             return None
@@ -107,7 +107,7 @@ class Entry:
                     logger.exception("%r failed at the end of a WebSocket", function)
 
 
-class Live:
+class Registry:
     """The entries of one process."""
 
     def __init__(self) -> None:
@@ -172,11 +172,11 @@ class Live:
         return len(self._members)
 
 
-live = Live()
+registry = Registry()
 
-os.register_at_fork(after_in_child=live.forget)
+os.register_at_fork(after_in_child=registry.forget)
 
 
 def connections() -> list[ConnectionInfo]:
-    """What is open in this process: a ConnectionInfo for each WebSocket (path, user, address, seconds, traffic)."""
-    return [info for member in live.members() if (info := member.info()) is not None]
+    """The WebSockets that are open in this process: a ConnectionInfo (path, user, address, traffic …) for each."""
+    return [info for member in registry.members() if (info := member.info()) is not None]

@@ -12,7 +12,7 @@ from types import FrameType
 
 from .. import conf
 from ..reactors import reactor_for
-from .registry import live
+from .registry import registry
 
 logger = logging.getLogger("dwebsocket")
 
@@ -34,7 +34,7 @@ def shutdown(code: int | None = None, seconds: float | None = None) -> None:
     """
     code = conf.get("SHUTDOWN_CODE") if code is None else code
     seconds = conf.get("DRAIN_SECONDS") if seconds is None else seconds
-    left = live.end(code, seconds)
+    left = registry.end(code, seconds)
     if left:
         logger.warning("%d WebSocket views had not ended %s seconds after they were told to", left, 2 * seconds)
 
@@ -54,7 +54,7 @@ def shutdown_on_signal(signum: int = signal.SIGTERM) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal started
-        if earlier is signal.SIG_DFL and started:  # all have ended, or somebody asks for the second time
+        if earlier is signal.SIG_DFL and started:  # all have ended, or the signal comes for the second time
             signal.signal(number, earlier)
             os.kill(os.getpid(), number)
         if not started:

@@ -1,7 +1,16 @@
 """A Django request becomes a WebSocket: checked, handed to its view, and given back to Django as an ordinary response.
 
-The view outlives its request. It runs in a greenlet or thread of its own; Django's call of it returns as soon as the
-view has answered with HTTP, or has accepted. From then on the server has nothing to do with the connection any more.
+The view outlives its request. It runs in a new greenlet or thread. Django's call of it returns as soon as the view has
+answered with HTTP, or has accepted. From then on the server has nothing to do with the connection.
+
+request    is_websocket and websocket on every request
+origin     the pages that may open a WebSocket
+refusals   the HTTP answers, and the inert 101
+viewrun    the view runs, detached or attached
+opening    pending, accepted or refused
+outcomes   a view's end: what follows from it
+sessions   the session, saved before the 101
+context    language, time zone, URLconf carried over
 """
 
 from __future__ import annotations
@@ -13,7 +22,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseBase
 
 from .. import conf, guards
-from ..process.registry import Entry, live
+from ..process.registry import Entry, registry
 from ..process.shutdown import call_at_exit
 from ..protocol import handshake
 from ..protocol.exceptions import HandshakeError
@@ -45,7 +54,7 @@ def upgrade(
     entry = Entry(request, server.reactor)
     try:
         shook = judge(request, options)
-        live.enter(entry)
+        registry.enter(entry)
     except HandshakeError as error:
         if not server.has_answered:
             return refuse(request, error)

@@ -1,4 +1,4 @@
-"""What Django keeps for one thread, carried over to another."""
+"""The values that Django keeps for one thread, carried over to another."""
 
 from __future__ import annotations
 

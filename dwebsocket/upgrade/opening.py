@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .. import conf, guards
 from ..connection.connection import Connection
-from ..process.registry import Entry, live
+from ..process.registry import Entry, registry
 from ..protocol import deflate, handshake
 from ..protocol.exceptions import WebSocketClosed
 from ..protocol.extensions import Extension
@@ -25,7 +25,7 @@ _LOST = Close(1006, "the socket was taken from the server, and could not be used
 
 
 class Outcome(enum.Enum):
-    """What has become of an opening handshake."""
+    """The state of an opening handshake."""
 
     PENDING = "the view can still accept, or answer with HTTP"
     ACCEPTED = "the 101 has left, or is just leaving"
@@ -33,7 +33,7 @@ class Outcome(enum.Enum):
 
 
 class _Pending(NamedTuple):
-    """What an opening needs until it is decided; it would live as long as the view."""
+    """Everything that an opening needs until it is decided; it would live as long as the view."""
 
     entry: Entry
     server: Server
@@ -144,7 +144,7 @@ class Opening:
         try:
             if options.guard:
                 guards.watch(entry, options.guard, options.guard_interval)
-            if live.is_ending:  # `go_away()` may have come too early
+            if registry.is_ending:  # `go_away()` may have come too early
                 connection.go_away(conf.get("SHUTDOWN_CODE"))
         finally:  # the client has its 101, whatever failed
             if self.detaches:

@@ -1,4 +1,4 @@
-"""Which pages may open a WebSocket (RFC 6455, 10.2)."""
+"""The pages that may open a WebSocket (RFC 6455, 10.2)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_origin(request: HttpRequest, options: conf.Options) -> None:
 
 
 def _scheme(request: HttpRequest) -> str:
-    """The scheme of the page: a proxy that ends TLS may say wss where it has to say https, as Traefik does."""
+    """The scheme of the page: a proxy that ends TLS may send wss where https is due, as Traefik does."""
     scheme = str(request.scheme)  # first: it judges the setting
     name, secure = settings.SECURE_PROXY_SSL_HEADER or ("", "")
     said = request.META.get(name, "").partition(",")[0].strip()

@@ -1,4 +1,4 @@
-"""What follows from how a view ends: an answer for Django, a Close frame, a report."""
+"""A view has ended: the answer for Django, the Close frame and the report that follow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..protocol.frames import cut_reason
 
 logger = logging.getLogger("dwebsocket")
 
-#: The exceptions that Django answers with a status of their own.
+#: The exceptions that Django answers with a separate status.
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (PermissionDenied, 403),
     (Http404, 404),
@@ -31,7 +31,7 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 
 class Conclusion(NamedTuple):
-    """What follows from how a view has ended; None for what does not."""
+    """The consequences of how a view has ended; None for those that there are not."""
 
     answer: HttpResponseBase | BaseException | None = None  # for Django: a response, or an exception to raise
     close: tuple[int, str] | None = None
@@ -48,7 +48,7 @@ def conclude(
     has_caller: bool = False,
     has_status_line: bool = True,
 ) -> Conclusion:
-    """What follows from what a view has returned, or from the `error` that has left it.
+    """The consequences of a view that has returned `response`, or that `error` has left.
 
     `accepted`: the 101 has left, and it is too late for HTTP. `is_own_end`: the error only says that this WebSocket is
     closed. `is_stopped`: the server stops the view. `has_caller`: the server's call is still there (attached).
@@ -144,14 +144,14 @@ def _status(error: BaseException) -> int | None:
     """The status with which Django, REST framework, or we ourselves answer the exception; None where it is a fault."""
     if isinstance(error, HandshakeError):
         return error.status_code
-    framework = sys.modules.get("rest_framework.exceptions")  # what nobody has imported, nobody has raised
+    framework = sys.modules.get("rest_framework.exceptions")  # not imported: not raised
     if framework is not None and isinstance(error, framework.APIException):
         return error.status_code if error.status_code in range(400, 600) else None
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
 
 
 def _title(error: BaseException) -> str:
-    """What Django logs in front of the path, where that is not the phrase of the status."""
+    """The words that Django logs in front of the path, where that is not the phrase of the status."""
     if isinstance(error, PermissionDenied):
         return "Forbidden (Permission denied)"
     return str(error) if isinstance(error, BadRequest) else ""

@@ -56,9 +56,9 @@ _LOGS = {
 
 
 class SwitchingProtocols(HttpResponse):
-    """What Django and the server get to see of a WebSocket: an empty 101 that closes itself, exactly once.
+    """The response that Django and the server see of a WebSocket: an empty 101 that closes itself, exactly once.
 
-    It is never sent: by then the server writes into a dead end. Some servers forget to close a response that they
+    It is never sent: by then the server writes into a dead end. Some servers do not close a response that they
     could not send; `request_finished` must fire all the same, or the request's database connection stays open.
     """
 

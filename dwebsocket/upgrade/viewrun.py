@@ -1,4 +1,4 @@
-"""The view of one WebSocket request runs: in a greenlet or thread of its own, or, attached, in the server's call."""
+"""The view of one WebSocket request runs: in a new greenlet or thread, or, attached, in the server's call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..database.sharing import with_shared_connections
 from ..process import observers
 from ..process.naming import view_name
 from ..process.overstay import Stay
-from ..process.registry import Entry, live
+from ..process.registry import Entry, registry
 from ..protocol.codes import CloseCode
 from ..protocol.exceptions import HandshakeError, WebSocketClosed
 from ..protocol.frames import Close
@@ -57,7 +57,7 @@ class ViewRun:
         request.websocket = self._websocket  # type: ignore[attr-defined]
 
     def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
-        """What Django gets: the view's own response or exception if it did not accept, else the inert 101."""
+        """The answer for Django: the view's own response or exception if it did not accept, else the inert 101."""
         server, self._server = self._server, None
         if self._opening.detaches and server is not None:
             self._spawn(server, view)
@@ -83,7 +83,7 @@ class ViewRun:
                 give_back()  # the view has its own, and this call only waits for it
             server.spawn(run, f"websocket {view_name(self._entry.request)}")
         except BaseException:  # no thread can be started
-            live.leave(self._entry)
+            registry.leave(self._entry)
             raise
 
     def _wait_for_answer(self) -> None:
@@ -123,7 +123,7 @@ class ViewRun:
                 if self._opening.connection is not None:
                     self._finish(self._opening.connection)
             finally:
-                live.leave(self._entry)
+                registry.leave(self._entry)
                 if lease is not None and token is not None:
                     lease.end(token)
 

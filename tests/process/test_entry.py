@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from dwebsocket import connections, require_websocket
 from dwebsocket.exceptions import Unauthorized
-from dwebsocket.process.registry import Entry, live
+from dwebsocket.process.registry import Entry, registry
 from tests.links import until
 from tests.sites import Site
 
@@ -89,7 +89,7 @@ def test_functions_are_called_when_the_connection_is_over_though_its_view_goes_o
     @require_websocket
     def view(request: Any) -> None:
         request.websocket.accept()
-        (own,) = live.members()
+        (own,) = registry.members()
         own.on_close(lambda: site.tell("over"))
         site.tell("ready")
         while not go_on.is_set():

@@ -8,19 +8,18 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse
-from django.test import RequestFactory
 from django.utils.functional import SimpleLazyObject
 
-from dwebsocket import WebSocketView, connections, require_websocket
+from dwebsocket import connections, require_websocket
 from dwebsocket.process import observers
-from dwebsocket.process.naming import dotted_name, user_name
 from dwebsocket.signals import websocket_closed
 from tests.helpers import recorded
 from tests.links import assert_ends
 from tests.peer import CLOSE, TEXT, Close, close_payload, frame, text
+from tests.process.helpers import echo
 from tests.sites import Site, changing
 
 LINE = re.compile(
@@ -36,12 +35,6 @@ EVIL = "a\nb\r\x1b[31m\u2028\x85c"
 @pytest.fixture(autouse=True)
 def _lines_are_written(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dwebsocket.access")
-
-
-@require_websocket
-def echo(request: Any) -> None:
-    for message in request.websocket:
-        request.websocket.send(message)
 
 
 def talk(site: Site, path: str = "/", close: Close = NORMAL, **headers: str) -> None:
@@ -171,27 +164,6 @@ def test_user_whom_the_view_has_asked_for_is_named(site: Site, caplog: pytest.Lo
     assert line(caplog).getMessage().startswith("/ ada 127.0.0.1 ")
 
 
-class Named:
-    """A user of a project that has no `get_username()`."""
-
-    is_authenticated = True
-
-    def __str__(self) -> str:
-        return "grace"
-
-
-@pytest.mark.parametrize(
-    ("user", "name"),
-    [(User(username="ada"), "ada"), (Named(), "grace"), (AnonymousUser(), ""), (None, ""), ("ada", "")],
-    ids=["user", "other", "anonymous", "none", "text"],
-)
-def test_user_is_named_by_whatever_name_there_is(user: Any, name: str) -> None:
-    request = RequestFactory().get("/")
-    assert user_name(request) == ""
-    request.user = user
-    assert user_name(request) == name
-
-
 # What others say does not forge lines
 
 
@@ -211,16 +183,6 @@ def test_line_stays_one_line_whatever_the_peer_says(site: Site, caplog: pytest.L
 
 
 # Names of views
-
-
-class Chat(WebSocketView):
-    """What a project makes of it."""
-
-
-def test_view_is_named_by_its_class_where_it_has_one() -> None:
-    assert dotted_name(echo) == f"{__name__}.echo"
-    assert dotted_name(Chat.as_view()) == f"{__name__}.Chat"
-    assert dotted_name(Chat()) == f"{__name__}.Chat"
 
 
 class Nameless:

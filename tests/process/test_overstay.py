@@ -18,7 +18,7 @@ import pytest
 
 from dwebsocket import require_websocket, shutdown
 from dwebsocket.process import overstay
-from dwebsocket.process.registry import live
+from dwebsocket.process.registry import registry
 from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import until
@@ -143,7 +143,7 @@ def test_view_that_was_told_to_go_and_goes_on_is_logged(
     idle_timeout = 0.05 if told == "idle timeout" else None
     with site(require_websocket(idle_timeout=idle_timeout)(sleeper)).connect() as peer:
         if told == "shutdown":
-            until(lambda: [member for member in live.members() if member.info() is not None])
+            until(lambda: [member for member in registry.members() if member.info() is not None])
             threading.Thread(target=shutdown, kwargs={"seconds": 0.01}).start()
         assert isinstance(peer.recv_message(), Close)
         peer.send_close()
@@ -151,7 +151,7 @@ def test_view_that_was_told_to_go_and_goes_on_is_logged(
         until_reported(caplog)
     sleeper.go.set()
     site.until_idle()
-    live.forget()
+    registry.forget()
 
 
 def test_line_is_that_of_the_view_and_not_of_what_it_calls(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ from django.views import View
 import dwebsocket
 from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
 from dwebsocket.connection.connection import Connection
-from dwebsocket.process.registry import live
+from dwebsocket.process.registry import registry
 
 MIB = 1 << 20
 PATIENCE_SECONDS = 20
@@ -56,7 +56,7 @@ def shutdown(request):
     """Do what the end of the process would do, and go on."""
     threading.Thread(target=dwebsocket.shutdown).start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not live.is_ending:
+    while not registry.is_ending:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return HttpResponse("ending")

@@ -1,15 +1,14 @@
 """The example's page in a real browser, under every server: what a newcomer sees first."""
 
 import re
-import shutil
 import sys
 
 import pytest
-from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.real.chromium import browsing
 from tests.real.processes import serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 
@@ -26,27 +25,7 @@ SERVERS = {
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (browser and driver):
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in (
-        "--headless",
-        "--no-sandbox",  # root, as in most containers
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(argument)
-    # A spare connection that never sends a request blocks a server that has one thread only.
-    options.add_experimental_option("prefs", {"net.network_prediction_options": 2})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver)) as chromium:
+    with browsing(tmp_path_factory.mktemp("chromium")) as chromium:
         yield chromium
 
 

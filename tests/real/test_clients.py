@@ -16,8 +16,8 @@ import websockets.exceptions
 import websockets.sync.client
 
 from tests.project.views import MIB
+from tests.real.helpers import only_refusing
 from tests.real.servers import Server
-from tests.real.test_contract import only_refusing
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -22,8 +22,8 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.foreign.clients import CLIENTS as PYTHON
+from tests.real.helpers import started
 from tests.real.servers import KINDS, PATIENCE_SECONDS, ROOT, Server, assert_quiet, running
-from tests.real.test_shutdown import started
 
 pytestmark = [pytest.mark.foreign, pytest.mark.timeout(120)]
 

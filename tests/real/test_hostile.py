@@ -38,8 +38,8 @@ from tests.peer import (
     text,
 )
 from tests.real.bystanders import undisturbed
+from tests.real.helpers import VIOLATIONS, assert_ends
 from tests.real.servers import KINDS, MANY, OLD_GUNICORN, Server, running
-from tests.real.test_contract import VIOLATIONS, assert_ends
 
 pytestmark = pytest.mark.timeout(120)
 

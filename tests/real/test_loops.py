@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.helpers import exchange
 from tests.project.views import INSISTED_ON
 from tests.real.servers import Server, assert_quiet, running
-from tests.real.test_contract import exchange
 
 
 @pytest.fixture(scope="module")

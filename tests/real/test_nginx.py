@@ -21,9 +21,9 @@ from websockets.sync.client import ClientConnection, connect
 from tests.helpers import exchange
 from tests.peer import BINARY, PING, PONG, Close, Peer, frame, head, text
 from tests.project.views import MIB
+from tests.real.helpers import assert_ends
 from tests.real.nginx import DOCUMENTED, EXECUTABLE, PAGE, Nginx, nginx, substitute
 from tests.real.servers import PATIENCE_SECONDS, Server, running
-from tests.real.test_contract import assert_ends
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(EXECUTABLE is None, reason="needs nginx")]
 

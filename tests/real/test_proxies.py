@@ -17,14 +17,14 @@ import trustme
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.helpers import exchange
 from tests.peer import PING, PONG, Close, Peer
 from tests.project.views import MIB
+from tests.real.helpers import assert_ends, leave_when_told, started
 from tests.real.nginx import PAGE
 from tests.real.proxies import HOST, KINDS, Proxy, proxying
 from tests.real.servers import KINDS as SERVER_KINDS
 from tests.real.servers import PATIENCE_SECONDS, ROOT, Server, assert_quiet, running
-from tests.real.test_contract import assert_ends, exchange
-from tests.real.test_shutdown import leave_when_told, started
 
 pytestmark = pytest.mark.timeout(60)
 

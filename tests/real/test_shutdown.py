@@ -17,22 +17,13 @@ import pytest
 
 from tests.helpers import exchange
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, Peer, frame
+from tests.real.helpers import leave_when_told, started
 from tests.real.servers import ADDRESS, KINDS, Kind, Server, assert_quiet, running
 
 pytestmark = pytest.mark.timeout(60)
 
 GUNICORNS = ["gunicorn-sync", "gunicorn-gthread", "gunicorn-gevent"]
 MANY = 10
-
-
-@contextmanager
-def started(kind: Kind, directory: Path, **settings: object) -> Iterator[Server]:
-    server = Server(kind, directory, **settings)
-    try:
-        server.wait_until_up()
-        yield server
-    finally:
-        server.stop()
 
 
 @contextmanager
@@ -43,15 +34,6 @@ def inhabited(server: Server, path: str = "/echo/") -> Iterator[list[Future[Clos
         for peer in peers:
             assert exchange(peer, "hello") == "hello"
         yield [pool.submit(leave_when_told, peer) for peer in peers]
-
-
-def leave_when_told(peer: Peer) -> Close:
-    with peer:
-        close = peer.recv_message(timeout=30)
-        assert isinstance(close, Close), close
-        peer.send_close(close.code)
-        assert peer.read_to_eof() == b""
-    return close
 
 
 def codes(leaving: list[Future[Close]]) -> set[int]:

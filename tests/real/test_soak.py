@@ -13,8 +13,8 @@ import pytest
 
 from tests.helpers import exchange
 from tests.peer import Close
+from tests.real.helpers import assert_ends
 from tests.real.servers import PATIENCE_SECONDS, Server, running
-from tests.real.test_contract import assert_ends
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(0)]
 

@@ -1,0 +1,518 @@
+"""What a connection sends, on either reactor: messages, frames that are offered, answers that leave together."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from concurrent.futures import wait as wait_for_all
+from typing import Any, cast
+
+import pytest
+
+from dwebsocket.protocol.endpoint import State
+from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
+from tests.connection.helpers import FIVE, MIB, Connect, echo, parked, server_frame
+from tests.links import PATIENCE_SECONDS, Hub, Link, assert_ends, until
+from tests.peer import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, PeerTimeout, close_payload, frame, text
+
+PINGS = frame(PING, bytes(125)) * 100
+
+
+# Sending
+
+
+def test_send_blocks_while_the_peer_is_slow_and_returns_when_it_has_read(link: Connect) -> None:
+    a = link()
+    sending = parked(a, "send", bytes(8 * MIB))
+    assert a.peer.recv_message() == bytes(8 * MIB)
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_send_to_a_peer_that_does_not_read_raises_send_timeout_and_drops_the_connection(link: Connect) -> None:
+    a = link(send_timeout=0.3)
+    with pytest.raises(SendTimeout) as caught:
+        a.do("send", bytes(8 * MIB))
+    assert caught.value.close_code == 1006
+    assert caught.value.close_reason == "the peer did not read for 0.3 seconds"
+    assert a.closed
+    a.until_disposed()
+    with pytest.raises(WebSocketClosed) as later:
+        a.do("send", "more")
+    assert not isinstance(later.value, SendTimeout)
+    assert a.do("receive") is None
+
+
+def test_pongs_that_are_not_read_drop_the_connection_after_send_timeout(link: Connect) -> None:
+    a = link(send_timeout=0.3)
+    with contextlib.suppress(BrokenPipeError):
+        for _ in range(100):
+            a.peer.send_raw(PINGS)
+    a.until_disposed()
+    assert a.connection.endpoint.close_reason == "the peer did not read for 0.3 seconds"
+
+
+def test_send_to_a_peer_that_reads_but_too_slowly_for_the_message_raises_send_timeout(manual: Connect) -> None:
+    a = manual(send_timeout=30, ping_interval=None)
+    for second in range(1, 100):
+        a.home.plan(second, lambda: a.peer.sock.recv(16 * 1024))
+    begun = a.home.now
+    with pytest.raises(SendTimeout):
+        a.do("send", bytes(32 * MIB))
+    assert a.home.now - begun == 30
+    assert a.disposals
+
+
+def test_send_without_send_timeout_waits_as_long_as_it_takes(link: Connect) -> None:
+    a = link(send_timeout=None)
+    sending = parked(a, "send", bytes(8 * MIB))
+    assert a.peer.recv_message() == bytes(8 * MIB)
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_slow_but_steady_peer_is_no_stall(manual: Connect) -> None:
+    a = manual(send_timeout=30, ping_interval=20)
+    assert a.do("offer", server_frame(bytes(16 * MIB)))
+    for _ in range(20):
+        a.home.pause(29.9)
+        assert not a.closed
+        assert a.peer.sock.recv(MIB)  # all that the kernel holds
+        a.home.pause(0)
+    assert a.connection._outbox.waiting
+    a.home.pause(29.9)
+    assert not a.closed
+    a.home.pause(0.1)
+    assert a.closed
+    assert a.connection.endpoint.close_reason == "the peer did not read for 30 seconds"
+
+
+def test_messages_of_many_senders_are_whole_and_in_the_order_of_each(link: Connect) -> None:
+    a = link()
+    senders, each = 8, 40
+
+    def send_all(name: str) -> None:
+        for number in range(each):
+            a.connection.send(f"{name} {number} " + name * (number * 997 % 20_000))
+
+    sending = [a.home.start(send_all, chr(ord("a") + number)) for number in range(senders)]
+    received: dict[str, list[int]] = {}
+    for _ in range(senders * each):
+        message = a.peer.recv_message()
+        assert isinstance(message, str)
+        name, number, body = message.split(" ", 2)
+        assert set(body) <= {name}
+        received.setdefault(name, []).append(int(number))
+    assert received == {chr(ord("a") + number): list(range(each)) for number in range(senders)}
+    wait_for_all(sending, PATIENCE_SECONDS)
+
+
+def test_receiver_gets_messages_while_a_sender_is_blocked(link: Connect) -> None:
+    a = link()
+    sending = parked(a, "send", bytes(4 * MIB))
+    received = a.start("receive", 5)
+    a.peer.send_message("meanwhile")
+    assert received.result(PATIENCE_SECONDS) == "meanwhile"
+    assert a.peer.recv_message() == bytes(4 * MIB)
+    sending.result(PATIENCE_SECONDS)
+
+
+def test_sender_that_is_blocked_is_woken_by_the_reset_of_the_peer(link: Connect) -> None:
+    a = link(tcp=True)
+    sending = parked(a, "send", bytes(32 * MIB))
+    a.peer.reset()
+    with pytest.raises(WebSocketClosed) as caught:
+        sending.result(PATIENCE_SECONDS)
+    assert caught.value.close_code == 1006
+    a.until_disposed()
+
+
+def test_sender_that_is_blocked_is_woken_by_abort(link: Connect) -> None:
+    a = link()
+    sending = parked(a, "send", bytes(4 * MIB))
+    a.do("abort", "enough")
+    with pytest.raises(WebSocketClosed) as caught:
+        sending.result(PATIENCE_SECONDS)
+    assert (caught.value.close_code, caught.value.close_reason) == (1006, "enough")
+
+
+def test_send_that_has_left_whole_raises_nothing_though_the_connection_ends_behind_it(link: Connect) -> None:
+    a = link()
+    sending = parked(a, "send", bytes(4 * MIB))
+    a.do("close", 1001)
+    assert a.peer.recv_message() == bytes(4 * MIB)
+    sending.result(PATIENCE_SECONDS)
+    assert_ends(a.peer, 1001)
+
+
+def test_peer_that_does_not_read_its_pongs_costs_no_memory_and_gets_the_latest_later(link: Connect) -> None:
+    a = link(send_timeout=None)
+    received = a.start("receive")
+    for _ in range(200):
+        a.peer.send_raw(PINGS)
+    a.peer.send_raw(frame(PING, b"the last") + text("behind the pings"))
+    assert received.result(PATIENCE_SECONDS) == "behind the pings"
+    assert a.connection._outbox.waiting < 256 * 1024
+    while (pong := a.peer.recv_frame()).payload != b"the last":
+        assert pong == Frame(PONG, bytes(125))
+    a.do("send", "and on")
+    assert a.peer.recv_message() == "and on"
+
+
+def test_pong_that_is_late_goes_out_behind_our_close_too(link: Connect) -> None:
+    """5.5.2: a ping is answered unless a Close frame has been received."""
+    a = link()
+    received = a.start("receive")
+    sending = parked(a, "send", bytes(MIB))
+    a.peer.send_raw(frame(PING, b"too late") + text("go on"))
+    assert received.result(PATIENCE_SECONDS) == "go on"
+    a.do("close")
+    assert a.peer.recv_message() == bytes(MIB)
+    assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1000))
+    assert a.peer.recv_frame() == Frame(PONG, b"too late")
+    a.peer.send_frame(CLOSE, close_payload(1000))
+    assert a.peer.read_to_eof() == b""
+    sending.result(PATIENCE_SECONDS)
+
+
+# Answers to what arrived together
+
+
+class Sends(socket.socket):
+    """A socket that tells how much each call of `send` was given."""
+
+    sizes: list[int]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.sizes = []
+
+    def send(self, data: Any, *flags: int) -> int:
+        self.sizes.append(len(data))
+        return super().send(data, *flags)
+
+
+def test_answers_to_messages_that_came_together_leave_together_where_the_reactor_can_see_to_it(link: Connect) -> None:
+    a = link(kind=Sends)
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    sizes = cast(Sends, a.sock).sizes
+    sizes.clear()
+    a.home.do(echo, a, len(FIVE))
+    assert [a.peer.recv_message() for _ in FIVE] == FIVE
+    size = sum(len(message) + 2 for message in FIVE)
+    assert sum(sizes) == size
+    assert len(sizes) == 2 if isinstance(a.home, Hub) else len(FIVE)  # the first shows that the view is quick
+
+
+def test_answer_does_not_wait_for_a_message_that_the_view_does_not_come_for(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(text("one") + text("two"))
+    until(lambda: a.do("waiting") == 2)
+    got_it = threading.Event()
+
+    def view() -> None:
+        echo(a, 1)
+        while not got_it.is_set():
+            a.home.pause(0.01)
+
+    viewing = a.home.start(view)
+    assert a.peer.recv_message() == "one"
+    got_it.set()
+    viewing.result(PATIENCE_SECONDS)
+
+
+def test_answer_does_not_wait_longer_than_the_view_takes_for_one_message(link: Connect) -> None:
+    """It stops the whole hub here: nobody but itself can let the answers go."""
+    a = link()
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    gates = {message: threading.Event() for message in FIVE}
+    gates[FIVE[0]].set()
+
+    def view() -> None:
+        for _ in FIVE:
+            message = a.connection.receive()
+            assert gates[message].wait(PATIENCE_SECONDS)
+            a.connection.send(message)
+
+    viewing = a.home.start(view)
+    for earlier, later in itertools.pairwise(FIVE):
+        time.sleep(0.002)  # longer than answers are held back while the view is quick
+        gates[later].set()  # the view is stuck in the one after that, or has sent them all
+        assert a.peer.recv_message() == earlier
+    assert a.peer.recv_message() == FIVE[-1]
+    viewing.result(PATIENCE_SECONDS)
+
+
+def test_send_to_a_peer_that_is_known_to_be_gone_is_not_held_back(link: Connect) -> None:
+    a = link(tcp=True)
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    a.peer.reset()
+    errors: list[WebSocketClosed] = []
+
+    def view() -> None:
+        for _ in FIVE:
+            try:
+                echo(a, 1)
+            except WebSocketClosed as error:
+                errors.append(error)
+
+    a.home.start(view).result(PATIENCE_SECONDS)
+    assert len(errors) == len(FIVE)  # the first answer leaves alone, and finds out
+
+
+class Tls:
+    """A socket that is none, as TLS is; its first `send` is refused, and has to be made again as it was (SSL_write)."""
+
+    def __init__(self, fileno: int) -> None:
+        self._sock = socket.socket(fileno=fileno)
+        self.offered: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: Any) -> int:
+        self.offered.append(len(data))
+        if len(self.offered) == 1:
+            raise BlockingIOError
+        assert len(data) >= self.offered[0] or len(self.offered) > 2
+        return self._sock.send(data)
+
+
+def test_large_message_is_offered_to_tls_again_as_it_was(link: Connect) -> None:
+    a = link(kind=Tls)
+    sending = a.start("send", b"x" * 100_000)
+    assert a.peer.recv_message() == b"x" * 100_000
+    sending.result(PATIENCE_SECONDS)
+    offered = cast(Tls, a.sock).offered
+    assert offered[0] == offered[1] == 100_000 + 10
+
+
+@pytest.mark.parametrize("end", ["close", "finish", "closed by the peer"])
+def test_answers_leave_before_the_close_frame(link: Connect, end: str) -> None:
+    a = link()
+    a.peer.send_raw(
+        b"".join(map(text, FIVE)) + (frame(CLOSE, close_payload(1000)) if end == "closed by the peer" else b"")
+    )
+    until(lambda: a.do("waiting") == len(FIVE))
+
+    def view() -> None:
+        echo(a, 3)
+        if end == "close":
+            a.connection.close()
+        a.connection.finish()
+
+    viewing = a.home.start(view)
+    assert [a.peer.recv_message() for _ in range(3)] == FIVE[:3]
+    assert_ends(a.peer, 1000) if end != "closed by the peer" else a.peer.abandon()
+    viewing.result(PATIENCE_SECONDS)
+
+
+def test_answers_leave_in_the_order_of_sending_though_a_large_one_comes_between(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+    answers = ["small", "x" * 100_000, "small again", bytes(50_000), ""]
+
+    def view() -> None:
+        for answer in answers:
+            a.connection.receive()
+            a.connection.send(answer)
+
+    viewing = a.home.start(view)
+    assert [a.peer.recv_message() for _ in answers] == answers
+    viewing.result(PATIENCE_SECONDS)
+
+
+# Frames that are offered
+
+
+def block(a: Link) -> int:
+    """Offer until the kernel takes no more; how many frames of 64 KiB were taken by the kernel or wait."""
+    count = 0
+    while not a.home.do(lambda: a.connection._outbox is not None):
+        assert a.do("offer", server_frame(b"x" * 65_536))
+        count += 1
+    return count
+
+
+def test_offered_frame_leaves_at_once(link: Connect) -> None:
+    a = link()
+    assert a.do("offer", server_frame(b"news"))
+    assert a.peer.recv_message() == "news"
+    assert (a.connection.messages_sent, a.connection.bytes_sent) == (1, 6)
+    assert a.connection._outbox is None
+
+
+def test_several_frames_are_offered_in_one_piece(link: Connect) -> None:
+    a = link()
+    assert a.home.do(lambda: a.connection.offer(b"".join(map(server_frame, [b"1", b"2", b"3"])), messages=3))
+    assert [a.peer.recv_message() for _ in range(3)] == ["1", "2", "3"]
+    assert a.connection.messages_sent == 3
+
+
+def test_frame_is_offered_from_a_thread_that_has_no_hub(link: Connect) -> None:
+    a = link()
+    assert a.connection.offer(server_frame(b"from elsewhere"))
+    assert a.peer.recv_message() == "from elsewhere"
+
+
+def test_offers_to_a_peer_that_does_not_read_never_block_and_are_refused_beyond_the_bound(link: Connect) -> None:
+    a = link(send_timeout=None)
+    block(a)
+    offered = 0
+    while a.do("offer", server_frame(b"y" * 1000)):
+        offered += 1
+    waiting = a.connection._outbox.waiting
+    assert waiting <= 1024 * 1024 < waiting + 1004
+    assert offered > 900
+    assert not a.home.do(lambda: a.connection.offer(server_frame(b"z"), max_waiting_bytes=1000))
+    assert a.home.do(lambda: a.connection.offer(server_frame(b"z"), max_waiting_bytes=2 * MIB))
+
+
+def test_what_waits_leaves_when_the_peer_reads_though_no_view_does_anything(link: Connect) -> None:
+    a = link()
+    count = block(a)
+    for number in range(100):
+        assert a.do("offer", server_frame(b"%d" % number))
+    assert [a.peer.recv_message() for _ in range(count)] == ["x" * 65_536] * count
+    assert [a.peer.recv_message() for _ in range(100)] == [str(number) for number in range(100)]
+    until(lambda: a.connection._outbox is None)
+
+
+def test_what_waits_leaves_while_a_view_waits_for_a_message(link: Connect) -> None:
+    a = link()
+    receiving = a.start("receive")
+    count = block(a)
+    assert a.do("offer", server_frame(b"the last"))
+    assert [a.peer.recv_message() for _ in range(count + 1)][-1] == "the last"
+    a.peer.send_message("enough")
+    assert receiving.result(PATIENCE_SECONDS) == "enough"
+
+
+def test_frame_of_any_size_is_taken_while_nothing_waits(link: Connect) -> None:
+    a = link()
+    assert a.do("offer", server_frame(b"x" * 3 * MIB))
+    assert a.do("offer", server_frame(b"behind it")) is False
+    assert a.peer.recv_message() == "x" * 3 * MIB
+    assert until(lambda: a.do("offer", server_frame(b"later")))
+    assert a.peer.recv_message() == "later"
+
+
+def test_offered_frame_stands_behind_what_a_sender_is_waiting_for_and_before_what_comes_later(link: Connect) -> None:
+    a = link()
+    first = a.start("send", "a" * 4 * MIB)
+    until(lambda: a.home.do(lambda: a.connection._outbox is not None))
+    assert a.home.do(lambda: a.connection.offer(server_frame(b"offered"), max_waiting_bytes=16 * MIB))
+    second = a.start("send", "b" * MIB)
+    assert [a.peer.recv_message() for _ in range(3)] == ["a" * 4 * MIB, "offered", "b" * MIB]
+    for sending in (first, second):
+        sending.result(PATIENCE_SECONDS)
+
+
+def test_frames_of_many_who_offer_and_send_are_whole_and_in_the_order_of_each(link: Connect) -> None:
+    a = link()
+    each = 100
+
+    def offer_all(name: str) -> None:
+        for number in range(each):
+            payload = f"{name} {number} " + name * (number * 997 % 5_000)
+            assert until(lambda payload=payload: a.connection.offer(server_frame(payload.encode())))
+
+    def send_all(name: str) -> None:
+        for number in range(each):
+            a.connection.send(f"{name} {number} " + name * (number * 997 % 20_000))
+
+    threads = [threading.Thread(target=offer_all, args=[name]) for name in "ab"]  # which have no hub
+    for thread in threads:
+        thread.start()
+    sending = [a.home.start(send_all, name) for name in "cd"]
+    received: dict[str, list[int]] = {}
+    for _ in range(4 * each):
+        message = a.peer.recv_message()
+        assert isinstance(message, str)
+        name, number, body = message.split(" ", 2)
+        assert set(body) <= {name}
+        received.setdefault(name, []).append(int(number))
+    assert received == {name: list(range(each)) for name in "abcd"}
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    wait_for_all(sending, PATIENCE_SECONDS)
+
+
+def test_offered_frames_wait_for_the_end_of_a_message_in_fragments(link: Connect) -> None:
+    a = link()
+    a.do("begin_message")
+    a.do("send_fragment", "one ", True, False)
+    assert a.do("offer", server_frame(b"offered"))
+    assert a.peer.recv_frame() == Frame(TEXT, b"one ", fin=False)
+    a.do("send_fragment", "message", False, True)
+    assert a.peer.recv_frame() == Frame(CONTINUATION, b"message")
+    with pytest.raises(PeerTimeout):
+        a.peer.recv_frame(timeout=0.05)
+    a.do("end_message")
+    assert a.peer.recv_message() == "offered"
+    a.do("send", "and on")
+    assert a.peer.recv_message() == "and on"
+
+
+def test_frames_that_wait_for_a_message_in_fragments_are_bounded(link: Connect) -> None:
+    a = link()
+    a.do("begin_message")
+    assert a.do("offer", server_frame(b"x" * MIB))
+    assert not a.do("offer", server_frame(b"one more"))
+    a.do("send_fragment", "message", True, True)
+    a.do("end_message")
+    assert [a.peer.recv_message() for _ in range(2)] == ["message", "x" * MIB]
+
+
+def test_frames_behind_a_message_that_is_not_finished_are_dropped(link: Connect) -> None:
+    a = link()
+    a.do("begin_message")
+    a.do("send_fragment", "one ", True, False)
+    assert a.do("offer", server_frame(b"offered"))
+    a.do("fail", 1011)
+    a.do("end_message")
+    assert a.peer.recv_frame() == Frame(TEXT, b"one ", fin=False)
+    assert a.peer.recv_frame() == Frame(CLOSE, close_payload(1011))
+    assert a.peer.read_to_eof() == b""
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "closed by the peer", "the peer is gone"])
+def test_offer_is_refused_by_a_connection_that_is_not_open(link: Connect, end: str) -> None:
+    a = link(tcp=True)
+    if end == "close":
+        a.do("close")
+    elif end == "abort":
+        a.do("abort", "enough")
+    elif end == "closed by the peer":
+        a.peer.send_close()
+        until(lambda: a.connection.endpoint.state is not State.OPEN)
+    else:
+        a.peer.reset()
+    assert until(lambda: a.do("offer", server_frame(b"too late")) is False)
+    assert a.do("offer", server_frame(b"too late")) is False
+
+
+def test_peer_that_does_not_read_what_was_offered_is_dropped_after_send_timeout(link: Connect) -> None:
+    a = link(send_timeout=0.3)
+    block(a)
+    a.until_disposed()
+    assert a.connection.endpoint.close_reason == "the peer did not read for 0.3 seconds"
+
+
+def test_offered_frame_leaves_behind_the_answers_that_were_held_back(link: Connect) -> None:
+    a = link()
+    a.peer.send_raw(b"".join(map(text, FIVE)))
+    until(lambda: a.do("waiting") == len(FIVE))
+
+    def view() -> None:
+        echo(a, 4)
+        assert a.connection.offer(server_frame(b"offered"))
+        echo(a, 1)
+
+    a.home.start(view).result(PATIENCE_SECONDS)
+    assert [a.peer.recv_message() for _ in range(6)] == [*FIVE[:4], "offered", FIVE[4]]

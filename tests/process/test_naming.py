@@ -1,0 +1,49 @@
+"""Names of users and views, as logs and reports have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.test import RequestFactory
+
+from dwebsocket import WebSocketView
+from dwebsocket.process.naming import dotted_name, user_name
+from tests.process.helpers import echo
+
+# Names of users
+
+
+class Named:
+    """A user of a project that has no `get_username()`."""
+
+    is_authenticated = True
+
+    def __str__(self) -> str:
+        return "grace"
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [(User(username="ada"), "ada"), (Named(), "grace"), (AnonymousUser(), ""), (None, ""), ("ada", "")],
+    ids=["user", "other", "anonymous", "none", "text"],
+)
+def test_user_is_named_by_whatever_name_there_is(user: Any, name: str) -> None:
+    request = RequestFactory().get("/")
+    assert user_name(request) == ""
+    request.user = user
+    assert user_name(request) == name
+
+
+# Names of views
+
+
+class Chat(WebSocketView):
+    """What a project makes of it."""
+
+
+def test_view_is_named_by_its_class_where_it_has_one() -> None:
+    assert dotted_name(echo) == "tests.process.helpers.echo"
+    assert dotted_name(Chat.as_view()) == f"{__name__}.Chat"
+    assert dotted_name(Chat()) == f"{__name__}.Chat"
