@@ -113,6 +113,7 @@ class Rounds:
         self._runs = False
         self._questions: deque[Question] = deque()  # of the rounds that have begun, not asked yet
         self._askers: dict[object, Asking] = {}
+        self._said_stuck = False  # the log has it that all askers are
         self._lock = threading.Lock()  # never held where something waits
         self._all_asked = threading.Condition(self._lock)
 
@@ -157,6 +158,7 @@ class Rounds:
                 self._changed.wait(due)
                 self._changed = reactor.latch()
                 self._begin_rounds()
+                self._say_if_all_are_stuck()
                 if (asker := self._next_asker()) is not None:
                     self._start_asker(asker, reactor)
         except BaseException:  # the server has stopped it: the next WebSocket starts it again
@@ -212,6 +214,20 @@ class Rounds:
         if not self._questions or len(self._askers) >= MOST_ASKERS:
             return math.inf
         return max((asking.since for asking in self._askers.values()), default=-math.inf) + _PATIENCE_SECONDS
+
+    def _say_if_all_are_stuck(self) -> None:
+        """Log it, once: a WebSocket that its guard would close stays open, and nothing else tells of it."""
+        with self._lock:
+            stuck_since = monotonic() - _PATIENCE_SECONDS
+            are_stuck = len(self._askers) >= MOST_ASKERS and all(
+                asking.since <= stuck_since for asking in self._askers.values()
+            )
+            says, self._said_stuck = are_stuck and not self._said_stuck, are_stuck
+        if says:
+            logger.error(
+                "%d guards do not answer: until one of them does no guard is asked again, and the WebSockets stay open",
+                MOST_ASKERS,
+            )
 
     def _next_asker(self) -> object | None:
         with self._lock:
