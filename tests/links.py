@@ -205,7 +205,7 @@ class Manual:
 
     name = "manual"
     stops: tuple[type[BaseException], ...] = ()
-    home = None
+    owner_thread = None
     max_connections = None
     thread_ident = staticmethod(threading.get_ident)
 

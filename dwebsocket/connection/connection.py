@@ -331,6 +331,8 @@ class Connection(Sending):
         message = self._inbox.pop(0)
         self._inbox_bytes -= memory_size(message if isinstance(message, (str, bytes)) else message.data)
         self._answers_owed += 1
+        if self._ending is not None:
+            self._ending.taken(monotonic())
         link = self._link
         if self._inbox and link.holds:
             if self._batch is None:

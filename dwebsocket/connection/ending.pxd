@@ -19,6 +19,7 @@ cdef class Ending:
 
     cpdef move(self, double now, Facts facts)
     cpdef expire(self, double now, Facts facts)
+    cpdef taken(self, double now)
     cpdef double due(self, Facts facts) except? -1
     cdef _phase_of(self, Facts facts)
     cdef double _silent_at(self, Facts facts) except? -1

@@ -111,7 +111,8 @@ _IS_OPEN, _IS_ENDING, _IS_CLOSED = State.OPEN, State.ENDING, State.CLOSED
 class Ending:
     """The end of one connection: facts and the time go in, steps come out.
 
-    `since`: when the phase began, or bytes of ours last moved on in it. A phase has `close_timeout` seconds from then.
+    `since`: when the phase began, or last moved on: bytes of ours left, or the view took a message that came before the
+    end. A phase has `close_timeout` seconds from then.
     """
 
     __slots__ = ("_close_timeout", "phase", "since")
@@ -162,6 +163,11 @@ class Ending:
         if self.phase is _OVER:
             return math.inf
         return min(self._silent_at(facts), self._timed_out_at(facts))
+
+    def taken(self, now: float) -> None:
+        """A view has taken a message that the peer sent before it ended: a view that comes for them loses none."""
+        if self.phase is _HUNG_UP or self.phase is _DRAINING:
+            self.since = now
 
     def hurry(self) -> None:
         """Do not wait for a peer that is silent: this process ends."""

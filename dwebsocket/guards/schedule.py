@@ -116,6 +116,7 @@ class GuardSchedule:
         self._runs = False
         self._checks: deque[Check] = deque()  # not made yet, of the rounds that have begun
         self._askers: dict[object, Progress] = {}
+        self._has_told_stuck = False  # the log has it that all askers are
         self._lock = threading.Lock()  # never held during a wait
         self._all_asked = threading.Condition(self._lock)
 
@@ -160,6 +161,7 @@ class GuardSchedule:
                 self._changed.wait(due)
                 self._changed = reactor.latch()
                 self._begin_rounds()
+                self._say_if_all_are_stuck()
                 if (asker := self._next_asker()) is not None:
                     self._start_asker(asker, reactor)
         except BaseException:  # the server has stopped it: the next WebSocket starts it again
@@ -215,6 +217,20 @@ class GuardSchedule:
         if not self._checks or len(self._askers) >= MAX_ASKERS:
             return math.inf
         return max((asking.since for asking in self._askers.values()), default=-math.inf) + _PATIENCE_SECONDS
+
+    def _say_if_all_are_stuck(self) -> None:
+        """Log it, once: a WebSocket that its guard would close stays open, and nothing else tells of it."""
+        with self._lock:
+            stuck_since = monotonic() - _PATIENCE_SECONDS
+            are_stuck = len(self._askers) >= MAX_ASKERS and all(
+                asking.since <= stuck_since for asking in self._askers.values()
+            )
+            says, self._has_told_stuck = are_stuck and not self._has_told_stuck, are_stuck
+        if says:
+            logger.error(
+                "%d guards do not answer: until one of them does no guard is asked again, and the WebSockets stay open",
+                MAX_ASKERS,
+            )
 
     def _next_asker(self) -> object | None:
         with self._lock:

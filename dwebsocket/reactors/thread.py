@@ -375,12 +375,13 @@ class ThreadLink(Link):
                 woken = False
                 with cython.nogil:
                     events: int = wait_for_two(descriptor, mask, wakeup, milliseconds, cython.address(woken))  # type: ignore # noqa: F821
+                # poll() was ended by a signal, perhaps. Its handler runs with the lock free, as it does inside Python's
+                # own poll(): it may call a verb of this very connection.
+                PyErr_CheckSignals()  # type: ignore # noqa: F821
             else:
                 woken, events = self._wait_for_two(descriptor, mask, wakeup, milliseconds)
         finally:
             self._lock.acquire()
-        if cython.compiled:
-            PyErr_CheckSignals()  # type: ignore # noqa: F821  # poll() was ended by one, perhaps
         if woken and self._wakeup is not None:
             self._wakeup.clear()
         return events

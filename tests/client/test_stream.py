@@ -103,7 +103,7 @@ def test_all_is_sent_to_a_peer_that_reads_late(ends: Ends) -> None:
 def test_peer_that_does_not_read_in_time_is_a_timeout(ends: Ends) -> None:
     sock, _far = ends
     sock.settimeout(0.01)
-    with pytest.raises(TimeoutError, match="it was not taken in time"):
+    with pytest.raises(TimeoutError, match="the peer did not take it in time"):
         stream.send(sock, memoryview(LARGE), time.monotonic() - 1)
 
 

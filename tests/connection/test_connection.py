@@ -370,6 +370,23 @@ def test_peer_that_leaves_behind_a_full_inbox_is_noticed_though_nobody_reads(lin
     assert a.closed
 
 
+@pytest.mark.parametrize("receive_queue", [2, 32])
+@pytest.mark.parametrize("how", ["half_close", "abandon"])
+def test_view_that_takes_its_time_for_each_message_loses_none_of_a_peer_that_has_left(
+    link: Connect, how: str, receive_queue: int
+) -> None:
+    a = link(receive_queue=receive_queue, ping_interval=0.1, close_timeout=0.5)
+    a.peer.send_raw(b"".join(text(str(number)) for number in range(10)) + frame(CLOSE, close_payload(1001)))
+    getattr(a.peer, how)()
+
+    def take_slowly() -> str | None:
+        a.home.pause(0.08)  # ten of them are more than `close_timeout`, each alone much less
+        return a.connection.receive(5)  # type: ignore[return-value]
+
+    assert [a.home.do(take_slowly) for _ in range(11)] == [*map(str, range(10)), None]
+    assert a.connection.endpoint.close_code == 1001
+
+
 def test_messages_and_close_of_a_peer_that_left_are_taken_though_a_send_to_it_failed(link: Connect) -> None:
     a = link()
     a.peer.send_raw(text("last words") + frame(CLOSE, close_payload(1001)))

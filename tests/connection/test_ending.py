@@ -239,6 +239,16 @@ def test_phase_that_goes_on_keeps_its_time() -> None:
     assert ending.due(FACTS[Phase.DRAINING]) == BEGAN + CLOSE_TIMEOUT
 
 
+@pytest.mark.parametrize("phase", list(FACTS))
+def test_view_that_takes_what_came_before_the_end_has_its_time_anew(phase: Phase) -> None:
+    ending = reached(phase)
+    ending.taken(BEGAN + 9)
+
+    takes = phase in (Phase.HUNG_UP, Phase.DRAINING)  # in the others nothing is left to be taken
+    assert ending.phase is phase
+    assert ending.since == (BEGAN + 9 if takes else BEGAN)
+
+
 def test_inbox_that_was_dropped_is_answered_and_not_dropped_again() -> None:
     ending = reached(Phase.DRAINING)
     assert ending.expire(BEGAN + CLOSE_TIMEOUT, FACTS[Phase.DRAINING]) is Step.DROP_INBOX

@@ -359,6 +359,21 @@ def test_guards_that_block_hold_a_bounded_number_of_threads(home: Home, blocking
         assert heard.rounds <= heard_so_far + 1
 
 
+def test_log_says_once_that_too_many_guards_block_for_any_to_be_asked(
+    home: Home, blocking: Any, wards: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mock.patch.object(schedule, "MAX_ASKERS", 2):
+        wards(1, blocking())
+        home.do(home.pause, 0.2)
+        assert not caplog.records  # the others are asked all the same
+        wards(1, blocking())
+        until(lambda: caplog.records, "the log")
+        home.do(home.pause, 0.2)
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert "2 guards do not answer" in record.getMessage()
+
+
 def test_guard_that_blocked_is_asked_again_when_it_has_answered(home: Home, wards: Any) -> None:
     blocks, calls = [True], []
 

@@ -267,6 +267,7 @@ def test_verb_of_a_thread_that_is_inside_another_one_raises_where_it_would_wait_
 
 SIGNAL = """
 import os, signal, threading, time
+from dwebsocket.protocol import COMPILED
 from tests.links import Threads, connect
 from tests.peer import PING, Close, Frame
 
@@ -297,6 +298,8 @@ received = a.connection.receive(20)
 if outcomes[2] == "raises":
     assert received == "after it", received
 assert outcomes[1] == "raises"
+if COMPILED:  # it comes while poll() waits, and the lock is free; Python may let it in a moment earlier
+    assert outcomes == ["works", "raises", "works"], outcomes
 assert other.peer.recv_frame().opcode == PING
 for each in (a, other):
     each.peer.abandon()
