@@ -102,9 +102,12 @@ class Sending(Lifetime):
         finally:
             self._leave()
 
-    @on_reactor_thread
     def begin_message(self) -> None:
         """Wait until no other message is being sent; from now on none begins, until `end_message()`."""
+        # A caller in another hub that is stopped just when it gets its turn gives it back.
+        self.call_on_reactor(self._begin_message, (), lambda _: self._end_turn())
+
+    def _begin_message(self) -> None:
         self._wait_for_turn()
         self._take_turn()
 
@@ -156,7 +159,9 @@ class Sending(Lifetime):
 
     def _offer(self, frames: bytes, messages: int, max_waiting_bytes: int) -> bool:
         outbox = self._outbox
-        if self.endpoint.state is not _OPEN or (outbox is not None and not outbox.fits(len(frames), max_waiting_bytes)):
+        if self.endpoint.state is not _OPEN:
+            return False
+        if outbox is not None and (outbox.error is not None or not outbox.fits(len(frames), max_waiting_bytes)):
             return False
         now = monotonic()
         if self._sending_parts:

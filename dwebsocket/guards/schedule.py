@@ -292,9 +292,9 @@ class GuardSchedule:
             for guarded, verdict in zip(batch, verdicts, strict=True):
                 if verdict is not None:
                     guarded.revoke(verdict)
-        except reactor.stops:
-            raise
         except BaseException as error:  # gevent's Timeout is not an Exception
+            if isinstance(error, reactor.stops) and not isinstance(error, SystemExit):  # a guard's exit() ends nothing
+                raise
             if len(batch) <= 1:
                 return error
             failures = [self._ask(guard, [guarded], reactor) for guarded in batch]

@@ -121,6 +121,8 @@ class Watch:
 
 _watches: weakref.WeakKeyDictionary[Reactor, Watch] = weakref.WeakKeyDictionary()
 
+os.register_at_fork(after_in_child=_watches.clear)  # they watch the views of the parent
+
 
 def _spawn_report(stays: Sequence[Stay]) -> None:
     """Report from a new greenlet or thread: a log may wait, and the reactor must not."""

@@ -165,7 +165,7 @@ class GeventReactor:
         try:
             link.on_deadline(now)
         except Exception:  # one failure must not stop the others
-            link.schedule(now + _AGAIN_SECONDS)
+            self.schedule(link, now + _AGAIN_SECONDS)
             with contextlib.suppress(Exception):
                 logger.exception("a deadline of a WebSocket was missed")
 

@@ -497,6 +497,24 @@ def test_offer_is_refused_by_a_connection_that_is_not_open(link: Connect, end: s
     assert a.do("offer", server_frame(b"too late")) is False
 
 
+def test_offer_inside_a_message_in_fragments_is_refused_when_the_peer_has_gone(link: Connect) -> None:
+    a = link(tcp=True, receive_queue=1)
+    a.peer.send_raw(text("one") + text("two"))  # a full inbox: reading has stopped, and the state stays open
+    until(lambda: a.do("waiting"))
+    a.do("begin_message")
+    a.peer.reset()
+
+    def send_until_it_fails() -> None:
+        while True:
+            a.connection.send_fragment("x" * 1000, False, False)
+
+    with pytest.raises(WebSocketClosed):
+        a.do("send_fragment", "x", True, False)
+        a.home.do(send_until_it_fails)
+    assert a.connection.endpoint.state is State.OPEN
+    assert a.do("offer", server_frame(b"too late")) is False
+
+
 def test_peer_that_does_not_read_what_was_offered_is_dropped_after_send_timeout(link: Connect) -> None:
     a = link(send_timeout=0.3)
     block(a)

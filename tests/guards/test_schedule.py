@@ -117,6 +117,23 @@ def rounds_of(home: Home) -> Any:
     return schedule._schedules[home.reactor]
 
 
+def test_guard_that_calls_exit_has_failed_and_ends_neither_the_schedule_nor_the_process(
+    wards: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    leaves = [True]
+
+    def guard(request: Any) -> bool:
+        if leaves:
+            raise SystemExit(3)
+        return False
+
+    (ward,) = wards(1, guard)
+    until(lambda: "could not be asked" in caplog.text, "the log")
+    assert not ward.revoked
+    leaves.clear()
+    until(lambda: ward.revoked, "the next round")
+
+
 def test_guard_that_fails_is_logged_once_a_round_closes_nothing_and_is_asked_again(
     wards: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,7 +21,7 @@ from dwebsocket.process import overstay
 from dwebsocket.process.registry import registry
 from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
-from tests.links import until
+from tests.links import run_program, until
 from tests.peer import Close, Peer
 from tests.sites import Site
 
@@ -225,3 +225,25 @@ def test_where_no_thread_can_be_started_the_reactor_goes_on(
             until_reported(caplog)
         sleeper.go.set()
         detached_site.until_idle()
+
+
+FORK = """
+import os
+from dwebsocket.process import overstay
+from dwebsocket.reactors import thread
+
+reactor = thread.current()
+stay = overstay.Stay("/", reactor)
+stay.begin()
+stay.connection_over()
+assert len(overstay._watches) == 1
+child = os.fork()
+if child == 0:
+    os._exit(len(overstay._watches))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert len(overstay._watches) == 1
+"""
+
+
+def test_child_of_a_fork_watches_no_view_of_its_parent() -> None:
+    run_program(FORK)

@@ -123,6 +123,24 @@ def test_message_that_was_taken_for_a_caller_who_has_gone_is_the_next_one_again(
     assert [a.do("receive", 5) for _ in range(2)] == ["one", "two"]
 
 
+def test_turn_that_was_given_to_a_caller_who_has_gone_is_given_back(hub: Hub, link: Callable[..., Link]) -> None:
+    """Else no other sender would ever have its turn."""
+    a = link()
+    undone = []
+    call = hub.reactor.call
+
+    def call_and_go(function: Any, undo: Any = None) -> Any:
+        result = call(function)
+        call(lambda: undone.append(undo(result)))  # as for a caller that a timeout has stopped just then
+        return result
+
+    with mock.patch.object(hub.reactor, "call", call_and_go):
+        a.connection.begin_message()  # from this thread, which is not the hub's
+    assert undone == [None]
+    a.do("send", "next")
+    assert a.peer.recv_message() == "next"
+
+
 def test_end_that_a_caller_who_has_gone_was_given_stays_the_end(hub: Hub, link: Callable[..., Link]) -> None:
     a = link()
     a.do("close", 3000)
@@ -175,7 +193,16 @@ def test_deadline_that_fails_is_tried_again_and_keeps_no_other_from_its_own(
         called.append(now)
         raise MemoryError
 
+    class Scheduled:  # has nothing but that, as what watches for views that outstay their connections
+        def on_deadline(self, now: float) -> None:
+            fail(now)
+
+    other = Scheduled()
     with mock.patch.object(gevent_reactor, "_AGAIN_SECONDS", 0.01):
+        hub.do(hub.reactor.schedule, other, time.monotonic())
+        until(lambda: len(called) > 2, "the first deadline to be tried again")
+        hub.do(hub.reactor._deadlines.discard, other)
+        called.clear()
         broken = hub.do(hub.reactor.link, mock.Mock(on_deadline=fail), 0)
         hub.do(broken.schedule, time.monotonic())
         a = link(ping_interval=0.05)
