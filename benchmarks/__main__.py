@@ -20,7 +20,7 @@ from .load import LoadFailed
 from .measure import Bench
 from .processes import choose_cores, pinned
 from .report import Measurement, Measurements
-from .rows import ROWS, Contender, Row
+from .rows import ALL_ROWS, BEFORE, ROWS, Contender, Row
 
 
 def main() -> int:
@@ -30,12 +30,14 @@ def main() -> int:
     if options.quick and not has_compiler():
         say("Nothing is measured: there is no C compiler, or no Python.h.")
         return 0
-    rows = with_what_they_need(options.rows)
+    rows = list(BEFORE) if options.before else with_what_they_need(options.rows)
     cores = choose_cores()
     say(f"The server runs on core {cores.server}, the load client on core {cores.client}: {cores.remark}.")
     with tempfile.TemporaryDirectory(prefix="dwebsocket-benchmarks-") as folder:
         say("Building dwebsocket and the load client ...")
-        bench = Bench(Path(folder), cores, {each.server for name in rows for each in ROWS[name].contenders})
+        bench = Bench(
+            Path(folder), cores, {each.server for name in rows for each in ALL_ROWS[name].contenders}, options.before
+        )
         with pinned(cores.client):
             measurements = measure_all(bench, rows, options.rounds, options.seconds)
     write(measurements, rows, report.environment(cores), options)
@@ -49,6 +51,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=5, help="of each row (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--before", default="", metavar="REVISION", help="measure our own rows beside that commit, and nothing else"
+    )
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart there, a PNG")
@@ -67,11 +72,11 @@ def with_what_they_need(chosen: list[str]) -> list[str]:
 
 def measure_all(bench: Bench, rows: list[str], rounds: int, seconds: float) -> Measurements:
     measurements = Measurements()
-    count = rounds * sum(len(ROWS[name].contenders) for name in rows)
+    count = rounds * sum(len(ALL_ROWS[name].contenders) for name in rows)
     for name in rows:
-        load = (f"--seconds={seconds}", *rate(ROWS[name], measurements))
+        load = (f"--seconds={seconds}", *rate(ALL_ROWS[name], measurements))
         for round_ in range(1, rounds + 1):
-            for contender in ROWS[name].contenders[:: 1 if round_ % 2 else -1]:
+            for contender in ALL_ROWS[name].contenders[:: 1 if round_ % 2 else -1]:
                 measurement = measure(bench, name, round_, contender, load)
                 measurements.append(measurement)
                 say(f"[{len(measurements)}/{count}] {progress(measurement)}")
@@ -82,8 +87,8 @@ def rate(row: Row, measurements: Measurements) -> tuple[str, ...]:
     """Half of what the slowest contender reached in the row that this one follows."""
     if row.half_of is None:
         return ()
-    key = ROWS[row.half_of].value.key
-    reached = [measurements.median(row.half_of, each.name, key) for each in ROWS[row.half_of].contenders]
+    key = ALL_ROWS[row.half_of].value.key
+    reached = [measurements.median(row.half_of, each.name, key) for each in ALL_ROWS[row.half_of].contenders]
     return (f"--rate={min(filter(None, reached), default=0) / 2:.0f}",)
 
 
@@ -98,7 +103,7 @@ def measure(bench: Bench, name: str, round_: int, contender: Contender, load: tu
 
 
 def progress(measurement: Measurement) -> str:
-    row, values = ROWS[measurement.row], measurement.values
+    row, values = ALL_ROWS[measurement.row], measurement.values
     start = f"{measurement.row}, round {measurement.round}, {report.label(row, measurement.contender)}"
     if measurement.failed:
         return f"{start}: FAILED: {measurement.failed.splitlines()[0]}"

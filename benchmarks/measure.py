@@ -23,14 +23,14 @@ SPARE_DESCRIPTORS = 200
 class Bench:
     """A folder with everything that is measured, and the load client."""
 
-    def __init__(self, folder: Path, cores: Cores, servers: Iterable[str]) -> None:
+    def __init__(self, folder: Path, cores: Cores, servers: Iterable[str], before: str = "") -> None:
         self.folder = folder
         self.cores = cores
         self.descriptors = _raise_descriptors()
         self.client = Client(folder, cores.client)
         self.peers = Path(shutil.copytree(Path(__file__).with_name("peers"), folder / "peers"))
         builds = {SERVERS[server].build for server in servers}
-        self.builds = {build: install(build, folder) for build in sorted(filter(None, builds))}
+        self.builds = {build: install(build, folder, before) for build in sorted(filter(None, builds))}
 
     def measure(self, contender: Contender, *load: str) -> dict[str, Any]:
         """The values of one measurement, by the keys that rows.py compares."""

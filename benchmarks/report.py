@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from .processes import Cores
-from .rows import ROWS, SERVERS, Goal, Row, Value
+from .rows import ALL_ROWS, SERVERS, Goal, Row, Value
 
 BUSY_CLIENT = 0.9
 DISTURBANCE = 0.15
@@ -85,7 +85,7 @@ class Verdict(NamedTuple):
 
 def verdicts(measurements: Measurements, rows: Iterable[str]) -> list[Verdict]:
     """One for each goal of these rows."""
-    return [_verdict(measurements, name, ROWS[name], goal) for name in rows for goal in ROWS[name].goals]
+    return [_verdict(measurements, name, ALL_ROWS[name], goal) for name in rows for goal in ALL_ROWS[name].goals]
 
 
 def _verdict(measurements: Measurements, name: str, row: Row, goal: Goal) -> Verdict:
@@ -152,7 +152,9 @@ def _goal_line(verdict: Verdict) -> tuple[str, ...]:
 def _everything(measurements: Measurements, rows: list[str]) -> str:
     header = ("work", "server", "median", "server CPU each", "server busy", "client busy")
     lines = [
-        _line(measurements, name, ROWS[name], contender.name) for name in rows for contender in ROWS[name].contenders
+        _line(measurements, name, ALL_ROWS[name], contender.name)
+        for name in rows
+        for contender in ALL_ROWS[name].contenders
     ]
     return _table(header, lines)
 

@@ -16,7 +16,7 @@ class Server(NamedTuple):
     label: str
     command: tuple[str, ...]
     path: str = "/"
-    build: str | None = None  # of dwebsocket: "compiled" or "pure"
+    build: str | None = None  # of dwebsocket: "compiled", "pure", or "before", an earlier revision, compiled
 
 
 def script(name: str) -> tuple[str, ...]:
@@ -52,6 +52,10 @@ SERVERS: dict[str, Server] = {
     "gunicorn-gevent": Server("dwebsocket (gunicorn gevent)", gunicorn("gevent"), "/echo/", "compiled"),
     "gthread": Server("dwebsocket (gunicorn gthread)", gunicorn("gthread", "--threads=8"), "/echo/", "compiled"),
     "sync": Server("dwebsocket (gunicorn sync)", gunicorn("sync"), "/echo/", "compiled"),
+    "pywsgi-before": Server("dwebsocket (gevent), before", script("dwebsocket_pywsgi"), "/echo/", "before"),
+    "gthread-before": Server(
+        "dwebsocket (gunicorn gthread), before", gunicorn("gthread", "--threads=8"), "/echo/", "before"
+    ),
 }
 
 
@@ -229,3 +233,32 @@ ROWS: dict[str, Row] = {
         (Goal("beside 4,000", "alone", 0.9),),
     ),
 }
+
+
+def beside_before(work: str, value: Value, *load: str, server: str = "pywsgi", idle: int = 0) -> Row:
+    """The same work for this revision and for the one before: a change must cost no more than a fiftieth."""
+    before = f"{server}-before"
+    at_least = value is not MEMORY
+    goal = Goal(server, before, 0.98 if at_least else 1.02, at_least=at_least)
+    return Row(work, value, everyone(*load, servers=(server, before), idle=idle), (goal,))
+
+
+#: The rows of `--before REVISION`.
+BEFORE: dict[str, Row] = {
+    "before-echo": beside_before("64 B text echo, 100 connections, 1 in flight", MESSAGES, *ECHO),
+    "before-pipeline": beside_before(
+        "64 B text echo, 100 connections, 16 in flight",
+        MESSAGES,
+        "echo",
+        "--size=64",
+        "--connections=100",
+        "--depth=16",
+    ),
+    "before-large": beside_before(
+        "1 MiB binary echo, 8 connections", MESSAGES, "echo", f"--size={1 << 20}", "--binary", "--connections=8"
+    ),
+    "before-churn": beside_before("connect, opening handshake, one echo, closing handshake", CYCLES, *CHURN),
+    "before-memory": beside_before("memory of an idle connection, 5,000 connections", MEMORY, idle=5000),
+    "before-threads": beside_before("64 B text echo, 100 connections, threads", MESSAGES, *ECHO, server="gthread"),
+}
+ALL_ROWS = ROWS | BEFORE
