@@ -13,8 +13,8 @@ import pytest
 from django.contrib.auth.models import Group
 from django.db import connections
 
-from dwebsocket import database as databases
 from dwebsocket import require_websocket
+from dwebsocket.database import lease
 from tests.helpers import exchange
 from tests.links import until
 from tests.peer import Close, Peer
@@ -426,7 +426,7 @@ def test_plain_http_of_the_same_view_is_in_one_unless_the_view_says_otherwise(
 @pytest.fixture
 def alias(database: Database) -> Iterator[str]:
     """What a server in this process calls the database; a name of its own, so that no thread has been there before."""
-    databases._warned.clear()
+    lease._warned.clear()
     lasting = database.settings(CONN_MAX_AGE=None)  # on a hub without patches the request's own end would close it
     chosen = connections.configure_settings({"default": {}, database.name: lasting})
     connections.databases[database.name] = chosen[database.name]
