@@ -116,8 +116,9 @@ class Sending(Lifetime):
         """Send one fragment of the message that was begun. Errors as for `send()`."""
         self.last_message_at = now = monotonic()
         self._link.breathe(now)
+        encoded = self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin))
         self.messages_sent += fin
-        self._send(self._encode(functools.partial(self.endpoint.send_fragment, data, first=first, fin=fin)))
+        self._send(encoded)
 
     @on_reactor_thread
     def end_message(self) -> None:
@@ -146,11 +147,11 @@ class Sending(Lifetime):
         if self._sending_parts:
             self._wait_for_turn()
         self.last_message_at = now
-        self.messages_sent += 1
         if len(message) >= _LARGE_BYTES:
             self._send_large(message)
             return
         data = self.endpoint.send_message(message)
+        self.messages_sent += 1
         batch = self._batch
         if batch is None or not (self._inbox and self._answers_owed and self._outbox is None and batch.may_hold(now)):
             self._send(data)
@@ -187,6 +188,7 @@ class Sending(Lifetime):
                 data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
             finally:
                 self._end_turn()
+        self.messages_sent += 1
         if isinstance(self._socket, _socket.socket):
             self._send(data, payload)
         else:  # TLS must be offered again, as they were, the bytes that it has not taken: not cut in two

@@ -224,8 +224,8 @@ class Verbs:
                 data = self._message(chunk)
                 if empty is not None and not isinstance(data, type(empty)):
                     raise TypeError(f"this message is {type(empty).__name__}, and so must all its chunks be")
-                connection.send_fragment(data, empty is None, False)
-                empty = data[:0]
+                is_first, empty = empty is None, data[:0]  # before the call: half a message may leave, and a stop come
+                connection.send_fragment(data, is_first, False)
             connection.send_fragment("" if empty is None else empty, empty is None, True)
         except BaseException as error:
             if isinstance(error, WebSocketClosed) and error.websocket is None:
@@ -242,12 +242,13 @@ class Verbs:
         A message that is no JSON, or has a number that is too large for a float, closes with 1007.
         """
         message = self.wait(timeout)
-        if message is None or self._connection is None:
+        connection = self._find()
+        if message is None or connection is None:
             return None
         try:
             return json.loads(message, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):  # not JSON, or deeper than anybody means it
-            self._connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
+            connection.fail(CloseCode.INVALID_FRAME_PAYLOAD_DATA, "not JSON")
             self._tell_end()
             return None
 

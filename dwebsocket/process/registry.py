@@ -114,14 +114,14 @@ class Registry:
         self.is_ending = False
         self._members: set[Entry] = set()
         self._gone: Latch | None = None  # opens when the last member has left
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask while its thread is inside
 
     def forget(self) -> None:
         """A fork's child begins anew: what is open belongs to its parent."""
         self.is_ending = False
         self._members = set()
         self._gone = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def members(self) -> list[Entry]:
         """All entries."""

@@ -12,11 +12,13 @@ from types import FrameType
 
 from .. import conf
 from ..reactors import reactor_for
+from .naming import view_name
 from .registry import registry
 
 logger = logging.getLogger("dwebsocket")
 
 
+_NAMED = 5  # of the views that do not end, in the log
 _calls_at_exit = itertools.count()  # not forgotten by a fork: neither are the functions to be called at exit
 
 
@@ -34,9 +36,13 @@ def shutdown(code: int | None = None, seconds: float | None = None) -> None:
     """
     code = conf.get("SHUTDOWN_CODE") if code is None else code
     seconds = conf.get("DRAIN_SECONDS") if seconds is None else seconds
-    left = registry.end(code, seconds)
-    if left:
-        logger.warning("%d WebSocket views had not ended %s seconds after they were told to", left, 2 * seconds)
+    if registry.end(code, seconds):
+        left = registry.members()
+        views = sorted({view_name(entry.request) for entry in left})
+        logger.warning(
+            "%d WebSocket views had not ended %s seconds after they were told to: %s%s",
+            len(left), 2 * seconds, ", ".join(views[:_NAMED]), " …" if len(views) > _NAMED else "",
+        )  # fmt: skip
 
 
 def shutdown_on_signal(signum: int = signal.SIGTERM) -> None:

@@ -60,8 +60,13 @@ def upgrade(
             return refuse(request, error)
         # The server has sent the 101 already: a Close frame says it.
         return ViewRun(entry, server, options, None).run(functools.partial(refuse, request, error))
-    call_at_exit(server.at_exit)
-    return ViewRun(entry, server, options, shook).run(run)
+    try:
+        call_at_exit(server.at_exit)
+        view_run = ViewRun(entry, server, options, shook)
+    except BaseException:  # of a project's own class of WebSockets, or of servers
+        registry.leave(entry)
+        raise
+    return view_run.run(run)
 
 
 def judge(request: HttpRequest, options: conf.Options) -> Handshake:

@@ -136,11 +136,12 @@ class Opening:
             extensions, agreed = _agree_on_extensions(shook, options)
             response = shook.response(subprotocol, [*handshake.pairs(headers), *self._cookies], extensions=agreed)
         connection, early = self._take_over(pending, extensions)
-        self.outcome, self.connection, self.subprotocol, self._pending = (
-            Outcome.ACCEPTED, connection, subprotocol, None,
-        )  # fmt: skip
-        entry.opened(connection)
-        connection.open(response, early)
+        self._pending = None
+        try:
+            connection.open(response, early)
+        finally:  # only now: another thread that finds the connection may use it
+            self.outcome, self.connection, self.subprotocol = Outcome.ACCEPTED, connection, subprotocol
+            entry.opened(connection)
         try:
             if options.guard:
                 guards.watch(entry, options.guard, options.guard_interval)
@@ -163,9 +164,11 @@ class Opening:
             request.environ = request.META = dict(request.META)  # type: ignore[attr-defined]
         taken = server.detach() if self.detaches else server.attach()
 
+        give_back = taken.dispose
+
         def dispose() -> None:
             try:
-                taken.dispose()
+                give_back()
             finally:
                 entry.over()
 

@@ -41,7 +41,7 @@ _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 class ViewRun:
     """One run of a view, and what Django gets of it."""
 
-    __slots__ = ("_conclusion", "_entry", "_lease", "_opening", "_server", "_stay", "_websocket")
+    __slots__ = ("_conclusion", "_entry", "_is_refusal", "_lease", "_opening", "_server", "_stay", "_websocket")
 
     def __init__(self, entry: Entry, server: Server, options: conf.Options, shook: Handshake | None) -> None:
         request = entry.request
@@ -49,6 +49,7 @@ class ViewRun:
         self._server: Server | None = server  # until the view runs
         self._opening = Opening(entry, server, options, shook, self._opened)
         self._conclusion = Conclusion()
+        self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
         self._lease = Lease(view_name(request), entry.reactor) if options.release_db else None
         self._stay = Stay(request.path, entry.reactor)
         entry.on_close(self._stay.connection_over)
@@ -72,6 +73,8 @@ class ViewRun:
                 del answer  # the traceback would hold this frame, and this frame it
         if answer is not None:
             return answer
+        if self._opening.outcome is not Outcome.ACCEPTED:
+            raise RuntimeError("the view was stopped before it could answer")
         sessions.unwind(self._entry.request)
         return SwitchingProtocols()
 
@@ -95,7 +98,6 @@ class ViewRun:
 
     def _run_detached(self, view: Callable[[], HttpResponseBase | None]) -> None:
         try:
-            adopt_locals()
             self._run_view(view)
         finally:
             self._opening.end_wait()
@@ -106,6 +108,8 @@ class ViewRun:
         lease, token = self._lease, None
         self._stay.begin()
         try:
+            if self._opening.detaches:
+                adopt_locals()
             if lease is not None:
                 token = lease.begin(inherits=not self._opening.detaches)
             if self._opening.server_sent_101:
@@ -132,7 +136,10 @@ class ViewRun:
         self._opening.refuse(_NORMAL)  # what has kept the WebSocket can accept no more
         accepted = self._opening.outcome is Outcome.ACCEPTED
         if not accepted and isinstance(error, HandshakeError):
-            response, error = refuse(self._entry.request, error), None
+            try:
+                response, error = refuse(self._entry.request, error), None
+            except Exception as fault:  # a header of a project's own error that cannot be sent
+                error = fault
         conclusion = outcomes.conclude(
             response,
             error,
@@ -165,14 +172,16 @@ class ViewRun:
     def _opened(self, connection: Connection) -> None:
         if self._lease is not None:
             self._lease.accepted(connection)
-        observers.tell_opened(self._entry)
+        if not self._is_refusal:
+            observers.tell_opened(self._entry)
 
     def _finish(self, connection: Connection) -> None:
         guards.watch_no_longer(self._entry)
         try:
             connection.finish()
         finally:
-            observers.tell_closed(self._entry)
+            if not self._is_refusal:
+                observers.tell_closed(self._entry)
 
 
 def _check_is_no_coroutine(response: object) -> None:

@@ -497,6 +497,18 @@ def test_offer_is_refused_by_a_connection_that_is_not_open(link: Connect, end: s
     assert a.do("offer", server_frame(b"too late")) is False
 
 
+@pytest.mark.parametrize("message", ["small", "x" * 100_000])
+def test_message_that_comes_too_late_is_not_counted_as_sent(link: Connect, message: str) -> None:
+    a = link(tcp=True)
+    a.do("send", "in time")
+    a.do("close")
+    with pytest.raises(WebSocketClosed):
+        a.do("send", message)
+    with pytest.raises(WebSocketClosed):
+        a.do("send_fragment", "late", True, True)
+    assert a.connection.messages_sent == 1
+
+
 def test_offer_inside_a_message_in_fragments_is_refused_when_the_peer_has_gone(link: Connect) -> None:
     a = link(tcp=True, receive_queue=1)
     a.peer.send_raw(text("one") + text("two"))  # a full inbox: reading has stopped, and the state stays open

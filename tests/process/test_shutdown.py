@@ -58,7 +58,7 @@ def test_shutdown_says_how_many_views_did_not_end(site: Site, caplog: pytest.Log
     shutdown(seconds=0.1)
     release.set()
     assert [record.getMessage() for record in caplog.records if record.name == "dwebsocket"] == [
-        "1 WebSocket views had not ended 0.2 seconds after they were told to"
+        f"1 WebSocket views had not ended 0.2 seconds after they were told to: {view.__module__}.{view.__qualname__}"
     ]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
 
-from dwebsocket import State, WebSocketClosed, guards, require_websocket
+from dwebsocket import HandshakeError, State, WebSocket, WebSocketClosed, guards, require_websocket
 from dwebsocket.connection.connection import Connection
+from dwebsocket.process.registry import registry
 from tests.helpers import levels
 from tests.sites import Site
 
@@ -113,3 +114,55 @@ def test_connection_is_made_of_the_socket_that_was_taken(site: Site) -> None:
         assert peer.recv_message() == "hello"
     assert len(made) == 1
     assert made[0] >= 0
+
+
+def test_class_of_a_project_that_cannot_be_made_takes_no_place(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(WebSocket):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            raise ValueError("no such thing")
+
+    @require_websocket(websocket_class=Broken)
+    def view(request: Any) -> None:
+        raise AssertionError("it has no WebSocket")
+
+    server = site(view)
+    assert [server.handshake().status for _ in range(3)] == [500] * 3
+    site.until_idle()
+    assert len(registry) == 0
+
+
+def test_refusal_whose_header_cannot_be_sent_is_a_fault_and_no_101(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(HandshakeError):
+        headers: ClassVar[dict[str, str]] = {"X-Why": "two\nlines"}
+
+    @require_websocket
+    def view(request: Any) -> None:
+        raise Odd("no")
+
+    assert site(view).handshake().status == 500
+    site.until_idle()
+
+
+def test_thread_that_finds_the_connection_can_use_it_at_once(site: Site) -> None:
+    """It is found when the 101 has left, and not a moment earlier."""
+    seen: list[Any] = []
+    opening = Connection.open
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+
+        class Watched(Connection):
+            def open(self, *arguments: Any) -> None:
+                seen.append((websocket.state, websocket.closed))
+                opening(self, *arguments)
+
+        with mock.patch("dwebsocket.upgrade.opening.Connection", Watched):
+            websocket.accept()
+        seen.append((websocket.state, websocket.closed))
+
+    with site(view).connect() as peer:
+        assert peer.recv_message().code == 1000
+    assert seen == [(State.CONNECTING, False), (State.OPEN, False)]
