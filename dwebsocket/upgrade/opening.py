@@ -137,11 +137,11 @@ class Opening:
             response = shook.response(subprotocol, [*handshake.pairs(headers), *self._cookies], extensions=agreed)
         connection, early = self._take_over(pending, extensions)
         self._pending = None
+        entry.opened(connection)  # before the 101: a client that has it finds itself in `connections()`
         try:
             connection.open(response, early)
-        finally:  # only now: another thread that finds the connection may use it
+        finally:  # and behind it: another thread that finds the connection here may use it
             self.outcome, self.connection, self.subprotocol = Outcome.ACCEPTED, connection, subprotocol
-            entry.opened(connection)
         try:
             if options.guard:
                 guards.watch(entry, options.guard, options.guard_interval)
