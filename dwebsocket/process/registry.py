@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from .. import conf
 from ..connection.connection import Connection
 from ..exceptions import HandshakeError, ShuttingDown, TooManyConnections
+from ..protocol.endpoint import State
 from ..protocol.frames import cut_reason
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
@@ -74,8 +75,8 @@ class Entry:
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin the closing handshake of the connection, if there is one. Waits for nothing, from any thread."""
-        if self._connection is not None:
-            self._connection.close_soon(code, reason)
+        if (connection := self._open_connection()) is not None:
+            connection.close_soon(code, reason)
 
     def revoke(self, error: HandshakeError) -> None:
         """Close the connection because a guard refused it (4401 or 4403)."""
@@ -83,8 +84,13 @@ class Entry:
 
     def go_away(self, code: int) -> None:
         """Close the connection because the process ends: a peer that does not answer soon is not waited for."""
-        if self._connection is not None:
-            self._connection.go_away(code)
+        if (connection := self._open_connection()) is not None:
+            connection.go_away(code)
+
+    def _open_connection(self) -> Connection | None:
+        """The connection whose 101 has left; an opening that is just under way looks by itself whether all must go."""
+        connection = self._connection
+        return None if connection is None or connection.endpoint.state is State.CONNECTING else connection
 
     def on_close(self, function: Callable[[], None]) -> None:
         """Call `function` once when the connection is over; at once where it is.

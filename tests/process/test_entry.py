@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from django.http import HttpRequest
 
-from dwebsocket import connections, require_websocket
+from dwebsocket import State, connections, require_websocket
 from dwebsocket.exceptions import Unauthorized
 from dwebsocket.process.registry import Entry, registry
 from tests.links import until
@@ -30,6 +30,19 @@ def test_entry_without_a_connection_has_nothing_to_tell_and_nothing_to_close() -
     one.go_away(1001)
     one.revoke(Unauthorized("no session"))
     assert one.info() is None
+
+
+def test_connection_whose_101_is_just_leaving_is_left_to_its_opening() -> None:
+    one, connection = entry(), mock.Mock()
+    connection.endpoint.state = State.CONNECTING
+    one.opened(connection)
+    one.go_away(1012)
+    one.close(1000)
+    connection.go_away.assert_not_called()
+    connection.close_soon.assert_not_called()
+    connection.endpoint.state = State.OPEN
+    one.go_away(1012)
+    connection.go_away.assert_called_once_with(1012)
 
 
 def test_guard_that_refuses_closes_with_its_code_and_as_much_of_its_reason_as_fits() -> None:
