@@ -62,12 +62,12 @@ def judgements(
     """Of each server; they are tried at the same time."""
     assert EVERYTHING or not os.environ.get("AUTOBAHN_DOCS"), "only a run of all cases goes into the documentation"
     tables = pytestconfig.stash.setdefault(TABLES, {})
+    folders = {name: tmp_path_factory.mktemp(name) for name in SERVERS}  # here: two threads may make two base folders
 
     def judge(name: str) -> Judgement:
-        folder = tmp_path_factory.mktemp(name)
-        with running(name, folder, **SETTINGS) as server:
+        with running(name, folders[name], **SETTINGS) as server:
             cases = suite.run(
-                program, server.url("/echo/"), name, CASES, folder / "report", limit_seconds=LIMIT_SECONDS
+                program, server.url("/echo/"), name, CASES, folders[name] / "report", limit_seconds=LIMIT_SECONDS
             )
             tables[name] = suite.table(cases)
             story = f"the last case was {cases[-1] if cases else None}\nthe log:\n{server.log()}"
