@@ -59,14 +59,14 @@ def upgrade(
         if not server.has_answered:
             return refuse(request, error)
         # The server has sent the 101 already: a Close frame says it.
-        return ViewRun(entry, server, options, None).run(functools.partial(refuse, request, error))
+        return ViewRun(entry, server, options, None).run(server, functools.partial(refuse, request, error))
     try:
         call_at_exit(server.at_exit)
         view_run = ViewRun(entry, server, options, shook)
     except BaseException:  # of a project's own class of WebSockets, or of servers
         registry.leave(entry)
         raise
-    return view_run.run(run)
+    return view_run.run(server, run)
 
 
 def judge(request: HttpRequest, options: conf.Options) -> Handshake:

@@ -29,7 +29,6 @@ from ..websocket import WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
 from .opening import Opening, Outcome
-from .outcomes import Conclusion
 from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
@@ -41,31 +40,30 @@ _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 class ViewRun:
     """One run of a view, and what Django gets of it."""
 
-    __slots__ = ("_conclusion", "_entry", "_is_refusal", "_lease", "_opening", "_server", "_stay", "_websocket")
+    __slots__ = ("_answer", "_entry", "_is_refusal", "_lease", "_name", "_opening", "_stay", "_websocket")
 
     def __init__(self, entry: Entry, server: Server, options: conf.Options, shook: Handshake | None) -> None:
         request = entry.request
         self._entry = entry
-        self._server: Server | None = server  # until the view runs
         self._opening = Opening(entry, server, options, shook, self._opened)
-        self._conclusion = Conclusion()
+        self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
-        self._lease = Lease(view_name(request), entry.reactor) if options.release_db else None
+        self._name = view_name(request)
+        self._lease = Lease(self._name, entry.reactor) if options.release_db else None
         self._stay = Stay(request.path, entry.reactor)
         entry.on_close(self._stay.connection_over)
         self._websocket: WebSocket = options.websocket_class(self._opening, json_encoder=DjangoJSONEncoder)
         entry.websocket = self._websocket
         request.websocket = self._websocket  # type: ignore[attr-defined]
 
-    def run(self, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
+    def run(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
         """The answer for Django: the view's own response or exception if it did not accept, else the inert 101."""
-        server, self._server = self._server, None
-        if self._opening.detaches and server is not None:
+        if self._opening.detaches:
             self._spawn(server, view)
             self._wait_for_answer()
         else:
             self._run_view(view)
-        answer, self._conclusion = self._conclusion.answer, Conclusion()
+        answer, self._answer = self._answer, None
         if isinstance(answer, BaseException):
             try:
                 raise answer
@@ -84,7 +82,7 @@ class ViewRun:
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
-            server.spawn(run, f"websocket {view_name(self._entry.request)}")
+            server.spawn(run, f"websocket {self._name}")
         except BaseException:  # no thread can be started
             registry.leave(self._entry)
             raise
@@ -155,7 +153,7 @@ class ViewRun:
         finally:
             if conclusion.close is not None:
                 self._websocket.close(*conclusion.close)
-            self._conclusion = conclusion._replace(report=None)
+            self._answer = conclusion.answer
 
     def _report(self, outcome: HttpResponseBase | BaseException) -> None:
         request = self._entry.request
