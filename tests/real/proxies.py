@@ -96,8 +96,9 @@ KINDS = {
         "apache2",
         ("-D", "FOREGROUND", "-d", ".", "-f", "apache.conf"),
         "apache.conf",
-        # AH00046: a child that is stopped just after its start misses the signal once in a while, and is killed.
-        r":(?:error|crit|alert|emerg)\](?!.* AH00046: )",
+        # As it stops: AH00046, a child that has just started misses the signal once in a while, and is killed; AH03093,
+        # a thread hands a connection that is kept alive to the listener, which has closed its descriptors.
+        r":(?:error|crit|alert|emerg)\](?!.* (?:AH00046|AH03093): )",
         surroundings=_APACHE,
         listen="<VirtualHost *:443>\n    # ...",
         plain="<VirtualHost {host}:{port}>",
