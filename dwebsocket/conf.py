@@ -109,6 +109,10 @@ GUARD = Kind(
     ' no decorator: for login_required write user_is_active, for permission_required has_perm("app.codename")),'
     " or a list of them",
 )
+GROUPS = Kind(
+    lambda value: isinstance(value, Mapping) and "default" in value,
+    'a dict of aliases like {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "redis://…"}}',
+)
 TOKENS = Kind(lambda value: _is_list_of(value, is_token), "a list of subprotocol names")
 
 
@@ -129,6 +133,8 @@ SETTINGS: Mapping[str, Setting] = {
     "SERVER": Setting(None, DOTTED_PATH.or_none(), per_view=False),
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
+    "GROUPS": Setting({"default": {}}, GROUPS, per_view=False),
+    "MAX_GROUPS": Setting(128, COUNT),
     "SHUTDOWN_CODE": Setting(CloseCode.SERVICE_RESTART.value, CLOSE_CODE, per_view=False),
     "ALLOWED_ORIGINS": Setting([], ORIGINS),
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
@@ -178,6 +184,7 @@ class ViewOptions(TypedDict, total=False):
     release_db: bool
     guard: AnyGuard | Sequence[AnyGuard | str]
     guard_interval: float
+    max_groups: int
     compression: bool | CompressionOptions
     compression_min_size: int
     max_message_size: int | None
@@ -202,6 +209,7 @@ class Options:
     release_db: bool
     guard: tuple[AnyGuard, ...]
     guard_interval: float
+    max_groups: int
     compression: Compression | None
     limits: Limits
 

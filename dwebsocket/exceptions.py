@@ -8,11 +8,13 @@
     │   ├── Forbidden             403: the user may not
     │   ├── ServerNotSupported    501: this server does not give away its socket
     │   ├── TooManyConnections    503: this process holds as many as it may
-    │   └── ShuttingDown          503: this process is about to end
+    │   ├── ShuttingDown          503: this process is about to end
+    │   └── GroupsUnavailable     503, 1013: the backend of the groups does not answer
     ├── ProtocolError             the peer broke RFC 6455; knows its close code, 1002
     │   ├── InvalidPayload        1007: text that is not UTF-8
     │   ├── MessageTooBig         1009: more than the limit
     │   └── PolicyViolation       1008: within the rules, but far more work than content
+    ├── TooManyGroups             one WebSocket joins more groups than it may
     └── WebSocketClosed           the connection is closed; knows the close code and reason
         └── SendTimeout           it was closed because the peer did not read
 
@@ -38,6 +40,7 @@ from .protocol.exceptions import (
 
 __all__ = [
     "Forbidden",
+    "GroupsUnavailable",
     "HandshakeError",
     "InvalidPayload",
     "MessageTooBig",
@@ -48,6 +51,7 @@ __all__ = [
     "ServerNotSupported",
     "ShuttingDown",
     "TooManyConnections",
+    "TooManyGroups",
     "Unauthorized",
     "UpgradeRequired",
     "WebSocketClosed",
@@ -92,3 +96,17 @@ class ShuttingDown(HandshakeError):
 
     status_code = 503
     headers: Mapping[str, str] = {"Retry-After": "1"}
+
+
+class GroupsUnavailable(HandshakeError):
+    """The backend of the groups does not answer: what was to be sent may have been sent or not.
+
+    A view that does not handle it answers 503, or closes with 1013, so that the client tries again later.
+    """
+
+    status_code = 503
+    headers: Mapping[str, str] = {"Retry-After": "5"}
+
+
+class TooManyGroups(WebSocketError):
+    """One WebSocket would be in more groups than `max_groups`."""

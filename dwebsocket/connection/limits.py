@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,3 +18,15 @@ class Limits:
     ping_timeout: float | None = 20
     close_timeout: float = 10
     idle_timeout: float | None = None
+
+
+class Bound(NamedTuple):
+    """How much of what was offered may wait for a slow peer, and what happens to more.
+
+    `overflow`: "close" closes with 1013, "drop_new" drops what is offered, "drop_oldest" what waits longest, "latest"
+    what waits with the same key.
+    """
+
+    max_bytes: int = 1024 * 1024
+    max_seconds: float = 10
+    overflow: str = "close"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ..protocol.exceptions import WebSocketClosed
 
+#: What happens to frames that are offered while as much waits as may: see `Bound`.
+OVERFLOWS = ("close", "drop_new", "drop_oldest", "latest")
 _JOINED_BYTES = 64 * 1024  # small pieces leave together, up to so many bytes in one call of send()
 
 

@@ -1,0 +1,88 @@
+"""WEBSOCKET_GROUPS: the aliases, and what each may say. Its shape is that of Django's CACHES."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from .. import conf
+from ..connection.outbox import OVERFLOWS
+from .backend import GroupsBackend
+
+DEFAULT_ALIAS = "default"
+LOCAL = "dwebsocket.groups.local.LocalGroups"
+
+
+class Key(NamedTuple):
+    """A key of one alias: its default, and what it must be."""
+
+    default: Any
+    kind: conf.Kind
+
+
+_LOCATION = conf.Kind(
+    lambda value: (
+        isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(u, str) for u in value))
+    ),
+    "a URL, or a list of them",
+)
+_PREFIX = conf.Kind(lambda value: isinstance(value, str) and value.isprintable() and " " not in value, "a short word")
+_OVERFLOW = conf.Kind(lambda value: value in OVERFLOWS, f"one of {', '.join(map(repr, OVERFLOWS))}")
+_OPTIONS = conf.Kind(lambda value: isinstance(value, Mapping), "a dict")
+
+#: Every key but BACKEND; seconds and bytes are in the name where it does not say them.
+KEYS: Mapping[str, Key] = {
+    "LOCATION": Key("", _LOCATION),
+    "KEY_PREFIX": Key("dws", _PREFIX),
+    "TIMEOUT": Key(2, conf.SECONDS),  # to publish
+    "JOIN_TIMEOUT": Key(5, conf.SECONDS),
+    "PROBE": Key(10, conf.SECONDS),  # of silence, until the way of a message is tried
+    "MAX_MESSAGE_SIZE": Key(1024 * 1024, conf.COUNT),
+    "OUTBOX_BYTES": Key(1024 * 1024, conf.COUNT),
+    "OUTBOX_SECONDS": Key(10, conf.SECONDS),
+    "OVERFLOW": Key("close", _OVERFLOW),
+    "OPTIONS": Key({}, _OPTIONS),
+}
+DEFAULTS: Mapping[str, Any] = {name: key.default for name, key in KEYS.items()}
+
+
+def settings_of(alias: str) -> dict[str, Any]:
+    """The settings of `alias`, complete with defaults and BACKEND. ImproperlyConfigured where something is wrong."""
+    aliases = conf.get("GROUPS")
+    if alias not in aliases:
+        raise ImproperlyConfigured(
+            f"WEBSOCKET_GROUPS has no alias {alias!r}; it has {', '.join(sorted(map(repr, aliases)))}"
+        )
+    where = f"WEBSOCKET_GROUPS[{alias!r}]"
+    given = aliases[alias]
+    if not isinstance(given, Mapping):
+        raise ImproperlyConfigured(f"{where} is {given!r}; it must be a dict with BACKEND, and perhaps LOCATION")
+    for name, value in given.items():
+        if name == "BACKEND":
+            continue
+        if name not in KEYS:
+            raise ImproperlyConfigured(f"{where} has an unknown key {name!r}; it knows BACKEND, {', '.join(KEYS)}")
+        if not KEYS[name].kind.accepts(value):
+            raise ImproperlyConfigured(f"{where}[{name!r}] is {value!r}; it must be {KEYS[name].kind.words}")
+    return {**DEFAULTS, "BACKEND": LOCAL, **given}
+
+
+def backend(alias: str) -> GroupsBackend:
+    """A new backend for `alias`. ImproperlyConfigured where it cannot be made."""
+    settings = settings_of(alias)
+    path = settings["BACKEND"]
+    where = f"WEBSOCKET_GROUPS[{alias!r}]['BACKEND']"
+    if not isinstance(path, str):
+        raise ImproperlyConfigured(f"{where} is {path!r}; it must be a dotted path like {LOCAL!r}")
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(f"{where} is {path!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, GroupsBackend)):
+        raise ImproperlyConfigured(
+            f"{where} is {path!r}, which is no subclass of {GroupsBackend.__module__}.GroupsBackend"
+        )
+    return found(alias, settings)
