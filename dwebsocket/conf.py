@@ -134,7 +134,6 @@ SETTINGS: Mapping[str, Setting] = {
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
     "GROUPS": Setting({"default": {}}, GROUPS, per_view=False),
-    "MAX_GROUPS": Setting(128, COUNT),
     "SHUTDOWN_CODE": Setting(CloseCode.SERVICE_RESTART.value, CLOSE_CODE, per_view=False),
     "ALLOWED_ORIGINS": Setting([], ORIGINS),
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),
@@ -153,6 +152,7 @@ SETTINGS: Mapping[str, Setting] = {
     "PING_TIMEOUT": Setting(_LIMITS["PING_TIMEOUT"], SECONDS.or_none()),
     "CLOSE_TIMEOUT": Setting(_LIMITS["CLOSE_TIMEOUT"], SECONDS),
     "IDLE_TIMEOUT": Setting(_LIMITS["IDLE_TIMEOUT"], SECONDS.or_none()),
+    "MAX_GROUPS": Setting(_LIMITS["MAX_GROUPS"], COUNT),
 }
 
 #: The options of a view's decorator, and the setting that each overrides.
@@ -184,7 +184,6 @@ class ViewOptions(TypedDict, total=False):
     release_db: bool
     guard: AnyGuard | Sequence[AnyGuard | str]
     guard_interval: float
-    max_groups: int
     compression: bool | CompressionOptions
     compression_min_size: int
     max_message_size: int | None
@@ -195,6 +194,7 @@ class ViewOptions(TypedDict, total=False):
     ping_timeout: float | None
     close_timeout: float
     idle_timeout: float | None
+    max_groups: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +209,6 @@ class Options:
     release_db: bool
     guard: tuple[AnyGuard, ...]
     guard_interval: float
-    max_groups: int
     compression: Compression | None
     limits: Limits
 

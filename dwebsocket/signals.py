@@ -1,6 +1,6 @@
-"""The signals of each WebSocket: it was opened, it was closed.
+"""The signals of each WebSocket, and of the groups.
 
-Both are sent in the view's thread or greenlet, with `sender` the class of the WebSocket. An exception in a receiver is
+Those of a WebSocket that was opened, or closed, are sent in the view's thread or greenlet, with `sender` the class of the WebSocket. An exception in a receiver is
 logged; the view and the other receivers go on.
 """
 
@@ -14,3 +14,11 @@ websocket_opened = Signal()
 #: The connection is over, and the view has ended. Arguments: `request`, `websocket`, `code` and `reason` of the end,
 #: `seconds`, `messages_received`, `messages_sent`, `bytes_received`, `bytes_sent` (of frames, on the wire).
 websocket_closed = Signal()
+
+#: The backend of the groups could not be reached: messages to them may be missing. Arguments: `alias` (of
+#: WEBSOCKET_GROUPS), `seconds` that it took. Sent once for each outage and process, when it is over.
+groups_interrupted = Signal()
+
+#: A member of a group is too slow: messages for it were dropped, or it was closed with 1013, as `overflow` says.
+#: Arguments: `websocket`, `group` (the name). `sender` is the class of the WebSocket.
+group_overflow = Signal()

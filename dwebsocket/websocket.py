@@ -2,9 +2,104 @@
 
 from __future__ import annotations
 
-from .connection.verbs import Verbs
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol, cast
 
-__all__ = ["WebSocket"]
+from .connection import verbs
+from .connection.connection import Connection
+from .connection.verbs import Verbs
+from .protocol.messages import Message
+from .reactors.clock import monotonic
+
+__all__ = ["Gap", "GroupMessage", "Joined", "Tick", "WebSocket"]
+
+
+class GroupMessage(NamedTuple):
+    """A message that was sent to a group: the group's name, and str or bytes as it was sent."""
+
+    group: str
+    data: Message
+    position: str | None = None
+
+    def json(self) -> Any:
+        """The data, decoded from JSON. ValueError where it is none."""
+        return json.loads(self.data)
+
+
+class Gap(NamedTuple):
+    """Messages of this group are missing here: the backend could not be reached, or the view was too slow."""
+
+    group: str
+
+
+class Tick(NamedTuple):
+    """The time that `events(every=…)` was told has passed; `number` counts from 1."""
+
+    number: int
+
+
+class Joined(NamedTuple):
+    """What `join()` gives. The attributes say something where the group has a history."""
+
+    position: str | None = None
+    recovered: bool | None = None
+    missed: int = 0
+
+
+#: Translates a message of a group for the peer: what it returns is sent; None: nothing.
+Translate = Callable[[GroupMessage], "Message | None"]
+
+
+class JoinableGroup(Protocol):
+    """A Group, as far as a WebSocket knows it."""
+
+    @property
+    def name(self) -> str: ...  # pragma: no cover
+    @property
+    def alias(self) -> str: ...  # pragma: no cover
+
+
+class Members(Protocol):
+    """The groups of one WebSocket."""
+
+    id: bytes
+
+    def join(
+        self,
+        group: JoinableGroup,
+        connection: Connection,
+        *,
+        forward: bool | Translate,
+        overflow: str | None,
+        timeout_seconds: float | None,
+    ) -> Joined:
+        """Become a member; return when every later message arrives."""
+        ...  # pragma: no cover
+
+    def leave(self, group: JoinableGroup) -> None:
+        """Be a member no more."""
+        ...  # pragma: no cover
+
+    def names(self) -> frozenset[str]:
+        """The names of the groups."""
+        ...  # pragma: no cover
+
+    def has_events(self) -> bool:
+        """Whether a message waits for the view."""
+        ...  # pragma: no cover
+
+    def take_event(self) -> GroupMessage | Gap | None:
+        """The next of these messages."""
+        ...  # pragma: no cover
+
+
+class Opening(verbs.Opening, Protocol):
+    """The opening handshake, as far as a WebSocket knows it."""
+
+    def members(self) -> Members | None:
+        """The groups of this WebSocket; None once its view has ended."""
+        ...  # pragma: no cover
 
 
 class WebSocket(Verbs):
@@ -15,3 +110,93 @@ class WebSocket(Verbs):
 
     Every method may be called from any thread or greenlet.
     """
+
+    def join(
+        self,
+        group: JoinableGroup,
+        *,
+        since: str | None = None,
+        presence: Any = None,
+        forward: bool | Translate = True,
+        overflow: str | None = None,
+        timeout: float | None = None,
+    ) -> Joined:
+        """Get every message that is sent to `group` from now on, until `leave()` or the end of the connection.
+
+        The messages go straight to the peer. With `forward=False` the view gets them, by `events()`. With a function
+        the peer gets what it makes of a GroupMessage, or nothing where it returns None: it is called once for each
+        message and process, not for each WebSocket, and must not wait. A second `join()` of a group changes all that.
+
+        `overflow` says what happens when the peer is too slow: "close" (with 1013), "drop_new", "drop_oldest" or
+        "latest"; without it the group says so. Returns when the backend has confirmed, after at most `timeout` seconds
+        (JOIN_TIMEOUT of WEBSOCKET_GROUPS, 5).
+
+        GroupsUnavailable when it does not: a view that does not handle it closes with 1013. TooManyGroups for more than
+        `max_groups` (128). WebSocketClosed when the connection is closed. TypeError for what is no group, ValueError
+        for another `overflow`.
+        """
+        _check_group(group)
+        if since is not None or presence is not None:
+            raise NotImplementedError("since and presence are not there yet: this version has no history")
+        if not isinstance(forward, bool) and not callable(forward):
+            raise TypeError(f"forward is True, False or a function, not {type(forward).__name__}")
+        connection, members = self._open_to_join(), self._members()
+        if members is None:
+            raise self._end_error()
+        return members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+
+    def leave(self, group: JoinableGroup) -> None:
+        """Get nothing of `group` any more once this returns; does nothing where it was not joined."""
+        _check_group(group)
+        if (members := self._members()) is not None:
+            members.leave(group)
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The names of the groups that it is in."""
+        members = self._members()
+        return frozenset() if members is None else members.names()
+
+    def events(self, every: float | None = None) -> Iterator[Message | GroupMessage | Gap | Tick]:
+        """Everything that happens, in one loop, until the connection closes.
+
+        str and bytes are the peer's messages; GroupMessage comes from a group that was joined with `forward=False`; Gap
+        says that messages of such a group are missing; Tick comes every `every` seconds. ValueError where that is not
+        above 0.
+        """
+        if every is not None and not every > 0:
+            raise ValueError(f"every is a number of seconds above 0, not {every!r}")
+        return self._events(every)
+
+    def _events(self, every: float | None) -> Iterator[Message | GroupMessage | Gap | Tick]:
+        members, ticks = self._members(), 0
+        began = monotonic()
+        if self._end_was_told:
+            self._let_others_run()
+        while members is not None and not self._end_was_told:
+            if (event := members.take_event()) is not None:
+                yield event
+            timeout = None if every is None else began + (ticks + 1) * every - monotonic()
+            if timeout is not None and timeout <= 0:
+                ticks += 1
+                yield Tick(ticks)
+            elif (message := self._next_unless(timeout, members.has_events)) is not None:
+                yield message
+
+    def member_id(self) -> bytes:
+        """The name of this WebSocket among those of all processes, for messages that it does not get."""
+        members = self._members()
+        return b"" if members is None else members.id
+
+    def _members(self) -> Members | None:
+        return cast(Opening, self._opening).members()
+
+
+def _check_group(group: object) -> None:
+    if isinstance(group, str):
+        raise TypeError(
+            f"{group!r} is a str: write group({group!r}), or rooms[key] of the Groups that you have declared"
+        )
+    if not hasattr(group, "alias"):
+        hint = ": take one of them, as in rooms[7]" if hasattr(group, "__getitem__") else ""
+        raise TypeError(f"a group is made by Groups[key], group() or user_group(), not {type(group).__name__}{hint}")

@@ -20,6 +20,7 @@ HOUSE = [
     ["checks", "views"],
     ["decorators", "middleware"],
     ["upgrade", "contrib"],
+    ["groups"],
     ["guards", "process"],
     ["conf", "database", "legacy", "servers", "signals", "websocket"],
     ["connection"],

@@ -18,6 +18,7 @@ class Limits:
     ping_timeout: float | None = 20
     close_timeout: float = 10
     idle_timeout: float | None = None
+    max_groups: int = 128
 
 
 class Bound(NamedTuple):

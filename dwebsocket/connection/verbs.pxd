@@ -11,4 +11,4 @@ cdef class Verbs:
     cdef Connection _find(self)
     cdef Connection _open(self)
     cdef Connection _open_to_send(self)
-    cdef _next(self, timeout)
+    cdef _next(self, timeout, unless=*)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from typing import Any, Protocol, TypeVar, overload
 
@@ -105,7 +105,7 @@ class Verbs:
             self._refuse_to_wait()
         return self._next(timeout)
 
-    def _next(self, timeout: float | None) -> Message | None:
+    def _next(self, timeout: float | None, unless: Callable[[], bool] | None = None) -> Message | None:
         connection = self._connection
         if connection is None:
             connection = self._open()
@@ -114,10 +114,23 @@ class Verbs:
             return None
         # Parts come with streaming only.
         streams = connection.endpoint.streaming
-        message: Any = self._gather(connection, timeout) if streams else connection.receive(timeout)
+        message: Any = self._gather(connection, timeout, unless) if streams else connection.receive(timeout, unless)
         if message is None and connection.is_over:
             self._tell_end()
         return message  # type: ignore[no-any-return]
+
+    # Called by `WebSocket`, which is made of Python
+
+    def _next_unless(self, timeout: float | None, unless: Callable[[], bool]) -> Message | None:
+        """The next message; None, too, as soon as `unless()` is true."""
+        return self._next(timeout, unless)
+
+    def _open_to_join(self) -> Connection:
+        """The connection, opened if it is not yet. WebSocketClosed when it is over."""
+        connection = self._open_to_send()
+        if connection.is_over:
+            raise self._end_error()
+        return connection
 
     @property
     def _end_was_told(self) -> bool:
@@ -333,12 +346,14 @@ class Verbs:
             self.accept()
         return self._find()
 
-    def _gather(self, connection: Connection, timeout: float | None) -> Message | None:
+    def _gather(
+        self, connection: Connection, timeout: float | None, unless: Callable[[], bool] | None
+    ) -> Message | None:
         """The next message of a streaming connection as a whole; what has come of it is kept when the time is over."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if not self._skip_rest(connection, timeout):
             return None
-        return connection.receive_whole(None if deadline is None else deadline - time.monotonic())
+        return connection.receive_whole(None if deadline is None else deadline - time.monotonic(), unless)
 
     def _skip_rest(self, connection: Connection, timeout: float | None) -> bool:
         """Drop what `receive_chunks()` left of a message; False when the time is over, or the connection closed."""

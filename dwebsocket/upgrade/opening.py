@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .. import conf, guards
 from ..connection.connection import Connection
+from ..groups.membership import Memberships
 from ..process.registry import Entry, registry
 from ..protocol import deflate, handshake
 from ..protocol.exceptions import WebSocketClosed
@@ -52,7 +53,9 @@ class Opening:
     __slots__ = (
         "_cookies",
         "_decided",
+        "_entry",
         "_exclusively",
+        "_members",
         "_pending",
         "_turnstile",
         "connection",
@@ -77,6 +80,8 @@ class Opening:
         self.subprotocol: str | None = None
         self.server_sent_101 = server.has_answered
         self.detaches = options.detach and server.can_detach
+        self._entry: Entry | None = entry  # for its groups, until its view ends
+        self._members: Memberships | None = None
         self._pending: _Pending | None = _Pending(entry, server, options, shook, opened)
         self._turnstile: AbstractContextManager[object] = entry.reactor.turnstile()
         self._exclusively: Exclusively = entry.reactor.exclusively()
@@ -113,6 +118,20 @@ class Opening:
     def refuse(self, close: Close) -> None:
         """Let no `accept()` succeed any more, unless one has. `close` says why; the first refusal counts."""
         self._exclusively(lambda: self._refuse(close))
+
+    def members(self) -> Memberships | None:
+        """The groups of this WebSocket; None once its view has ended."""
+        if self._members is None:
+            self._exclusively(self._make_members)
+        return self._members
+
+    def _make_members(self) -> None:
+        if self._members is None and self._entry is not None:
+            self._members = Memberships(self._entry)
+
+    def over(self) -> None:
+        """The view has ended, and so has the connection: without a cycle, all memory is freed at once."""
+        self._entry = self._members = None
 
     def _refuse(self, close: Close) -> None:
         pending = self._pending

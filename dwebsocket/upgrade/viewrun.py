@@ -126,6 +126,7 @@ class ViewRun:
                     self._finish(self._opening.connection)
             finally:
                 registry.leave(self._entry)
+                self._opening.over()
                 if lease is not None and token is not None:
                     lease.end(token)
 

@@ -1,0 +1,128 @@
+"""The members of one group in one reactor, and the frames that they get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import NamedTuple, Protocol
+
+from ..connection.connection import Connection
+from ..connection.limits import Bound
+from ..protocol.deflate import SharedCompression, serialize_once
+from ..protocol.messages import Message
+from ..websocket import GroupMessage, Translate, WebSocket
+from .messages import Envelope
+
+
+class Kind(NamedTuple):
+    """What members have in common that get the same bytes under the same conditions.
+
+    `translate` None: as it was sent. `is_forwarded` False: the view gets it, not the peer.
+    """
+
+    is_forwarded: bool
+    translate: Translate | None
+    shared: SharedCompression | None
+    bound: Bound
+
+
+class Owner(Protocol):
+    """The WebSocket of a member, as far as a lane knows it."""
+
+    #: Which one it is, among those of all processes.
+    id: bytes
+
+    websocket: WebSocket
+
+    #: Whether it is in more than one group.
+    is_in_several: bool
+
+    def put(self, message: GroupMessage, key: str, bound: Bound) -> int:
+        """Let `message` wait for the view; the answer is like that of `Connection.offer()`."""
+        ...  # pragma: no cover
+
+    def put_gap(self, group: str) -> None:
+        """Let the view know that messages of `group` are missing."""
+        ...  # pragma: no cover
+
+
+class Member:
+    """One WebSocket in one group. `is_in` is false as soon as it has left: then it gets nothing any more."""
+
+    __slots__ = ("audience", "connection", "is_in", "kind", "offer", "owner")
+
+    def __init__(self, owner: Owner, audience: Audience, connection: Connection, kind: Kind) -> None:
+        self.owner = owner
+        self.audience = audience
+        self.connection = connection
+        self.offer: Callable[..., int] = connection.offer
+        self.kind = kind
+        self.is_in = True
+
+
+class Audience:
+    """The members of one group that one reactor serves, ordered by what they have in common."""
+
+    __slots__ = ("_members", "_snapshots", "group")
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self._members: dict[Kind, dict[Member, None]] = {}
+        self._snapshots: list[tuple[Kind, tuple[Member, ...]]] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def add(self, member: Member) -> None:
+        self._members.setdefault(member.kind, {})[member] = None
+        self._snapshots = None
+
+    def remove(self, member: Member) -> None:
+        alike = self._members.get(member.kind)
+        if alike is not None and alike.pop(member, member) is None and not alike:
+            del self._members[member.kind]
+        self._snapshots = None
+
+    def kinds(self) -> list[tuple[Kind, tuple[Member, ...]]]:
+        """All members as they are now, whatever changes while the caller goes through them."""
+        snapshots = self._snapshots
+        if snapshots is None:
+            snapshots = self._snapshots = [(kind, tuple(members)) for kind, members in self._members.items()]
+        return snapshots
+
+
+class Piece(NamedTuple):
+    """One message for members of one kind. `number`: its place among those that have arrived together."""
+
+    number: int
+    exclude: bytes
+    key: str
+    message: GroupMessage
+    frame: bytes  # nothing where the view gets the message
+
+
+class Burst:
+    """Messages of one group that have arrived together. Each is encoded once for every kind of member."""
+
+    __slots__ = ("_pieces", "audience", "envelopes")
+
+    def __init__(self, audience: Audience) -> None:
+        self.audience = audience
+        self.envelopes: list[tuple[int, Envelope]] = []
+        self._pieces: dict[Hashable, list[Piece]] = {}
+
+    def pieces(self, kind: Kind) -> list[Piece]:
+        """What members of that kind get. What a `translate` raises is raised."""
+        pieces = self._pieces.get(kind[:3])
+        if pieces is None:
+            pieces = self._pieces[kind[:3]] = list(self._make(kind))
+        return pieces
+
+    def _make(self, kind: Kind) -> Iterable[Piece]:
+        group = self.audience.group
+        for number, envelope in self.envelopes:
+            message = GroupMessage(group, envelope.data)
+            data: Message | None = message.data if kind.translate is None else kind.translate(message)
+            if data is not None:
+                frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
+                # The key of one group takes the place of no message of another group.
+                yield Piece(number, envelope.exclude, f"{group}\0{envelope.key.decode()}", message, frame)

@@ -1,0 +1,210 @@
+"""The groups of one process: their members, and what arrives for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TypeVar
+
+from ..connection.connection import Connection
+from ..connection.limits import Bound
+from ..exceptions import GroupsUnavailable
+from ..reactors.base import Latch, Reactor
+from ..reactors.clock import monotonic
+from .audience import Audience, Kind, Member, Owner
+from .backend import GroupsBackend, Publication
+from .lane import GAP, Lane
+from .messages import Envelope
+
+T = TypeVar("T")
+
+logger = logging.getLogger("dwebsocket")
+
+
+class Watched:
+    """A group that this process receives."""
+
+    __slots__ = ("audiences", "is_confirmed", "latches", "listener", "members")
+
+    def __init__(self) -> None:
+        self.audiences: tuple[tuple[Lane, Audience], ...] = ()  # one for each reactor that has members
+        self.is_confirmed = False  # by the backend, since the last outage
+        self.latches: list[Latch] = []  # of those who wait for that
+        self.listener: Callable[[Envelope], None] | None = None  # of the process itself
+        self.members = 0
+
+
+class Dispatcher:
+    """The sink of a backend: it passes each message on to the lanes in which the group has members.
+
+    `overflowed` is told of members that are too slow, `interrupted` after an outage, of how many seconds it took.
+    """
+
+    def __init__(
+        self,
+        backend: GroupsBackend,
+        *,
+        overflowed: Callable[[list[Member]], None],
+        interrupted: Callable[[float], None],
+    ) -> None:
+        self.backend = backend
+        self.received = 0  # messages
+        self.bound = Bound(*(backend.settings[name] for name in ("OUTBOX_BYTES", "OUTBOX_SECONDS", "OVERFLOW")))
+        self._overflowed = overflowed
+        self._interrupted = interrupted
+        self._watched: dict[str, Watched] = {}
+        self._lanes: dict[Reactor, Lane] = {}
+        self._busy: dict[Lane, None] = {}  # lanes that have something to write since the last flush
+        self._lock = threading.RLock()  # a backend may confirm a group inside `watch()`
+        self._lost_at: float | None = None
+
+    # Members
+
+    def join(self, owner: Owner, group: str, connection: Connection, kind: Kind) -> Member:
+        """Make `owner` a member of `group`. Every message arrives once `wait_for()` has returned True."""
+        with self._lock:
+            watched = self._watch(group)
+            lane = self._lane(connection.reactor)
+            audience = next((audience for at, audience in watched.audiences if at is lane), None)
+            if audience is None:
+                audience = Audience(group)
+                watched.audiences = (*watched.audiences, (lane, audience))
+            member = Member(owner, audience, connection, kind)
+            lane.enter(member)
+            return member
+
+    def change(self, member: Member, kind: Kind) -> None:
+        """From the next message on `member` is of another kind."""
+        with self._lock:
+            self._lane(member.connection.reactor).change(member, kind)
+
+    def wait_for(self, group: str, reactor: Reactor, timeout_seconds: float) -> bool:
+        """Return True when the backend has confirmed `group`; False when that takes longer."""
+        with self._lock:
+            watched = self._watched.get(group)
+            if watched is None or watched.is_confirmed:
+                return watched is not None
+            latch = reactor.latch()
+            watched.latches.append(latch)
+        latch.wait(timeout_seconds)
+        return watched.is_confirmed
+
+    def leave(self, member: Member) -> None:
+        """Let `member` get nothing any more; only the first call does something."""
+        group = member.audience.group
+        with self._lock:
+            if not self._lane(member.connection.reactor).leave(member):
+                return
+            watched = self._watched[group]
+            if not member.audience:
+                watched.audiences = tuple(pair for pair in watched.audiences if pair[1] is not member.audience)
+            self._watch_no_longer(group, watched)
+
+    def leave_soon(self, member: Member) -> None:
+        """Do what `leave()` does, but wait for nothing, not even for a lock."""
+        self._lanes[member.connection.reactor].soon(partial(self.leave, member))
+
+    def listen(self, group: str, listener: Callable[[Envelope], None]) -> None:
+        """Call `listener`, which must not wait, with each envelope to `group`; for ever."""
+        with self._lock:
+            self._watch(group).listener = listener
+
+    def _lane(self, reactor: Reactor) -> Lane:
+        lane = self._lanes.get(reactor)
+        if lane is None:
+            lane = self._lanes[reactor] = Lane(reactor, self._overflowed)
+        return lane
+
+    def _watch(self, group: str) -> Watched:
+        watched = self._watched.get(group)
+        if watched is None:
+            watched = self._watched[group] = Watched()
+            self.backend.open(self)
+            self.backend.watch((group,), ())
+        watched.members += 1
+        return watched
+
+    def _watch_no_longer(self, group: str, watched: Watched) -> None:
+        watched.members -= 1
+        if not watched.members:
+            del self._watched[group]
+            self.backend.watch((), (group,))
+
+    # Sending
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        """Send; GroupsUnavailable when the backend does not take it in time."""
+        if not self.backend.reaches_all_processes:
+            # No broker is between that could hold what comes too fast for the members here.
+            for lane in list(self._lanes.values()):
+                if not lane.wait_for_place(self.backend.settings["TIMEOUT"]):
+                    raise GroupsUnavailable("messages come faster than they can be written to the members")
+        self.backend.publish(publications)
+
+    # The sink
+
+    def message(self, group: str, payload: bytes) -> None:
+        watched = self._watched.get(group)
+        if watched is None:
+            return
+        self.received += 1
+        try:
+            envelope = Envelope.parse(payload)
+        except ValueError:  # of a newer version, or of another program
+            logger.exception("a message to the group %r is no message of this version", group)
+            return
+        if watched.listener is not None:
+            self._call(watched.listener, envelope)
+        for lane, audience in watched.audiences:
+            lane.put(audience, envelope)
+            self._busy[lane] = None
+
+    def flush(self) -> None:
+        while self._busy:  # several threads may flush at the same time
+            try:
+                lane, _ = self._busy.popitem()
+            except KeyError:
+                return
+            lane.wake()
+
+    def watching(self, groups: Collection[str]) -> None:
+        with self._lock:
+            for group in groups:
+                watched = self._watched.get(group)
+                if watched is not None:
+                    watched.is_confirmed = True
+                    self._open(watched)
+
+    def lost(self, why: str) -> None:
+        with self._lock:
+            if self._lost_at is None:
+                self._lost_at = monotonic()
+            for watched in self._watched.values():
+                watched.is_confirmed = False
+
+    def restored(self) -> None:
+        with self._lock:
+            if self._lost_at is None:
+                return
+            seconds, self._lost_at = monotonic() - self._lost_at, None
+            for watched in self._watched.values():
+                for lane, audience in watched.audiences:
+                    lane.put(audience, GAP)
+                    self._busy[lane] = None
+        self.flush()
+        self._call(self._interrupted, seconds)
+
+    @staticmethod
+    def _open(watched: Watched) -> None:
+        latches, watched.latches = watched.latches, []
+        for latch in latches:
+            latch.set()
+
+    @staticmethod
+    def _call(function: Callable[[T], None], argument: T) -> None:
+        try:
+            function(argument)
+        except Exception:  # the backend must go on
+            logger.exception("%r failed", function)

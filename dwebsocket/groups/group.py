@@ -1,0 +1,206 @@
+"""The groups of a project: declared once, sent to from anywhere."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from ..connection.outbox import OVERFLOWS
+from ..protocol.frames import Close
+from ..websocket import WebSocket
+from . import config, names, sending
+from .messages import BINARY, CLOSE, TEXT, Envelope
+
+FORBIDDEN = 4403
+_NOT_YET = "{} is not there yet: this version of dwebsocket has no history and no presence"
+_MAX_KEY_BYTES = 200
+
+
+class Groups:
+    """Groups of one kind, declared once: `rooms = Groups("room")`, then `rooms[7]` is the group "room:7".
+
+    `overflow` says what happens to a member that is too slow, where `join()` does not: "close" (with 1013), "drop_new",
+    "drop_oldest" or "latest"; None: OVERFLOW of the backend. `alias` is that of WEBSOCKET_GROUPS.
+
+    TypeError and ValueError for what cannot be; ValueError, too, where another module declares the same name otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        history: int = 0,
+        ttl: float | None = None,
+        presence: bool = False,
+        overflow: str | None = None,
+        alias: str = config.DEFAULT_ALIAS,
+    ) -> None:
+        self.name = names.check_prefix(name)
+        for option, value in (("history", history), ("ttl", ttl), ("presence", presence)):
+            if value:
+                raise NotImplementedError(_NOT_YET.format(option))
+        self.overflow = check_overflow(overflow)
+        self.alias = alias
+        declared = _declared.setdefault(name, self)
+        if (declared.overflow, declared.alias) != (overflow, alias):
+            raise ValueError(f"Groups({name!r}) is declared already, with other options: {declared!r}")
+
+    def __getitem__(self, key: int | str | uuid.UUID) -> Group:
+        return Group(names.check(f"{self.name}:{names.key_text(key)}"), self.overflow, self.alias)
+
+    def __iter__(self) -> Any:  # else Python would take rooms[0], rooms[1] … for its items
+        raise TypeError("Groups cannot be iterated over: only the project knows its keys")
+
+    def __repr__(self) -> str:
+        return f"Groups({self.name!r}, overflow={self.overflow!r}, alias={self.alias!r})"
+
+
+_declared: dict[str, Groups] = {}
+
+
+class Group:
+    """One group: what is sent to it reaches every WebSocket that has joined it, in every process.
+
+    Made by `Groups[key]`, `group()` or `user_group()`. Two with the same name and alias are equal.
+    """
+
+    __slots__ = ("alias", "name", "overflow")
+
+    def __init__(self, name: str, overflow: str | None = None, alias: str = config.DEFAULT_ALIAS) -> None:
+        self.name = name
+        self.overflow = overflow
+        self.alias = alias
+
+    def send(
+        self,
+        message: str | bytes | bytearray | memoryview,
+        *,
+        exclude: WebSocket | None = None,
+        once: str | None = None,
+        key: str = "",
+        using: str | None = None,
+        now: bool = False,
+    ) -> None:
+        """Send `message` to all members: str as text, bytes-like as binary.
+
+        Inside a transaction it leaves after the commit, or never where it is rolled back; an error is logged then.
+        Outside it returns when the backend has it. `now=True` does not wait for the commit. `using`: only the
+        transaction of this database counts; without it, those of all.
+
+        `exclude`: this WebSocket does not get it. `once`: a second message to the group with the same text here does
+        nothing, for five minutes. `key`: with overflow "latest" it replaces older ones of the same key that wait.
+
+        GroupsUnavailable when the backend does not answer within TIMEOUT (2 seconds): it may have been sent or not.
+        TypeError for another kind of message, ValueError for one of more than MAX_MESSAGE_SIZE bytes (1 MiB).
+        """
+        if isinstance(message, str):
+            kind, payload = TEXT, message.encode()
+        else:
+            try:
+                kind, payload = BINARY, bytes(memoryview(message))
+            except TypeError:
+                raise TypeError(
+                    f"a message is str or bytes-like, not {type(message).__name__} (send_json() sends others)"
+                ) from None
+        excluded = b"" if exclude is None else _member_id(exclude)
+        envelope = Envelope(kind, payload, excluded, _short("key", key).encode())
+        if once is not None and not _short("once", once):
+            raise ValueError("once is the name of a message, and not empty")
+        sending.send(self.alias, self.name, envelope, once=once, using=using, now=now)
+
+    def send_json(
+        self,
+        obj: Any,
+        *,
+        exclude: WebSocket | None = None,
+        once: str | None = None,
+        key: str = "",
+        using: str | None = None,
+        now: bool = False,
+    ) -> None:
+        """Send `obj` as JSON text, encoded now, as Django does it (dates, decimals, UUIDs). All else as for `send()`.
+
+        ValueError for NaN and Infinity, which JSON has not (RFC 8259, 6).
+        """
+        text = json.dumps(obj, cls=DjangoJSONEncoder, allow_nan=False)
+        self.send(text, exclude=exclude, once=once, key=key, using=using, now=now)
+
+    def disconnect(
+        self, code: int = FORBIDDEN, reason: str = "", *, using: str | None = None, now: bool = False
+    ) -> None:
+        """Close the WebSocket of every member, in every process, behind what was sent before. Errors as for `send()`.
+
+        ValueError for a code that may not be sent, or a reason of more than 123 bytes.
+        """
+        sending.send(self.alias, self.name, closing(code, reason), using=using, now=now)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Group) and (self.alias, self.name) == (other.alias, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.alias, self.name))
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<Group {self.name}>"
+
+
+def group(name: str) -> Group:
+    """The group of that name, which needs no declaration; where Groups of the part before ":" are declared, one of them.
+
+    TypeError and ValueError for what is no name.
+    """
+    prefix, colon, _ = names.check(name).partition(":")
+    declared = _declared.get(prefix) if colon else None
+    if prefix.startswith(names.RESERVED):
+        raise ValueError(f"names that begin with {names.RESERVED!r} are dwebsocket's own: {name!r}")
+    return Group(name) if declared is None else Group(name, declared.overflow, declared.alias)
+
+
+def user_group(user: Any) -> Group:
+    """The group of all WebSockets of a user that have joined it: `user` is one, or its primary key.
+
+    ValueError for a user that is not logged in, or not saved.
+    """
+    pk = getattr(user, "pk", user)
+    if pk is None:
+        raise ValueError("a user that is not logged in, or not saved yet, has no group")
+    return Group(names.check(f"{names.RESERVED}user:{names.key_text(pk)}"))
+
+
+#: All WebSockets that have joined it.
+everyone = Group(f"{names.RESERVED}everyone")
+
+
+def closing(code: int, reason: str) -> Envelope:
+    """The envelope that closes with `code` and `reason`. TypeError, ValueError for what a Close frame cannot carry."""
+    if not isinstance(reason, str) and not hasattr(reason, "encode"):
+        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
+    Close(code, reason).serialize()
+    return Envelope(CLOSE, b"%d %s" % (code, reason.encode()))
+
+
+def check_overflow(overflow: object) -> str | None:
+    """Return `overflow` where it is one, or None. ValueError."""
+    if overflow is not None and overflow not in OVERFLOWS:
+        raise ValueError(f"overflow is {overflow!r}; it must be one of {', '.join(map(repr, OVERFLOWS))}")
+    return overflow  # type: ignore[return-value]
+
+
+def _short(option: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{option} is a str, not {type(value).__name__}")
+    if len(value.encode()) > _MAX_KEY_BYTES:
+        raise ValueError(f"{option} has at most {_MAX_KEY_BYTES} bytes")
+    return value
+
+
+def _member_id(websocket: object) -> bytes:
+    if not isinstance(websocket, WebSocket):
+        raise TypeError(f"exclude is a WebSocket, as request.websocket, not {type(websocket).__name__}")
+    return websocket.member_id()

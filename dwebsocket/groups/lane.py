@@ -1,0 +1,230 @@
+"""What has arrived is written to the members: a burst leaves in one send for each of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from ..connection.limits import Bound
+from ..protocol.codes import CloseCode
+from ..protocol.frames import Close
+from ..reactors.base import Latch, Reactor
+from ..reactors.clock import monotonic
+from .audience import Audience, Burst, Kind, Member, Owner, Piece
+from .messages import CLOSE, Envelope
+
+Part = tuple[Member, Piece]
+
+logger = logging.getLogger("dwebsocket")
+
+_SLICE = 64  # members that are served before others have a turn, if it has come
+_BURST = 1000  # messages that are written together at most
+_MAX_QUEUED_BYTES = 32 * 1024 * 1024
+_ITEM_BYTES = 100  # what a message takes in the queue besides its payload
+_CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
+_IF_NOTHING_WAITS = Bound(max_bytes=0, max_seconds=0, overflow="drop_new")
+TOO_SLOW = Close(CloseCode.TRY_AGAIN_LATER, "too slow")
+CLOSED_AS_TOO_SLOW = -2  # as `Connection.offer()` says it
+
+#: Stands in the queue for messages that are missing.
+GAP = None
+
+
+class Lane:
+    """The way to the members that one reactor serves: a queue, and a worker that empties it. It waits for no peer.
+
+    One worker keeps the order: all members of a group see the same. `overflowed` is told of the members for whom
+    messages were dropped, or whose connections were closed, because they are too slow.
+    """
+
+    def __init__(self, reactor: Reactor, overflowed: Callable[[list[Member]], None]) -> None:
+        self.reactor = reactor
+        self.dropped = 0  # messages for which there was no place in the queue
+        self.lock = threading.Lock()  # held while members are served: who has left gets nothing any more
+        self._overflowed = overflowed
+        self._queue: deque[tuple[Audience, Envelope | None]] = deque()
+        self._queued_bytes = 0
+        self._errands: deque[Callable[[], None]] = deque()
+        self._queue_lock = threading.Lock()
+        self._full_for: set[Audience] = set()
+        self._waiting: list[Latch] = []  # of senders that wait until there is place again
+        self._slow: list[Member] = []
+        self.wake = reactor.worker(self._run, "dwebsocket groups")
+
+    # Members
+
+    def enter(self, member: Member) -> None:
+        """From now on `member` gets the messages that arrive."""
+        with self.lock:
+            member.audience.add(member)
+
+    def change(self, member: Member, kind: Kind) -> None:
+        """From the next message on `member` is of another kind."""
+        with self.lock:
+            if member.is_in:
+                member.audience.remove(member)
+                member.kind = kind
+                member.audience.add(member)
+
+    def leave(self, member: Member) -> bool:
+        """From now on `member` gets nothing any more; whether it was in until now."""
+        with self.lock:
+            if not member.is_in:
+                return False
+            member.is_in = False
+            member.audience.remove(member)
+            return True
+
+    # Messages
+
+    def put(self, audience: Audience, envelope: Envelope | None) -> None:
+        """Queue `envelope`, or a GAP, for `audience`. It is written when the worker has been woken."""
+        size = _size(envelope)
+        with self._queue_lock:
+            if self._queued_bytes + size <= _MAX_QUEUED_BYTES or envelope is GAP:
+                self._queued_bytes += size
+                self._queue.append((audience, envelope))
+                return
+            self.dropped += 1
+            if audience in self._full_for:
+                return
+            self._full_for.add(audience)
+        logger.warning("messages to the group %r come faster than they can be written: some are lost", audience.group)
+        self.put(audience, GAP)
+
+    def wait_for_place(self, timeout_seconds: float) -> bool:
+        """Return True as soon as half of the queue is empty; False when that takes too long."""
+        if self._has_place():
+            return True
+        latch = self.reactor.latch()
+        self._waiting.append(latch)
+        self.wake()
+        latch.wait(timeout_seconds)
+        return self._has_place()
+
+    def _has_place(self) -> bool:
+        return self._queued_bytes <= _MAX_QUEUED_BYTES // 2
+
+    def soon(self, errand: Callable[[], None]) -> None:
+        """Call `errand` in the worker: for a caller that must wait for nothing."""
+        self._errands.append(errand)
+        self.wake()
+
+    def _run(self) -> None:
+        while self._errands:
+            self._errands.popleft()()
+            self.reactor.breathe(monotonic())
+        while self._queue:
+            self._serve(self._take())
+            if self._has_place():
+                self._full_for.clear()
+                while self._waiting:
+                    self._waiting.pop().set()
+        if self._slow:
+            slow, self._slow = self._slow, []
+            self._overflowed(slow)
+
+    def _take(self) -> list[tuple[Audience, Envelope | None]]:
+        with self._queue_lock:
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BURST))]
+            self._queued_bytes -= sum(_size(envelope) for _, envelope in batch)
+        return batch
+
+    def _serve(self, batch: list[tuple[Audience, Envelope | None]]) -> None:
+        bursts: dict[Audience, Burst] = {}
+        for number, (audience, envelope) in enumerate(batch):
+            if envelope is GAP or envelope.kind == CLOSE:
+                self._write(list(bursts.values()))
+                bursts.clear()
+                self._tell(audience, envelope)
+            else:
+                if audience not in bursts:
+                    bursts[audience] = Burst(audience)
+                bursts[audience].envelopes.append((number, envelope))
+        self._write(list(bursts.values()))
+
+    def _write(self, bursts: list[Burst]) -> None:
+        """Write the bursts: in one send for each member, in the order in which the messages came."""
+        gathered: dict[Owner, list[Part]] | None = {} if len(bursts) > 1 else None
+        for burst in bursts:
+            for kind, members in burst.audience.kinds():
+                try:
+                    pieces = burst.pieces(kind)
+                except Exception:  # of a function that a view has given to join()
+                    logger.exception("a message to the group %r could not be translated", burst.audience.group)
+                    continue
+                if pieces:
+                    self._write_to(members, kind, pieces, gathered)
+        for parts in (gathered or {}).values():
+            parts.sort(key=lambda part: part[1].number)
+            with self.lock:
+                self._deliver(parts)
+            self.reactor.breathe(monotonic())
+
+    def _write_to(
+        self,
+        members: tuple[Member, ...],
+        kind: Kind,
+        pieces: Sequence[Piece],
+        gathered: dict[Owner, list[Part]] | None,
+    ) -> None:
+        excluded = frozenset(piece.exclude for piece in pieces if piece.exclude)
+        together, count, bound, key = (
+            b"".join([piece.frame for piece in pieces]),
+            len(pieces),
+            kind.bound,
+            pieces[0].key,
+        )
+        is_one_offer = kind.is_forwarded and (count == 1 or bound.overflow not in _CHOOSY)
+        for start in range(0, len(members), _SLICE):
+            with self.lock:
+                for member in members[start : start + _SLICE]:
+                    if not member.is_in:
+                        continue
+                    if gathered is not None and member.owner.is_in_several:
+                        gathered.setdefault(member.owner, []).extend((member, piece) for piece in pieces)
+                    elif not is_one_offer or (excluded and member.owner.id in excluded):
+                        self._deliver([(member, piece) for piece in pieces])
+                    elif result := member.offer(together, count, bound, key):
+                        self._note(member, result)
+            self.reactor.breathe(monotonic())
+
+    def _deliver(self, parts: Iterable[Part]) -> None:
+        """Give one WebSocket what it gets of a burst. If nothing waits for its peer, that leaves in one send, too."""
+        wanted = [(member, piece) for member, piece in parts if member.is_in and piece.exclude != member.owner.id]
+        forwarded = [(member, piece) for member, piece in wanted if member.kind.is_forwarded]
+        if len(forwarded) > 1:
+            together = b"".join([piece.frame for _, piece in forwarded])
+            if forwarded[0][0].offer(together, len(forwarded), _IF_NOTHING_WAITS) == 0:
+                forwarded = []
+        for member, piece in forwarded:
+            if result := member.offer(piece.frame, 1, member.kind.bound, piece.key):
+                self._note(member, result)
+        for member, piece in wanted:
+            if not member.kind.is_forwarded:
+                self._note(member, member.owner.put(piece.message, piece.key, member.kind.bound))
+        if len(wanted) > len(forwarded):
+            wanted[0][0].connection.notify()
+
+    def _note(self, member: Member, result: int) -> None:
+        """Remember a member that is too slow; `result` is that of an offer."""
+        if result > 0 or result == CLOSED_AS_TOO_SLOW:
+            self._slow.append(member)
+
+    def _tell(self, audience: Audience, envelope: Envelope | None) -> None:
+        """Close the connections of all members, or tell the views that messages are missing."""
+        close = None if envelope is GAP else envelope.close()
+        for kind, members in audience.kinds():
+            for member in members:
+                if close is not None:
+                    member.connection.close_soon(*close)
+                elif not kind.is_forwarded:
+                    with self.lock:
+                        member.owner.put_gap(audience.group)
+                    member.connection.notify()
+
+
+def _size(envelope: Envelope | None) -> int:
+    return _ITEM_BYTES + (0 if envelope is None else len(envelope.payload))

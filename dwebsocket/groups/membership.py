@@ -1,0 +1,149 @@
+"""The groups of one WebSocket."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from ..connection.connection import Connection
+from ..connection.limits import Bound
+from ..exceptions import GroupsUnavailable, TooManyGroups
+from ..process.registry import Entry
+from ..protocol.codes import CloseCode
+from ..protocol.exceptions import WebSocketClosed
+from ..reactors.clock import monotonic
+from ..websocket import Gap, GroupMessage, Joined, Translate, WebSocket
+from . import process
+from .audience import Kind, Member
+from .dispatcher import Dispatcher
+from .events import FULL, Events
+from .group import Group
+from .lane import CLOSED_AS_TOO_SLOW, TOO_SLOW
+
+_lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Memberships:
+    """The groups that one WebSocket is in, and the messages of them that wait for its view.
+
+    A membership ends with the connection, not with the view: the entry of the registry tells.
+    """
+
+    __slots__ = ("_entry", "_events", "_is_over", "_members", "id", "is_in_several")
+
+    def __init__(self, entry: Entry) -> None:
+        self.id = process.member_id(entry.id)
+        self.is_in_several = False
+        self._entry = entry
+        self._members: dict[Group, tuple[Dispatcher, Member]] = {}
+        self._events: Events | None = None  # once the view wants messages for itself
+        self._is_over = False
+        entry.on_close(self._end)
+
+    @property
+    def websocket(self) -> WebSocket:
+        return self._entry.websocket  # type: ignore[return-value]  # a connection is open, so there is one
+
+    # The verbs
+
+    def join(
+        self,
+        group: Group,
+        connection: Connection,
+        *,
+        forward: bool | Translate,
+        overflow: str | None,
+        timeout_seconds: float | None,
+    ) -> Joined:
+        """Become a member of `group`, or change how; return when every later message will arrive."""
+        dispatcher = process.dispatcher(group.alias)
+        kind = self._kind(connection, dispatcher.bound, forward, overflow or group.overflow)
+        if timeout_seconds is None:
+            timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
+        with _lock:
+            present = self._members.get(group)
+            if present is not None:
+                dispatcher.change(present[1], kind)
+            elif len(self._members) >= connection.limits.max_groups:
+                raise TooManyGroups(
+                    f"a WebSocket may be in {connection.limits.max_groups} groups (max_groups), not in more"
+                )
+            else:
+                self._members[group] = dispatcher, dispatcher.join(self, group.name, connection, kind)
+                self.is_in_several = len(self._members) > 1
+        if not dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds):
+            if present is None:
+                self.leave(group)
+            raise GroupsUnavailable(
+                f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
+                f" within {timeout_seconds:g} seconds"
+            )
+        if self._is_over:  # its end may have come before this group was there
+            self.leave(group)
+            raise WebSocketClosed(connection.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE)
+        return Joined()
+
+    def leave(self, group: Group) -> None:
+        """Be no member of `group` any more; nothing of it arrives after this."""
+        with _lock:
+            dispatcher, member = self._members.pop(group, (None, None))
+            self.is_in_several = len(self._members) > 1
+        if dispatcher is not None and member is not None:
+            dispatcher.leave(member)
+        if self._events is not None:
+            self._events.forget(group.name)
+
+    def names(self) -> frozenset[str]:
+        """The names of the groups."""
+        return frozenset(group.name for group in list(self._members))
+
+    # The view's own messages
+
+    def has_events(self) -> bool:
+        """Whether a message of a group waits for the view."""
+        return bool(self._events)
+
+    def take_event(self) -> GroupMessage | Gap | None:
+        """The next message of a group that waits for the view; None when there is none."""
+        return None if self._events is None else self._events.take()
+
+    # Called by a lane
+
+    def put(self, message: GroupMessage, key: str, bound: Bound) -> int:
+        if self._events is None:
+            return 0
+        dropped = self._events.put(message, key, monotonic(), bound)
+        if dropped != FULL:
+            return dropped
+        for _, member in list(self._members.values()):
+            member.connection.close_soon(*TOO_SLOW)
+            break
+        return CLOSED_AS_TOO_SLOW
+
+    def put_gap(self, group: str) -> None:
+        if self._events is not None:
+            self._events.gap(group)
+
+    def _kind(self, connection: Connection, bound: Bound, forward: bool | Translate, overflow: str | None) -> Kind:
+        if overflow is not None:
+            bound = bound._replace(overflow=overflow)
+        if forward is False:
+            if self._events is None:
+                self._events = Events()
+            return Kind(False, None, None, bound)
+        return Kind(True, None if forward is True else forward, connection.share_compression(), bound)
+
+    def _end(self) -> None:
+        """The connection is over. Called where it ends, perhaps in a reactor: it must not wait for a lock."""
+        self._is_over = True
+        for dispatcher, member in list(self._members.values()):
+            dispatcher.leave_soon(member)
+        self._members.clear()

@@ -1,0 +1,48 @@
+"""The envelope in which a message travels between processes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..protocol.frames import Close
+from ..protocol.messages import Message
+
+TEXT, BINARY, CLOSE = b"t", b"b", b"c"
+
+
+class Envelope(NamedTuple):
+    """A message on its way: what it is, who does not get it, and what it replaces.
+
+    `kind`: TEXT and BINARY carry a message, CLOSE ends the members' connections. `exclude` is the member that does not
+    get it. `key`: with overflow "latest" it takes the place of an older message with the same key that still waits.
+    """
+
+    kind: bytes
+    payload: bytes
+    exclude: bytes = b""
+    key: bytes = b""
+
+    def serialize(self) -> bytes:
+        """The envelope as bytes, which `parse()` reads."""
+        return b"%b %b %d %b%b" % (self.kind, self.exclude, len(self.key), self.key, self.payload)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Envelope:
+        """The envelope in `data`. ValueError where it holds none, or one of a kind that this version does not know."""
+        kind, exclude, size, rest = data.split(b" ", 3)
+        if kind not in (TEXT, BINARY, CLOSE):
+            raise ValueError(f"an envelope of the unknown kind {kind!r}")
+        if size == b"0":
+            return cls(kind, rest, exclude)
+        key_size = int(size)
+        return cls(kind, rest[key_size:], exclude, rest[:key_size])
+
+    def close(self) -> Close:
+        """The close code and reason of an envelope of the kind CLOSE."""
+        code, _, reason = self.payload.partition(b" ")
+        return Close(int(code), reason.decode())
+
+    @property
+    def data(self) -> Message:
+        """The message itself, as the group's members get it."""
+        return self.payload.decode() if self.kind == TEXT else self.payload

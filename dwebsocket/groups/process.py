@@ -1,0 +1,89 @@
+"""The dispatchers of this process, one for each alias of WEBSOCKET_GROUPS, made at the first use."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from django.core.signals import setting_changed
+
+from .. import conf
+from ..database.own import close_own_connections
+from ..signals import group_overflow, groups_interrupted
+from . import config
+from .audience import Member
+from .dispatcher import Dispatcher
+
+_dispatchers: dict[str, Dispatcher] = {}
+_lock = threading.RLock()
+_node = secrets.token_hex(8)
+
+
+def dispatcher(alias: str) -> Dispatcher:
+    """The dispatcher of `alias`. ImproperlyConfigured where WEBSOCKET_GROUPS has no such, or a wrong one."""
+    found = _dispatchers.get(alias)
+    if found is None:
+        with _lock:
+            found = _dispatchers.get(alias)
+            if found is None:
+                found = _dispatchers[alias] = _make(alias)
+    return found
+
+
+def member_id(entry_id: int) -> bytes:
+    """The name of a WebSocket of this process among those of all processes."""
+    return b"%s:%d" % (_node.encode(), entry_id)
+
+
+def forget() -> None:
+    """Begin anew, in the child of a fork: the members, and the connections to a broker, are the parent's."""
+    global _dispatchers, _lock, _node
+    _dispatchers, _lock, _node = {}, threading.RLock(), secrets.token_hex(8)
+
+
+def close() -> None:
+    """Close the backends; who is in a group then gets nothing any more."""
+    with _lock:
+        while _dispatchers:
+            _dispatchers.popitem()[1].backend.close()
+
+
+def _make(alias: str) -> Dispatcher:
+    return Dispatcher(config.backend(alias), overflowed=_tell_overflow, interrupted=partial(_tell_interruption, alias))
+
+
+# Receivers of a signal may wait, for a database perhaps: they have a greenlet or thread of their own.
+
+
+def _tell_overflow(members: Sequence[Member]) -> None:
+    slow = list(dict.fromkeys((member.owner.websocket, member.audience.group) for member in members))
+
+    def send() -> None:
+        for websocket, group in slow:
+            group_overflow.send_robust(type(websocket), websocket=websocket, group=group)
+        close_own_connections()
+
+    if group_overflow.has_listeners():
+        members[0].connection.reactor.spawn(send, "dwebsocket group_overflow")
+
+
+def _tell_interruption(alias: str, seconds: float) -> None:
+    def send() -> None:
+        groups_interrupted.send_robust(None, alias=alias, seconds=seconds)
+        close_own_connections()
+
+    if groups_interrupted.has_listeners():
+        threading.Thread(target=send, name="dwebsocket groups_interrupted", daemon=True).start()
+
+
+def _settings_changed(*, setting: str, **about: Any) -> None:
+    if setting == f"{conf.PREFIX}GROUPS":
+        close()
+
+
+setting_changed.connect(_settings_changed)
+os.register_at_fork(after_in_child=forget)
