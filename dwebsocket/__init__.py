@@ -11,7 +11,9 @@ def echo(request):
 """
 
 from .decorators import accept_websocket, require_websocket
-from .exceptions import Forbidden, Unauthorized
+from .exceptions import Forbidden, GroupsUnavailable, TooManyGroups, Unauthorized
+from .groups.control import disconnect_user
+from .groups.group import Group, Groups, everyone, group, user_group
 from .guards.base import Guard
 from .guards.builtin import has_perm, session_alive, user_is_active
 from .process.info import ConnectionInfo
@@ -21,19 +23,27 @@ from .protocol import COMPILED
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
 from .protocol.exceptions import HandshakeError, SendTimeout, WebSocketClosed, WebSocketError
-from .signals import websocket_closed, websocket_opened
+from .signals import group_overflow, groups_interrupted, websocket_closed, websocket_opened
 from .views import WebSocketRequest, WebSocketView
-from .websocket import WebSocket
+from .websocket import Gap, GroupMessage, Joined, Tick, WebSocket
 
 __all__ = [
     "COMPILED",
     "CloseCode",
     "ConnectionInfo",
     "Forbidden",
+    "Gap",
+    "Group",
+    "GroupMessage",
+    "Groups",
+    "GroupsUnavailable",
     "Guard",
     "HandshakeError",
+    "Joined",
     "SendTimeout",
     "State",
+    "Tick",
+    "TooManyGroups",
     "Unauthorized",
     "WebSocket",
     "WebSocketClosed",
@@ -42,11 +52,17 @@ __all__ = [
     "WebSocketView",
     "accept_websocket",
     "connections",
+    "disconnect_user",
+    "everyone",
+    "group",
+    "group_overflow",
+    "groups_interrupted",
     "has_perm",
     "require_websocket",
     "session_alive",
     "shutdown",
     "shutdown_on_signal",
+    "user_group",
     "user_is_active",
     "websocket_closed",
     "websocket_opened",

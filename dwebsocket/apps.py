@@ -1,14 +1,17 @@
-"""The Django app: add "dwebsocket" to INSTALLED_APPS to have its settings checked by `manage.py check`."""
+"""The Django app: with "dwebsocket" in INSTALLED_APPS, `manage.py check` checks its settings, and a logout closes."""
 
 from django.apps import AppConfig
 
 
 class DwebsocketConfig(AppConfig):
-    """Registers the system checks."""
+    """Registers the system checks, and what follows a logout."""
 
     name = "dwebsocket"
     verbose_name = "WebSocket"
 
     def ready(self) -> None:
-        """Register the checks."""
+        """Register the checks and receivers."""
         from . import checks  # noqa: F401
+        from .groups import logout
+
+        logout.connect()

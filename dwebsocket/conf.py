@@ -134,6 +134,7 @@ SETTINGS: Mapping[str, Setting] = {
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
     "GROUPS": Setting({"default": {}}, GROUPS, per_view=False),
+    "CLOSE_ON_LOGOUT": Setting(None, BOOLEAN.or_none(), per_view=False),
     "SHUTDOWN_CODE": Setting(CloseCode.SERVICE_RESTART.value, CLOSE_CODE, per_view=False),
     "ALLOWED_ORIGINS": Setting([], ORIGINS),
     "REQUIRE_ORIGIN": Setting(False, BOOLEAN),

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .protocol.codes import CloseCode
 from .protocol.exceptions import (
     HandshakeError,
     InvalidPayload,
@@ -104,6 +105,7 @@ class GroupsUnavailable(HandshakeError):
     A view that does not handle it answers 503, or closes with 1013, so that the client tries again later.
     """
 
+    close_code = CloseCode.TRY_AGAIN_LATER
     status_code = 503
     headers: Mapping[str, str] = {"Retry-After": "5"}
 

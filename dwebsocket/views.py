@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -15,7 +15,7 @@ from .protocol.codes import CloseCode
 from .protocol.messages import Message
 from .upgrade import outcomes
 from .upgrade.request import Truth
-from .websocket import WebSocket
+from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Tick, Translate, WebSocket
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -40,7 +40,7 @@ class WebSocketRequest(HttpRequest, Generic[WebSocketType]):
 
 
 class WebSocketView(View):
-    """A class-based view that is told what happens on its WebSocket.
+    """A class-based view that is told what happens on its WebSocket, and in the groups that it has joined.
 
     class Chat(LoginRequiredMixin, WebSocketView):
         def opened(self):
@@ -66,7 +66,7 @@ class WebSocketView(View):
         TypeError where a method that is called on the WebSocket is asynchronous, or has a name that is never called.
         """
         _check_names(cls)
-        for method in (cls.opened, cls.received, cls.closed):
+        for method in (cls.opened, cls.received, cls.group_message, cls.group_gap, cls.closed):
             if inspect.iscoroutinefunction(method):
                 raise TypeError(f"{method.__qualname__} is asynchronous; here it is an ordinary method")
         serves_http = any(hasattr(cls, name) for name in cls.http_method_names if name != "options")
@@ -92,6 +92,12 @@ class WebSocketView(View):
     def received(self, message: Message) -> None:
         """A message has come: str for text, bytes for binary."""
 
+    def group_message(self, message: GroupMessage) -> None:
+        """A message has come from a group that this view has joined for itself (`forward=False`)."""
+
+    def group_gap(self, gap: Gap) -> None:
+        """Messages of such a group are missing: the backend could not be reached, or this view was too slow."""
+
     def closed(self, code: int, reason: str) -> None:
         """The connection is over; called once for each `opened()`, whatever has ended it."""
 
@@ -107,11 +113,49 @@ class WebSocketView(View):
         """Close the connection; `closed()` is called when the method that does so has returned."""
         self.websocket.close(code, reason)
 
+    def join(
+        self,
+        group: JoinableGroup,
+        *,
+        since: str | None = None,
+        presence: Any = None,
+        forward: bool | Translate | None = None,
+        overflow: str | None = None,
+        timeout: float | None = None,
+    ) -> Joined:
+        """Get what is sent to `group`, as by `request.websocket.join()`.
+
+        Where the class has a method `group_message()` of its own, that is called with each message, unless `forward`
+        says otherwise; else the messages go straight to the peer. TypeError for `forward=False` where it has none.
+        """
+        if forward is None:
+            forward = not self._takes_group_messages()
+        if forward is False and not self._takes_group_messages():
+            raise TypeError(f"forward=False calls group_message(), which {type(self).__qualname__} does not have")
+        return self.websocket.join(
+            group, since=since, presence=presence, forward=forward, overflow=overflow, timeout=timeout
+        )
+
+    def leave(self, group: JoinableGroup) -> None:
+        """Get nothing of `group` any more, as by `request.websocket.leave()`."""
+        self.websocket.leave(group)
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The names of the groups that the WebSocket is in."""
+        return self.websocket.groups
+
+    def events(self, every: float | None = None) -> Iterator[Message | GroupMessage | Gap | Tick]:
+        """Everything that happens, as by `request.websocket.events()`: for a method that takes it from there."""
+        return self.websocket.events(every)
+
     def _talk(self) -> None:
         websocket = self.websocket
         websocket.accept()
         try:
             self.opened()
+            if self._takes_group_messages():
+                self._talk_of_groups()
             while not websocket._end_was_told and (message := websocket.wait()) is not None:
                 self.received(message)
             websocket.close()
@@ -120,6 +164,19 @@ class WebSocketView(View):
             raise
         finally:
             self.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+
+    @classmethod
+    def _takes_group_messages(cls) -> bool:
+        return cls.group_message is not WebSocketView.group_message or cls.group_gap is not WebSocketView.group_gap
+
+    def _talk_of_groups(self) -> None:
+        for event in self.websocket.events():
+            if isinstance(event, GroupMessage):
+                self.group_message(event)
+            elif isinstance(event, Gap):
+                self.group_gap(event)
+            elif not isinstance(event, Tick):
+                self.received(event)
 
 
 #: The hooks, and what the consumers of Channels and the WebSocket of a browser call the same.

@@ -108,8 +108,10 @@ class Dispatcher:
 
     def listen(self, group: str, listener: Callable[[Envelope], None]) -> None:
         """Call `listener`, which must not wait, with each envelope to `group`; for ever."""
-        with self._lock:
-            self._watch(group).listener = listener
+        watched = self._watched.get(group)
+        if watched is None or watched.listener is None:
+            with self._lock:
+                self._watch(group).listener = listener
 
     def _lane(self, reactor: Reactor) -> Lane:
         lane = self._lanes.get(reactor)

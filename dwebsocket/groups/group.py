@@ -167,10 +167,15 @@ def user_group(user: Any) -> Group:
 
     ValueError for a user that is not logged in, or not saved.
     """
+    return Group(names.check(f"{names.RESERVED}user:{user_key(user)}"))
+
+
+def user_key(user: Any) -> str:
+    """The primary key of a user, or that key itself, as text. TypeError, ValueError for what is none."""
     pk = getattr(user, "pk", user)
     if pk is None:
-        raise ValueError("a user that is not logged in, or not saved yet, has no group")
-    return Group(names.check(f"{names.RESERVED}user:{names.key_text(pk)}"))
+        raise ValueError("this user is not logged in, or not saved yet, and has no primary key")
+    return names.key_text(pk)
 
 
 #: All WebSockets that have joined it.

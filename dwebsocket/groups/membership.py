@@ -13,7 +13,7 @@ from ..protocol.codes import CloseCode
 from ..protocol.exceptions import WebSocketClosed
 from ..reactors.clock import monotonic
 from ..websocket import Gap, GroupMessage, Joined, Translate, WebSocket
-from . import process
+from . import process, siblings
 from .audience import Kind, Member
 from .dispatcher import Dispatcher
 from .events import FULL, Events
@@ -65,6 +65,8 @@ class Memberships:
     ) -> Joined:
         """Become a member of `group`, or change how; return when every later message will arrive."""
         dispatcher = process.dispatcher(group.alias)
+        if not dispatcher.backend.reaches_all_processes:
+            siblings.warn(group.alias)
         kind = self._kind(connection, dispatcher.bound, forward, overflow or group.overflow)
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]

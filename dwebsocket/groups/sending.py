@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..exceptions import GroupsUnavailable
-from . import process
+from . import process, siblings
 from .backend import Publication
 from .commit import after_commit
 from .messages import Envelope
@@ -39,6 +39,8 @@ def send(
             f"a message of {len(envelope.payload)} bytes to the group {group!r}: at most {limit} may be sent"
             f" (MAX_MESSAGE_SIZE of WEBSOCKET_GROUPS[{alias!r}])"
         )
+    if not dispatcher.backend.reaches_all_processes:
+        siblings.warn(alias)
     publication = Publication(group, envelope.serialize(), once)
 
     def publish(at_commit: bool) -> None:

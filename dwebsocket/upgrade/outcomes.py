@@ -75,6 +75,8 @@ def close_for(error: BaseException) -> tuple[int, str]:
     status = _status(error)
     if status is None:
         return CloseCode.INTERNAL_ERROR, cut_reason(reason)
+    if isinstance(error, HandshakeError):
+        return error.close_code, cut_reason(reason or HttpResponse(status=status).reason_phrase)
     return close_for_status(status, reason or HttpResponse(status=status).reason_phrase)
 
 

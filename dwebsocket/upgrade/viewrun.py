@@ -16,6 +16,7 @@ from ..connection.connection import Connection
 from ..database.lease import Lease
 from ..database.own import close_own_connections, give_back
 from ..database.sharing import with_shared_connections
+from ..groups import control
 from ..process import observers
 from ..process.naming import view_name
 from ..process.overstay import Stay
@@ -172,6 +173,7 @@ class ViewRun:
         if self._lease is not None:
             self._lease.accepted(connection)
         if not self._is_refusal:
+            control.listen()
             observers.tell_opened(self._entry)
 
     def _finish(self, connection: Connection) -> None:

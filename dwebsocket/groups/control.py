@@ -1,0 +1,107 @@
+"""WebSockets are closed in every process: all of a user, or of a session that has been logged out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib.auth import SESSION_KEY
+from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
+from django.utils.functional import LazyObject, empty
+
+from ..database.own import close_own_connections
+from ..process.registry import Entry, registry
+from ..protocol.frames import Close
+from . import config, names, process, sending
+from .group import FORBIDDEN, user_key
+from .messages import TEXT, Envelope
+
+logger = logging.getLogger("dwebsocket")
+
+#: Every process that has had a WebSocket receives it.
+GROUP = f"{names.RESERVED}control"
+UNAUTHORIZED = 4401
+
+
+def listen() -> None:
+    """Obey the orders that reach this process; called when a WebSocket has been opened here."""
+    try:
+        process.dispatcher(config.DEFAULT_ALIAS).listen(GROUP, _obey)
+    except Exception:  # ImproperlyConfigured: who uses groups gets it as well, and a view without them works
+        _complain_once()
+
+
+@functools.cache
+def _complain_once() -> None:
+    logger.exception("no WebSocket of this process can be closed by another one")
+
+
+def disconnect_user(
+    user: Any, code: int = FORBIDDEN, reason: str = "", *, using: str | None = None, now: bool = False
+) -> None:
+    """Close every WebSocket of a user, in every process, whatever groups it is in. `user` is one, or its primary key.
+
+    A WebSocket is a user's if its opening handshake was. It is done after the commit, and fails, as `Group.send()`.
+    ValueError for a user that is not logged in, a code that may not be sent, or a reason of more than 123 bytes.
+    """
+    Close(code, reason).serialize()
+    _order({"user": user_key(user), "code": code, "reason": str(reason)}, using=using, now=now)
+
+
+def disconnect_session(session_key: str, code: int = UNAUTHORIZED, reason: str = "") -> None:
+    """Close every WebSocket that was opened with that session, in every process, after the commit."""
+    _order({"session": _digest(session_key), "code": code, "reason": reason})
+
+
+def _order(order: dict[str, Any], *, using: str | None = None, now: bool = False) -> None:
+    sending.send(config.DEFAULT_ALIAS, GROUP, Envelope(TEXT, json.dumps(order).encode()), using=using, now=now)
+
+
+def _obey(envelope: Envelope) -> None:
+    """Close what the order says; in a greenlet or thread of its own, for it may have to ask the database."""
+    entries = registry.members()
+    if entries:
+        order = json.loads(envelope.payload)
+        entries[0].reactor.spawn(functools.partial(_close, entries, order), "dwebsocket disconnect")
+
+
+def _close(entries: list[Entry], order: dict[str, Any]) -> None:
+    matches: Callable[[HttpRequest], bool]
+    if "user" in order:
+        matches = lambda request: _user_key(request) == order["user"]  # noqa: E731
+    else:
+        matches = lambda request: _session_digest(request) == order["session"]  # noqa: E731
+    try:
+        for entry in entries:
+            try:
+                if matches(entry.request):
+                    entry.close(order["code"], order["reason"])
+            except Exception:  # of the database, or of a project's own class of users: the others must be closed
+                logger.exception("whose WebSocket at %r is could not be found out", entry.request.path)
+    finally:
+        close_own_connections()
+
+
+def _user_key(request: HttpRequest) -> str | None:
+    """The primary key of the request's user, as text; None for a user that is not logged in."""
+    request = getattr(request, "_request", request)  # REST framework's, which keeps its user there
+    user: Any = vars(request).get("user")
+    if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
+        session: Any = getattr(request, "session", None)  # no view has asked for the user: its key is enough
+        return None if session is None else session.get(SESSION_KEY)
+    pk = getattr(user, "pk", None)
+    return None if pk is None else str(pk)
+
+
+def _session_digest(request: HttpRequest) -> str | None:
+    key = getattr(getattr(request, "session", None), "session_key", None)
+    return None if key is None else _digest(key)
+
+
+def _digest(session_key: str) -> str:
+    """A name for the session that lets no reader of the broker use it."""
+    return salted_hmac("dwebsocket.groups.control", session_key, algorithm="sha256").hexdigest()

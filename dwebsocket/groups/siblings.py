@@ -1,0 +1,53 @@
+"""Whether other processes serve the same site: what is sent within this one does not reach their WebSockets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from django.core import mail
+from django.core.signals import request_started
+
+logger = logging.getLogger("dwebsocket")
+
+_WHAT_TO_DO = (
+    'Set WEBSOCKET_GROUPS = {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "redis://…"}}'
+)
+
+#: `wsgi.multiprocess` of the first request that this process has served; None: it has served none.
+_has_siblings: bool | None = None
+_has_warned = False
+
+
+def _served(*, environ: Mapping[str, Any] | None = None, **about: Any) -> None:
+    """Remember what the server says of itself: it does so in every request, and says the same each time."""
+    global _has_siblings
+    if environ is not None:
+        _has_siblings = bool(environ.get("wsgi.multiprocess"))
+        request_started.disconnect(_served)
+
+
+request_started.connect(_served)
+
+
+def workers_by_environment() -> int:
+    """How many workers the environment asks gunicorn and others for; 1 where it says nothing."""
+    value = os.environ.get("WEB_CONCURRENCY", "")
+    return int(value) if value.isdecimal() else 1
+
+
+def warn(alias: str) -> None:
+    """Warn once if what is sent, or joined, by this process alone is not what the project means."""
+    global _has_warned
+    if _has_warned or hasattr(mail, "outbox"):  # Django's test environment
+        return
+    if _has_siblings or workers_by_environment() > 1:
+        problem = "there are several workers, and a message reaches the WebSockets of its own worker alone"
+    elif _has_siblings is None:
+        problem = "this process has served no request: it is no web server, and a message from it reaches no WebSocket"
+    else:
+        return
+    _has_warned = True
+    logger.warning("WEBSOCKET_GROUPS[%r] is LocalGroups, but %s. %s", alias, problem, _WHAT_TO_DO)
