@@ -1,4 +1,4 @@
-"""The pytest fixture `websocket_client`.
+"""The pytest fixture `websocket_client`, and a clean slate for each test.
 
 A module of its own: pytest imports it before a project's conftest, and the package would import Django, too early for
 gevent's monkey-patching and for coverage.
@@ -6,6 +6,8 @@ gevent's monkey-patching and for coverage.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,3 +22,11 @@ def websocket_client() -> WebSocketClient:
     from dwebsocket.test import WebSocketClient
 
     return WebSocketClient()
+
+
+@pytest.fixture(autouse=True)
+def _messages_sent_once_are_forgotten() -> Iterator[None]:
+    yield
+    testing = sys.modules.get("dwebsocket.groups.testing")
+    if testing is not None:
+        testing.forget_once()

@@ -35,6 +35,7 @@ from django.urls import Resolver404, resolve
 from . import guards
 from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response, read_head
 from .database.sharing import with_connections
+from .groups.testing import SentMessage, forget_once, groups_down, sent_to
 from .process.naming import dotted_name
 from .process.registry import registry
 from .protocol.codes import CloseCode
@@ -44,7 +45,15 @@ from .reactors.clock import monotonic
 from .servers.testing import KEY
 from .upgrade.context import adopt_locals
 
-__all__ = ["TestWebSocket", "WebSocketClient", "WebSocketClientMixin", "WebSocketRefused"]
+__all__ = [
+    "SentMessage",
+    "TestWebSocket",
+    "WebSocketClient",
+    "WebSocketClientMixin",
+    "WebSocketRefused",
+    "groups_down",
+    "sent_to",
+]
 
 #: Stands for the origin of the site's pages, as a browser sends it from there.
 SAME_ORIGIN = "same origin"
@@ -70,6 +79,10 @@ class WebSocketClientMixin:
     """Adds `websocket()` to a test client. `websocket_timeout` (seconds) limits each of its waits."""
 
     websocket_timeout: float = 5
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        forget_once()  # a test case makes a client for each test
+        super().__init__(*args, **kwargs)
 
     def websocket(
         self,

@@ -31,7 +31,10 @@ class Owner(Protocol):
     #: Which one it is, among those of all processes.
     id: bytes
 
-    websocket: WebSocket
+    @property
+    def websocket(self) -> WebSocket:
+        """The WebSocket itself."""
+        ...  # pragma: no cover
 
     #: Whether it is in more than one group.
     is_in_several: bool

@@ -41,8 +41,8 @@ class Sink(Protocol):
 class GroupsBackend:
     """The base of backends. One object serves one alias of WEBSOCKET_GROUPS in one process.
 
-    `alias` names it in messages; `settings` is its dict of WEBSOCKET_GROUPS, complete with defaults (`config.DEFAULTS`).
-    The constructor checks them, and connects to nothing: ImproperlyConfigured with a sentence that says what to write.
+    `alias` names it in messages; `settings` is its dict of WEBSOCKET_GROUPS, complete with defaults. The constructor
+    checks them, and connects to nothing: ImproperlyConfigured with a sentence that says what to write.
 
     A backend is forgotten in the child of a fork, and a new one is made: it must not use, and not disturb, the sockets
     of its parent. Several threads and greenlets use it at the same time.

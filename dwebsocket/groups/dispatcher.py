@@ -134,6 +134,11 @@ class Dispatcher:
             del self._watched[group]
             self.backend.watch((), (group,))
 
+    def watched(self) -> list[str]:
+        """The names of all groups that this process receives."""
+        with self._lock:
+            return list(self._watched)
+
     # Sending
 
     def publish(self, publications: Sequence[Publication]) -> None:

@@ -54,6 +54,11 @@ class LocalGroups(GroupsBackend):
         if self._sink is not None:
             self._sink.watching(add)
 
+    def forget_once(self) -> None:
+        """Let a message be sent again though its `once` was seen."""
+        with self._lock:
+            self._once.clear()
+
     def _is_new(self, publication: Publication) -> bool:
         if publication.once is None:
             return True

@@ -17,7 +17,7 @@ from . import process, siblings
 from .audience import Kind, Member
 from .dispatcher import Dispatcher
 from .events import FULL, Events
-from .group import Group
+from .group import Group, check_overflow
 from .lane import CLOSED_AS_TOO_SLOW, TOO_SLOW
 
 _lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest
@@ -67,7 +67,7 @@ class Memberships:
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
-        kind = self._kind(connection, dispatcher.bound, forward, overflow or group.overflow)
+        kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or group.overflow)
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
         with _lock:

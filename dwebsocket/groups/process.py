@@ -34,6 +34,11 @@ def dispatcher(alias: str) -> Dispatcher:
     return found
 
 
+def dispatchers() -> list[Dispatcher]:
+    """Those that there are by now."""
+    return list(_dispatchers.values())
+
+
 def member_id(entry_id: int) -> bytes:
     """The name of a WebSocket of this process among those of all processes."""
     return b"%s:%d" % (_node.encode(), entry_id)

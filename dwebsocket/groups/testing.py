@@ -1,0 +1,97 @@
+"""What tests need of groups: what was sent, and backends that are down."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from ..exceptions import GroupsUnavailable
+from ..protocol.messages import Message
+from . import config, process, sending
+from .backend import GroupsBackend, Publication, Sink
+from .dispatcher import Dispatcher
+from .group import Group
+from .local import LocalGroups
+from .messages import CLOSE
+
+_JOIN_TIMEOUT_SECONDS = 0.01  # of a backend that is down
+
+
+class SentMessage(NamedTuple):
+    """A message that was sent: str or bytes, and whether it waited for a commit."""
+
+    data: Message
+    at_commit: bool
+
+
+@contextmanager
+def sent_to(group: Group) -> Iterator[list[SentMessage]]:
+    """Gather what is sent to `group` inside the `with` block, in a list, as soon as it leaves.
+
+    What is sent inside a transaction is in it after the commit. With Django's TestCase, which never commits, that is
+    what `captureOnCommitCallbacks(execute=True)` is for; without an `atomic()` of its own nothing waits.
+    """
+    if not isinstance(group, Group):
+        raise TypeError(f"sent_to() takes a group, like rooms[7], not {type(group).__name__}")
+    messages: list[SentMessage] = []
+
+    def observe(sent: sending.Sent) -> None:
+        if (sent.alias, sent.group) == (group.alias, group.name) and sent.envelope.kind != CLOSE:
+            messages.append(SentMessage(sent.envelope.data, sent.at_commit))
+
+    sending.observers.append(observe)
+    try:
+        yield messages
+    finally:
+        sending.observers.remove(observe)
+
+
+@contextmanager
+def groups_down() -> Iterator[None]:
+    """Let every backend be unreachable inside the `with` block: `send()` and `join()` raise GroupsUnavailable."""
+    process.dispatcher(config.DEFAULT_ALIAS)
+    with ExitStack() as stack:
+        for dispatcher in process.dispatchers():
+            stack.enter_context(_down(dispatcher))
+        yield
+
+
+@contextmanager
+def _down(dispatcher: Dispatcher) -> Iterator[None]:
+    backend = dispatcher.backend
+    dispatcher.backend = _Down(backend)
+    dispatcher.lost("the test says so")
+    try:
+        yield
+    finally:
+        dispatcher.backend = backend
+        backend.open(dispatcher)
+        backend.watch(dispatcher.watched(), ())
+        dispatcher.restored()
+
+
+class _Down(GroupsBackend):
+    """A backend that does not answer."""
+
+    def __init__(self, backend: GroupsBackend) -> None:
+        super().__init__(backend.alias, {**backend.settings, "JOIN_TIMEOUT": _JOIN_TIMEOUT_SECONDS})
+
+    def open(self, sink: Sink) -> None:
+        """Receive nothing."""
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        raise GroupsUnavailable("the backend is down: the test says so")
+
+    def watch(self, add: Collection[str], drop: Collection[str]) -> None:
+        """Confirm nothing."""
+
+
+def forget_once() -> None:
+    """Forget which messages were sent with `once`: each test begins anew."""
+    for dispatcher in process.dispatchers():
+        if isinstance(dispatcher.backend, LocalGroups):
+            dispatcher.backend.forget_once()

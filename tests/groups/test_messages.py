@@ -1,0 +1,33 @@
+"""The envelope in which a message travels."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwebsocket.groups.messages import BINARY, CLOSE, TEXT, Envelope
+
+WORDS = st.binary(max_size=20).filter(lambda word: b" " not in word)
+
+
+@given(st.sampled_from([TEXT, BINARY, CLOSE]), st.binary(max_size=200), WORDS, st.binary(max_size=50))
+def test_envelope_is_read_as_it_was_written(kind: bytes, payload: bytes, exclude: bytes, key: bytes) -> None:
+    envelope = Envelope(kind, payload, exclude, key)
+    assert Envelope.parse(envelope.serialize()) == envelope
+
+
+@pytest.mark.parametrize("data", [b"", b"t", b"t  0", b"x  0 hello", b"t  many hello"])
+def test_what_is_no_envelope_is_told(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Envelope.parse(data)
+
+
+def test_text_arrives_as_str_and_binary_as_bytes() -> None:
+    assert Envelope(TEXT, "grüße".encode()).data == "grüße"
+    assert Envelope(BINARY, b"\xff").data == b"\xff"
+
+
+def test_close_carries_a_code_and_a_reason() -> None:
+    assert Envelope(CLOSE, "4403 geh weg".encode()).close() == (4403, "geh weg")
+    assert Envelope(CLOSE, b"1000 ").close() == (1000, "")
