@@ -19,13 +19,15 @@ cdef class Sending(Lifetime):
     cdef readonly Batch _batch
 
     cpdef send(self, message)
-    cpdef offer(self, bytes frames, messages=*, max_waiting_bytes=*)
+    cpdef offer(self, bytes frames, messages=*, bound=*, key=*)
     cpdef on_writable(self)
     cpdef on_turn(self)
     @cython.locals(data=bytes, now=double, batch=Batch)
     cpdef _send_message(self, message)
     @cython.locals(now=double, outbox=Outbox)
-    cpdef _offer(self, bytes frames, messages, max_waiting_bytes)
+    cpdef _offer(self, bytes frames, messages, bound, key)
+    cdef _queue(self, Outbox outbox, bytes frames, messages, bound, key, double now)
+    cdef _refuse_offer(self, messages, bound)
     cdef _send_large(self, message)
     cdef _take_turn(self)
     cdef _end_turn(self)
