@@ -28,7 +28,10 @@ cdef class Sending(Lifetime):
     cpdef _offer(self, bytes frames, messages, bound, key)
     cdef _queue(self, Outbox outbox, bytes frames, messages, bound, key, double now)
     cdef _refuse_offer(self, messages, bound)
+    @cython.locals(mark="long long")
     cdef _send_large(self, message)
+    cdef _write_large(self, bytes data, bytes payload)
+    cdef long long _mark(self) except? -1
     cdef _take_turn(self)
     cdef _end_turn(self)
     cdef _wait_for_turn(self)
@@ -41,6 +44,5 @@ cdef class Sending(Lifetime):
     @cython.locals(outbox=Outbox, sent=Py_ssize_t)
     cdef _flush(self)
     cdef _lose_peer(self)
-    @cython.locals(mark="long long")
-    cdef _wait_until_written(self, Outbox outbox)
+    cdef _wait_until_written(self, Outbox outbox, long long mark)
     cdef _answer_pings(self, bytes pongs)

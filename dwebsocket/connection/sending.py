@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..protocol.codes import CloseCode
+from ..protocol.deflate import SharedCompression
 from ..protocol.endpoint import Endpoint, State
 from ..protocol.exceptions import WebSocketClosed
 from ..protocol.messages import Message
@@ -101,6 +102,11 @@ class Sending(Lifetime):
             return self._offer(frames, messages, bound, key)
         finally:
             self._leave()
+
+    @on_reactor_thread
+    def share_compression(self) -> SharedCompression | None:
+        """Let frames that were deflated once for many connections be offered: see `Endpoint.share_compression()`."""
+        return self.endpoint.share_compression()
 
     def begin_message(self) -> None:
         """Wait until no other message is being sent; from now on none begins, until `end_message()`."""
@@ -208,18 +214,30 @@ class Sending(Lifetime):
 
     def _send_large(self, message: Message) -> None:
         if not self._compresses:
-            data, payload = self.endpoint.send_large(message)
+            self._write_large(*self.endpoint.send_large(message))
+            mark = self._mark()
         else:
-            self._take_turn()  # messages leave in the order in which they were compressed
+            # Messages leave in the order in which they were compressed, and before what is offered meanwhile: deflate
+            # refers back to what the peer inflated last.
+            self._take_turn()
             try:
-                data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
+                self._write_large(*self._encode(functools.partial(self.endpoint.send_large, message)))
+                mark = self._mark()
             finally:
                 self._end_turn()
+        if self._outbox is not None:
+            self._wait_until_written(self._outbox, mark)
+
+    def _write_large(self, data: bytes, payload: bytes) -> None:
         self.messages_sent += 1
         if isinstance(self._socket, _socket.socket):
-            self._send(data, payload)
+            self._write(data, payload)
         else:  # TLS must be offered again, as they were, the bytes that it has not taken: not cut in two
-            self._send(data + payload)
+            self._write(data + payload)
+
+    def _mark(self) -> int:
+        """The mark that the bytes written last have made; 0 when all have left."""
+        return 0 if self._outbox is None else self._outbox.mark
 
     def _encode(self, encode: Callable[[], T]) -> T:
         """Return what `encode` makes of a message; the lock is free while a large one is compressed."""
@@ -261,7 +279,7 @@ class Sending(Lifetime):
     def _send(self, data: bytes, payload: bytes = b"") -> None:
         self._write(data, payload)
         if self._outbox is not None:
-            self._wait_until_written(self._outbox)
+            self._wait_until_written(self._outbox, self._outbox.mark)
 
     def _write(self, data: bytes, payload: bytes = b"") -> None:
         """Send what the kernel takes; the rest goes to the outbox. The caller then calls `_settle()`, or waits."""
@@ -316,8 +334,7 @@ class Sending(Lifetime):
         self._stop_writing(WebSocketClosed)
         self._link.look(pause=False)
 
-    def _wait_until_written(self, outbox: Outbox) -> None:
-        mark = outbox.mark
+    def _wait_until_written(self, outbox: Outbox, mark: int) -> None:
         timeout = self.limits.send_timeout
         deadline = None if timeout is None else monotonic() + timeout
         self._settle()
