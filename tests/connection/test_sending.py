@@ -9,17 +9,22 @@ import select
 import socket
 import threading
 import time
+import zlib
 from concurrent.futures import wait as wait_for_all
 from typing import Any, cast
 
 import pytest
+from websockets.sync.client import connect as client
 
+from dwebsocket import require_websocket
 from dwebsocket.connection.limits import CLOSED, NOT_OPEN, TAKEN, Bound
+from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflate, serialize_once
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import SendTimeout, WebSocketClosed
 from tests.connection.helpers import FIVE, MIB, Connect, echo, parked, server_frame
 from tests.links import PATIENCE_SECONDS, Hub, Link, assert_ends, until
 from tests.peer import CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, PeerTimeout, close_payload, frame, text
+from tests.sites import Site
 
 BOUNDLESS = Bound(max_seconds=math.inf)
 PINGS = frame(PING, bytes(125)) * 100
@@ -663,3 +668,69 @@ def test_offered_frame_leaves_behind_the_answers_that_were_held_back(link: Conne
 
     a.home.start(view).result(PATIENCE_SECONDS)
     assert [a.peer.recv_message() for _ in range(6)] == [*FIVE[:4], "offered", FIVE[4]]
+
+
+# Frames that were deflated once for many connections
+
+
+def deflate(context_takeover: bool = True, bits: int = 15, **options: int) -> PerMessageDeflate:
+    agreement = Agreement(not context_takeover, False, bits, 15, says_client_bits=False)
+    return PerMessageDeflate(agreement, Compression(**options))
+
+
+def test_there_is_nothing_to_share_where_no_compression_was_agreed(link: Connect) -> None:
+    assert link().do("share_compression") is None
+
+
+@pytest.mark.parametrize("bits", [9, 15])
+@pytest.mark.parametrize("size", [3, 100, 20_000, 200_000])
+def test_own_messages_and_shared_frames_come_in_any_order(link: Connect, bits: int, size: int) -> None:
+    a = link(extensions=[deflate(bits=bits, min_size=20)])
+    inflater = zlib.decompressobj(wbits=-bits)
+
+    def received() -> bytes:
+        raw = a.peer.recv_frame()
+        return inflater.decompress(raw.payload + b"\x00\x00\xff\xff") if raw.rsv else raw.payload
+
+    words = (b"the same words again and again " * (size // 31 + 1))[:size]
+    a.do("send", words)
+    assert received() == words
+    shared = a.do("share_compression")
+    for number in range(3):
+        other = b"%d" % number + words[1:]
+        sending = a.start("send", words)
+        assert received() == words
+        sending.result(PATIENCE_SECONDS)
+        assert a.do("offer", serialize_once(other, shared)) == TAKEN
+        assert received() == other
+
+
+@pytest.mark.parametrize("option", [{}, {"server_max_window_bits": 9}], ids=["15 bits", "9 bits"])
+def test_client_that_agreed_on_context_takeover_inflates_shared_frames_and_own_messages(
+    site: Site, option: dict[str, int]
+) -> None:
+    messages = ["short", "the same words again and again " * 40, "another large one, " * 20_000, "{}" * 100]
+
+    @require_websocket(compression={"min_size": 50, **option})
+    def view(request: Any) -> None:
+        ws = request.websocket
+        ws.accept()
+        ws.send(messages[1])
+        connection = ws._find()
+        shared = connection.share_compression()
+        for own, other in itertools.product(messages, repeat=2):
+            ws.send(own)
+            assert connection.offer(serialize_once(other, shared)) == TAKEN
+        ws.send_chunks([messages[1], messages[1]])
+        assert connection.offer(serialize_once(messages[1], shared)) == TAKEN
+        ws.send(messages[1])
+        ws.wait()
+
+    with client(f"ws://{site(view).host}/", proxy=None, max_size=None) as peer:
+        [extension] = peer.protocol.extensions
+        assert "permessage-deflate" in extension.name
+        assert not extension.remote_no_context_takeover
+        expected = [messages[1], *itertools.chain(*itertools.product(messages, repeat=2))]
+        assert [peer.recv(timeout=10) for _ in expected] == expected
+        assert peer.recv(timeout=10) == messages[1] * 2
+        assert [peer.recv(timeout=10) for _ in range(2)] == [messages[1]] * 2
