@@ -9,8 +9,8 @@ from ..backend import Publication
 #: For as long a publication with the same `once` does nothing.
 ONCE_SECONDS = 300
 
-# Sent whole, not as EVALSHA: a server that has forgotten a script (SCRIPT FLUSH, a restart, a failover) would refuse one
-# command in the middle of a pipeline, and what comes after it would overtake it. The server compiles it once all the same.
+# Sent whole, not as EVALSHA: a server that has forgotten a script (SCRIPT FLUSH, a restart, a failover) would refuse
+# one command in the middle of a pipeline, and what comes after it would overtake it. It is compiled once all the same.
 _ONCE = (
     b"if redis.call('SET',KEYS[1],'','NX','EX',ARGV[3]) then return redis.call('PUBLISH',ARGV[1],ARGV[2]) end return 0"
 )

@@ -43,11 +43,11 @@ _REFUSALS: Sequence[tuple[str, str]] = (
     (r"MOVED|CLUSTERDOWN|CROSSSLOT", "it runs in cluster mode: write one server without cluster-enabled into LOCATION"),
     (
         r"max number of clients",
-        "it has all the clients that it takes: raise maxclients there, or start fewer processes",
+        "it takes no more clients: raise maxclients there, or start fewer processes",
     ),
     (
         r"DENIED Redis is running in protected mode",
-        "it is in protected mode: set a password there, or bind it elsewhere",
+        "it is in protected mode: set a password there",
     ),
     (r"DB index is out of range|Invalid Database", "it has no such database: write a smaller number into LOCATION"),
     (r"unknown command.*HELLO|NOPROTO", "it is older than 6.2: Redis 6.2 and newer will do, and Valkey"),

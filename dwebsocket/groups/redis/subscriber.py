@@ -96,7 +96,7 @@ class Subscriber:
                 self._waker.send(b"\0")
 
     def _sleep_until_woken(self) -> None:
-        """Take the bytes of `_wake()`. What was noted before the next one is seen: the table is looked at after this."""
+        """Take the bytes of `_wake()`. Then the table is looked at: nothing is missed."""
         with contextlib.suppress(OSError):
             self._alarm.recv(64)
         self._is_woken = False

@@ -15,7 +15,7 @@ LINGER_SECONDS = 1.0
 class Subscriptions:
     """The table of one process. Times are arguments; a group that is wanted stays so through every outage.
 
-    `linger` is LINGER_SECONDS and a jitter, the same for the whole life of the table: so `_leaving` is in order of time.
+    `linger` is LINGER_SECONDS and a jitter, always the same: so `_leaving` is in order of time.
     """
 
     def __init__(self, linger: float = LINGER_SECONDS) -> None:
@@ -61,7 +61,7 @@ class Subscriptions:
         return min(times, default=None)
 
     def take(self, now: float) -> tuple[list[list[str]], list[list[str]]]:
-        """What must be subscribed and unsubscribed now, in chunks; it counts as sent."""
+        """Chunks of groups to subscribe and to unsubscribe now; they count as sent."""
         add: list[str] = []
         if self._pending_since is not None and now >= self._pending_since + GATHER_SECONDS:
             add = list(self._pending)

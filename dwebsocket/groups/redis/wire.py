@@ -33,7 +33,7 @@ class Wire:
     `select` and `socket` are looked up when they are called: monkey patching may come after the import.
     """
 
-    __slots__ = ("_buffer", "_readable", "_feed", "gets", "pid", "socket")
+    __slots__ = ("_buffer", "_feed", "_readable", "gets", "pid", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
