@@ -47,10 +47,10 @@ class Pool:
                 while True:
                     if self._idle:
                         return self._idle.pop()
-                    if attempt is None and self._count < self._size:
-                        attempt = self._start()
                     if attempt is not None and attempt.error is not None:
                         raise attempt.error
+                    if (attempt is None or attempt.is_over) and self._count < self._size:
+                        attempt = self._start()
                     remaining = deadline - time.monotonic()
                     if remaining <= 0:
                         raise TimeoutError
@@ -85,6 +85,7 @@ class Pool:
                 wire.close()
             else:
                 self._idle.append(wire)
+            attempt.is_over = True  # another one may take the wire
             changed.notify_all()
 
     def give(self, wire: Wire) -> None:
@@ -130,4 +131,5 @@ class Pool:
 class _Attempt:
     """A connection that is being made, and how it failed."""
 
+    is_over = False
     error: BaseException | None = None
