@@ -254,7 +254,7 @@ class _Worker:
                 return
             self._has_thread = True
             try:
-                self._reactor.spawn(self._run, self._name)
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
             except Exception:
                 self._has_thread = False  # the next wake-up tries again
                 _report(f"{self._name} could not be started")
