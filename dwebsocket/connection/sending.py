@@ -185,6 +185,7 @@ class Sending(Lifetime):
             self._settle()
             if outbox.error is not None:
                 return NOT_OPEN
+            self._link.write_soon()
         self.last_message_at = now
         self.messages_sent += messages
         return dropped

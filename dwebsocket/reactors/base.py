@@ -164,6 +164,10 @@ class Link:
         """Wake all threads and greenlets that are parked."""
         raise NotImplementedError
 
+    def write_soon(self) -> None:
+        """Where `on_writable` is watched for: call it as soon as it is time, though no thread waits on the link."""
+        raise NotImplementedError
+
     def resume(self) -> None:
         """Call `on_readable` once more, though nothing new may arrive, when others have had their turn."""
         raise NotImplementedError
