@@ -716,7 +716,7 @@ def test_client_that_agreed_on_context_takeover_inflates_shared_frames_and_own_m
         ws = request.websocket
         ws.accept()
         ws.send(messages[1])
-        connection = ws._find()
+        connection = ws._connection
         shared = connection.share_compression()
         for own, other in itertools.product(messages, repeat=2):
             ws.send(own)
