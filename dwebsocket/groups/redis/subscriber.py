@@ -66,6 +66,7 @@ class Subscriber:
         self._is_up = False
         self._has_node = False  # our own channel is confirmed
         self._published: int | None = None  # the probe that the server has taken
+        self._unfit: faults.Unfit | None = None  # what was found out with it
         self._down_since: float | None = None
         self._told: set[str] = set()  # during this outage
         self._surprises: set[str] = set()  # ever
@@ -138,7 +139,7 @@ class Subscriber:
         now = time.monotonic()
         self._groups.clear()
         self._has_node = False
-        self._published = None
+        self._published = self._unfit = None
         self._watchdog.reset(now)
         self._out[:] = commands.subscribe([self._node])
         with self._lock:
@@ -163,6 +164,8 @@ class Subscriber:
 
     def _prepare(self, now: float) -> float:
         """Put what is due into `_out`; returns when the next thing is due."""
+        if self._unfit is not None:
+            raise self._unfit
         if self._published is not None:
             self._watchdog.published(self._published, now)
             self._published = None
@@ -287,6 +290,8 @@ class Subscriber:
     def _probe(self, probe: int) -> None:
         try:
             self._publish_probe()
+        except faults.Unfit as error:
+            self._unfit = error
         except Exception:  # it says nothing about receiving
             return
         self._published = probe

@@ -51,6 +51,9 @@ class Wire:
         """Close our descriptor. No shutdown(): a parent may still use the connection. TLS says no good-bye either."""
         self.socket.close()
 
+    def __del__(self) -> None:
+        self.close()  # of a backend that a child has forgotten, without a ResourceWarning
+
     def read(self) -> bool:
         """Feed the reader what the socket has; False where it has nothing. Broken at the end of the stream."""
         try:
