@@ -152,13 +152,12 @@ class Subscriber:
         if self._out:
             self._write(wire)
             poller.modify(wire.socket, select.POLLIN | select.POLLOUT if self._out else select.POLLIN)
-        events = dict(poller.poll(max(0, math.ceil((due - now) * 1000))))
+        ready = poller.poll(max(0, math.ceil((due - now) * 1000)))
         if self._is_over():
             return
-        if events.pop(self._alarm.fileno(), None):
+        if any(descriptor == self._alarm.fileno() for descriptor, _ in ready):
             self._sleep_until_woken()
-        if events:
-            self._read(wire)
+        self._read(wire)  # in any case: a process that stood still finds its PONG before it misses it
         if not self._is_up and self._has_node:
             self._come_up()
 
