@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from ..connection.connection import Connection
 from ..connection.limits import Bound
@@ -29,6 +30,12 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def exclusively(function: Callable[[], None]) -> None:
+    """Call `function`, which must not wait, so that no two overlap: two threads ask for the groups of one WebSocket."""
+    with _lock:
+        function()
 
 
 class Memberships:
