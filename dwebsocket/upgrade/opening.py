@@ -101,15 +101,18 @@ class Opening:
         WebSocketClosed where it was refused; ValueError for a subprotocol or header that cannot be sent. What the
         session's middleware raises is raised. In all these cases nothing has been sent.
         """
-        with self._turnstile:
-            pending = self._pending
-            if pending is not None:
-                self._cookies = sessions.save(pending.entry.request) or self._cookies  # one may have failed before
-            self._exclusively(lambda: self._accept(pending, subprotocol, headers))
-            # Nothing changes any more: the next one finds it accepted.
-            self._turnstile, self._exclusively, self._cookies = _NO_TURNSTILE, _at_once, ()
-        if pending is not None and self.connection is not None:
-            pending.opened(self.connection)
+        pending: _Pending | None = None
+        try:
+            with self._turnstile:
+                pending = self._pending
+                if pending is not None:
+                    self._cookies = sessions.save(pending.entry.request) or self._cookies  # one may have failed before
+                self._exclusively(lambda: self._accept(pending, subprotocol, headers))
+                # Nothing changes any more: the next one finds it accepted.
+                self._turnstile, self._exclusively, self._cookies = _NO_TURNSTILE, _at_once, ()
+        finally:  # also where something has failed behind the 101: the end will be told, so the opening must be
+            if pending is not None and self.connection is not None:
+                pending.opened(self.connection)
 
     def refuse(self, close: Close) -> None:
         """Let no `accept()` succeed any more, unless one has. `close` says why; the first refusal counts."""

@@ -16,7 +16,6 @@ from dwebsocket.connection.connection import Connection
 from dwebsocket.process.registry import registry
 from dwebsocket.upgrade.opening import Outcome
 from tests.helpers import levels
-from tests.links import PATIENCE_SECONDS
 from tests.sites import Site
 
 HANDSHAKE = (
@@ -184,4 +183,4 @@ def test_opening_that_is_decided_holds_only_its_outcome(site: Site) -> None:
         request.websocket.wait()
 
     site(view).connect()
-    assert site.told.get(timeout=PATIENCE_SECONDS) == []
+    assert site.hear() == []
