@@ -15,6 +15,7 @@ from .database.atomic import atomic_request, exempt
 from .upgrade import View, upgrade
 from .upgrade.refusals import refuse_stripped, vary
 from .upgrade.request import prepare
+from .upgrade.viewrun import GENERATOR
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -96,6 +97,8 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
         raise TypeError(f"a view is a function, not {view!r}; options are given by name")
     if inspect.iscoroutinefunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError(f"{view!r} is asynchronous; a WebSocket view here is an ordinary function")
+    if inspect.isgeneratorfunction(view):
+        raise TypeError(f"{view!r}: {GENERATOR}")
 
     patch_finalize_response(view)
     exempt_on = exempt(view)

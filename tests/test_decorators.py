@@ -223,6 +223,16 @@ def test_asynchronous_view_is_a_type_error(view: Any) -> None:
         accept_websocket(view)
 
 
+def generator(request: HttpRequest) -> Any:
+    yield "hello"
+
+
+@pytest.mark.parametrize("view", [generator, functools.partial(generator)], ids=["function", "partial"])
+def test_view_that_yields_its_messages_is_a_type_error_that_says_how_they_are_sent(view: Any) -> None:
+    with pytest.raises(TypeError, match=r"does not yield its messages: request\.websocket\.send\(\) sends one"):
+        accept_websocket(view)
+
+
 # Nesting
 
 
