@@ -122,6 +122,7 @@ class ViewRun:
                 self._websocket.accept()
             self._conclude(response, None)
         except BaseException as error:
+            outcomes.advise(error)
             self._conclude(None, error)
         finally:
             self._stay.end()
