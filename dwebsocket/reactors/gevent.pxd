@@ -15,7 +15,7 @@ cdef class Turns:
 
     cdef make_ready(self, list greenlets)
     cdef rest(self)
-    cdef breathe(self, double now)
+    cpdef breathe(self, double now)
     cdef _begin(self, double now)
     cdef bint _hub_has_turned(self) except -1
     cdef remove(self, sleeper)

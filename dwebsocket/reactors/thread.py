@@ -26,7 +26,19 @@ try:
 except ImportError:
     from .. import _compiled as cython
 
-from .base import REENTERED, Deadlines, Exclusively, Latch, Link, LinkLock, Locked, Served, arrived, hung_up
+from .base import (
+    REENTERED,
+    Deadlines,
+    Exclusively,
+    Latch,
+    Link,
+    LinkLock,
+    Locked,
+    Served,
+    arrived,
+    hung_up,
+    run_logged,
+)
 
 T = TypeVar("T")
 
@@ -102,6 +114,15 @@ class ThreadReactor:
 
     def spawn(self, function: Callable[[], None], name: str) -> None:
         threading.Thread(target=function, name=name, daemon=True).start()
+
+    def post(self, function: Callable[[], object]) -> None:
+        function()
+
+    def worker(self, function: Callable[[], None], name: str) -> Callable[[], None]:
+        return _Worker(self, function, name).wake
+
+    def breathe(self, now: float) -> None:
+        pass
 
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         # A signal may come while this very thread holds a lock that start() takes: so the thread starts now.
@@ -208,6 +229,43 @@ class ThreadReactor:
             link.serve(events)
         except BaseException:  # one failure must not stop the others
             _report("a WebSocket could not be served")
+
+
+class _Worker:
+    """Runs a function in a thread, which starts with the first wake-up; once for all wake-ups before it begins."""
+
+    def __init__(self, reactor: ThreadReactor, function: Callable[[], None], name: str) -> None:
+        self._reactor = reactor
+        self._function = function
+        self._name = name
+        self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put() can be called from a __del__, too
+        self._has_thread = False
+        self._lock: Any = threading.RLock()  # of the start; a __del__ may come into it
+
+    def wake(self) -> None:
+        if self._woken.empty():
+            self._woken.put(None)
+        if not self._has_thread:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._has_thread:
+                return
+            self._has_thread = True
+            try:
+                self._reactor.spawn(self._run, self._name)
+            except Exception:
+                self._has_thread = False  # the next wake-up tries again
+                _report(f"{self._name} could not be started")
+
+    def _run(self) -> None:
+        while True:
+            self._woken.get()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._woken.get_nowait()
+            run_logged(self._function, self._name)
 
 
 def _report(message: str) -> None:

@@ -10,12 +10,14 @@ import os
 import select
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import pytest
 
+from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflate, serialize_once
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors import reactor_for, thread
 from dwebsocket.reactors.base import LinkLock
@@ -462,6 +464,40 @@ def test_message_whose_connection_is_closed_while_it_is_compressed_is_not_sent(l
     assert a.peer.read_to_eof() == b""
 
 
+class SlowDeflate(PerMessageDeflate):
+    """Compresses at once, and gives the large result when the test wants it to."""
+
+    def __init__(self) -> None:
+        super().__init__(Agreement(False, False, 15, 15, says_client_bits=False), Compression())
+        self.compressed, self.go_on = threading.Event(), threading.Event()
+
+    def encode(self, sent: Any) -> Any:
+        encoded = super().encode(sent)
+        if len(sent.payload) >= 16 * 1024:
+            self.compressed.set()
+            assert self.go_on.wait(PATIENCE_SECONDS)
+        return encoded
+
+
+def test_frame_that_is_offered_while_a_message_is_compressed_leaves_behind_it(link: Callable[..., Link]) -> None:
+    """The message refers back to what the peer inflated last: had the frame come before it, it would be corrupt."""
+    slow = SlowDeflate()
+    a = link(extensions=[slow])
+    inflater = zlib.decompressobj(wbits=-15)
+    words = os.urandom(15_000)
+    a.do("send", words)
+    large = a.start("send", words + words)
+    assert slow.compressed.wait(PATIENCE_SECONDS)
+    shared = a.do("share_compression")
+    assert a.do("offer", serialize_once(bytes(50_000), shared)) == 0
+    slow.go_on.set()
+    large.result(PATIENCE_SECONDS)
+    for expected in (words, words + words, bytes(50_000)):
+        assert inflater.decompress(a.peer.recv_frame().payload + b"\x00\x00\xff\xff") == expected
+    a.do("send", words)
+    assert inflater.decompress(a.peer.recv_frame().payload + b"\x00\x00\xff\xff") == words
+
+
 def test_fragment_is_compressed_with_the_lock_free_too(link: Callable[..., Link]) -> None:
     slow = Slow()
     a = link(extensions=[slow])
@@ -674,6 +710,33 @@ def test_connection_without_a_descriptor_for_its_wakeup_is_read_by_the_sweep(lin
         received = a.start("receive")
         a.peer.send_message("swept")
         assert received.result(PATIENCE_SECONDS) == "swept"
+
+
+def test_worker_has_a_daemon_thread_from_its_first_wake_up_on() -> None:
+    seen: list[threading.Thread] = []
+    wake = ThreadReactor().worker(lambda: seen.append(threading.current_thread()), "a worker of this test")
+    assert not [thread for thread in threading.enumerate() if thread.name == "a worker of this test"]
+    for runs in (1, 2):
+        wake()
+        until(lambda runs=runs: len(seen) == runs)
+    assert seen[0] is seen[1]
+    assert seen[0].daemon
+    assert seen[0].name == "a worker of this test"
+
+
+def test_worker_for_which_there_is_no_thread_starts_with_its_next_wake_up(caplog: pytest.LogCaptureFixture) -> None:
+    runs: list[int] = []
+    wake = ThreadReactor().worker(lambda: runs.append(1), "the dispatcher")
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        wake()
+    assert caplog.messages == ["the dispatcher could not be started"]
+    wake()
+    until(lambda: runs)
+    assert runs == [1]
+
+
+def test_threads_need_not_breathe() -> None:
+    assert ThreadReactor().breathe(time.monotonic()) is None  # type: ignore[func-returns-value]
 
 
 def test_background_thread_that_could_not_be_started_is_started_with_the_next_connection() -> None:
