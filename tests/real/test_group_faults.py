@@ -192,3 +192,27 @@ def test_broker_that_dies_is_told_to_every_view(tmp_path: Path) -> None:
         assert_told(told, results)
         check_order([subscriber.entries() for subscriber in told + forwarded])
         made.check_logs()
+
+
+def test_gap_stands_at_the_hole_while_thousands_of_groups_come_back(tmp_path: Path) -> None:
+    with site(tmp_path, JOIN_TIMEOUT=20) as made, Crowd() as crowd:
+        servers = made.start(*BOTH)
+        many = open_many(crowd, servers, "/member-of-many/?prefix=many&count=1500", 1)
+        for subscriber in many:
+            subscriber.wait_for("joined")
+        told = open_many(crowd, servers, "/member/?group=a&group=z&forward=0", 3)  # confirmed first, and last
+        publisher = made.publisher(["p"], ["a", "z"], pause_seconds=0.002, is_direct=True)
+        publisher.go()
+        wait_until_it_goes_on(told, [publisher])
+        made.relay.trickle(made.relay.up, 2000, 0.02)  # SUBSCRIBE by SUBSCRIBE
+        made.relay.cut()
+        for subscriber in told:
+            subscriber.wait_for("gap a")
+            subscriber.wait_for("gap z")
+        made.relay.trickle(made.relay.up, 0, 0)
+        wait_until_it_goes_on(told, [publisher])
+        results = publisher.stop()
+        wait_for_last(told, results)
+        assert not unsure(results)
+        assert_told(told, results, more_gaps_than=1)
+        made.check_logs()
