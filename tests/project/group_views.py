@@ -58,7 +58,9 @@ def member_of_many(request):
     """Join `?prefix=` with the numbers from 0 to `?count=`, say "joined", and wait; leave them all when told."""
     websocket = request.websocket
     groups = [group(f"{request.GET['prefix']}.{number}") for number in range(int(request.GET["count"]))]
-    threads = [threading.Thread(target=lambda part=groups[at::20]: [websocket.join(g) for g in part]) for at in range(20)]
+    threads = [
+        threading.Thread(target=lambda part=groups[at::20]: [websocket.join(g) for g in part]) for at in range(20)
+    ]
     websocket.accept()
     for thread in threads:
         thread.start()

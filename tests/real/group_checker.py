@@ -7,6 +7,7 @@ what its peer has received; its view adds "gap group" for a Gap.
 from __future__ import annotations
 
 import graphlib
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -82,7 +83,7 @@ def check_order(logs: Iterable[Sequence[Message | GapIn]]) -> None:
     for group, found in orders.items():
         before: dict[Message, set[Message]] = {}
         for order in found:
-            for earlier, later in zip(order, order[1:], strict=False):
+            for earlier, later in itertools.pairwise(order):
                 before.setdefault(later, set()).add(earlier)
         try:
             graphlib.TopologicalSorter(before).prepare()
@@ -108,9 +109,7 @@ def _mistakes(log: Sequence[Message | GapIn], unsure: frozenset[Message], may_ha
             if entry.n <= ends[stream]:
                 mistakes.append(f"{entry} at {at}, behind {ends[stream]}: doubled, or out of order")
             missing = [
-                n
-                for n in range(ends[stream] + 1, entry.n)
-                if Message(entry.group, entry.publisher, n) not in unsure
+                n for n in range(ends[stream] + 1, entry.n) if Message(entry.group, entry.publisher, n) not in unsure
             ]
             if missing and told == seen_at[stream]:
                 mistakes.append(f"{entry} at {at}: {len(missing)} before it are missing, from {missing[0]}, and no gap")

@@ -166,9 +166,7 @@ class Crowd:
             assert received.mask is None
             assert received.fin
             assert received.rsv == 0
-            if received.opcode == TEXT:
-                subscriber.log.append(Entry(now, received.payload.decode()))
-            elif received.opcode == BINARY:
+            if received.opcode == TEXT or received.opcode == BINARY:
                 subscriber.log.append(Entry(now, received.payload.decode()))
             elif received.opcode == PING:
                 with contextlib.suppress(OSError):
