@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import os
 import threading
 import time
@@ -9,9 +10,17 @@ from contextlib import suppress
 
 from django.contrib.auth.models import Group as Row
 from django.db import transaction
+from django.dispatch import receiver
 from django.http import HttpResponse, JsonResponse
 
-from dwebsocket import Gap, GroupMessage, GroupsUnavailable, group, require_websocket
+from dwebsocket import Gap, GroupMessage, GroupsUnavailable, group, group_overflow, require_websocket
+
+logger = logging.getLogger(__name__)
+
+
+@receiver(group_overflow)
+def tell_overflow(websocket, group, **about):
+    logger.info("overflow of %s", group)
 
 
 @require_websocket(max_groups=20_000)

@@ -119,6 +119,10 @@ class Crowd:
         subscriber.is_reading = False
         self._epoll.unregister(subscriber.peer.sock.fileno())
 
+    def resume(self, subscriber: Subscriber) -> None:
+        subscriber.is_reading = True
+        self._epoll.register(subscriber.peer.sock.fileno(), select.EPOLLIN)
+
     def close(self) -> None:
         self._is_over = True
         self._thread.join()

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.peer import Close
-from tests.real.group_checker import gaps
 from tests.real.group_crowd import Crowd, until
 from tests.real.group_outages import (
     assert_told,
@@ -236,9 +235,10 @@ def test_outages_one_after_the_other(tmp_path: Path) -> None:
             publisher.go()
         for _ in range(8):
             print(chance_outage(made, chance))
+            if chance.random() < 0.5:  # else the next one comes while this one is being mended
+                wait_until_it_goes_on(told, publishers)
         wait_until_it_goes_on(told, publishers)
         results = [result for publisher in publishers for result in publisher.stop()]
         wait_for_last(told, results)
         assert_told(told, results)
-        assert max(gaps(subscriber.entries()) for subscriber in told) >= 4
         made.check_logs()
