@@ -10,8 +10,6 @@ from ..connection.connection import Connection
 from ..connection.limits import Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
-from ..protocol.codes import CloseCode
-from ..protocol.exceptions import WebSocketClosed
 from ..reactors.clock import monotonic
 from ..websocket import Gap, GroupMessage, Joined, Translate, WebSocket
 from . import process, siblings
@@ -69,8 +67,11 @@ class Memberships:
         forward: bool | Translate,
         overflow: str | None,
         timeout_seconds: float | None,
-    ) -> Joined:
-        """Become a member of `group`, or change how; return when every later message will arrive."""
+    ) -> Joined | None:
+        """Become a member of `group`, or change how; return when every later message will arrive.
+
+        None where the connection has ended meanwhile.
+        """
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
@@ -97,7 +98,7 @@ class Memberships:
             )
         if self._is_over:  # its end may have come before this group was there
             self.leave(group)
-            raise WebSocketClosed(connection.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE)
+            return None
         return Joined()
 
     def leave(self, group: Group) -> None:
