@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from ..connection.connection import Connection
-from ..connection.limits import Bound
+from ..connection.limits import CLOSED, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
 from ..reactors.clock import monotonic
@@ -17,7 +17,7 @@ from .audience import Kind, Member
 from .dispatcher import Dispatcher
 from .events import FULL, Events
 from .group import Group, check_overflow
-from .lane import CLOSED_AS_TOO_SLOW, TOO_SLOW
+from .lane import TOO_SLOW
 
 _lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest
 
@@ -136,7 +136,7 @@ class Memberships:
         for _, member in list(self._members.values()):
             member.connection.close_soon(*TOO_SLOW)
             break
-        return CLOSED_AS_TOO_SLOW
+        return CLOSED
 
     def put_gap(self, group: str) -> None:
         if self._events is not None:
