@@ -63,7 +63,10 @@ class JoinableGroup(Protocol):
 class Members(Protocol):
     """The groups of one WebSocket."""
 
-    id: bytes
+    @property
+    def id(self) -> bytes:
+        """The name of the WebSocket among those of all processes."""
+        ...  # pragma: no cover
 
     def join(
         self,

@@ -112,15 +112,26 @@ class Lane:
         self.wake()
 
     def _run(self) -> None:
+        while self._errands or self._queue:
+            for step in (self._do_errands, self._serve_queue, self._tell_who_is_slow):
+                try:
+                    step()
+                except Exception:  # the others must be served
+                    logger.exception("internal error; messages to groups may be lost")
+
+    def _do_errands(self) -> None:
         while self._errands:
             self._errands.popleft()()
             self.reactor.breathe(monotonic())
-        while self._queue:
-            self._serve(self._take())
-            if self._has_place():
-                self._full_for.clear()
-                while self._waiting:
-                    self._waiting.pop().set()
+
+    def _serve_queue(self) -> None:
+        self._serve(self._take())
+        if self._has_place():
+            self._full_for.clear()
+            while self._waiting:
+                self._waiting.pop().set()
+
+    def _tell_who_is_slow(self) -> None:
         if self._slow:
             slow, self._slow = self._slow, []
             self._overflowed(slow)
@@ -184,28 +195,30 @@ class Lane:
                         continue
                     if gathered is not None and member.owner.is_in_several:
                         gathered.setdefault(member.owner, []).extend((member, piece) for piece in pieces)
-                    elif not is_one_offer or (excluded and member.owner.id in excluded):
+                    elif not is_one_offer or (excluded and member.owner.number in excluded):
                         self._deliver([(member, piece) for piece in pieces])
-                    elif result := member.offer(together, count, bound, key):
+                    elif result := member.connection.offer(together, count, bound, key):
                         self._note(member, result)
             self.reactor.breathe(monotonic())
 
     def _deliver(self, parts: Iterable[Part]) -> None:
         """Give one WebSocket what it gets of a burst. If nothing waits for its peer, that leaves in one send, too."""
-        wanted = [(member, piece) for member, piece in parts if member.is_in and piece.exclude != member.owner.id]
-        forwarded = [(member, piece) for member, piece in wanted if member.kind.is_forwarded]
-        if len(forwarded) > 1:
-            together = b"".join([piece.frame for _, piece in forwarded])
-            if forwarded[0][0].offer(together, len(forwarded), _IF_NOTHING_WAITS) == TAKEN:
-                forwarded = []
-        for member, piece in forwarded:
-            if result := member.offer(piece.frame, 1, member.kind.bound, piece.key):
+        for_peer: list[Part] = []
+        for_view: list[Part] = []
+        for member, piece in parts:
+            if member.is_in and not (piece.exclude and piece.exclude == member.owner.number):
+                (for_peer if member.kind.is_forwarded else for_view).append((member, piece))
+        if len(for_peer) > 1:
+            together = b"".join([piece.frame for _, piece in for_peer])
+            if for_peer[0][0].connection.offer(together, len(for_peer), _IF_NOTHING_WAITS) == TAKEN:
+                for_peer = []
+        for member, piece in for_peer:
+            if result := member.connection.offer(piece.frame, 1, member.kind.bound, piece.key):
                 self._note(member, result)
-        for member, piece in wanted:
-            if not member.kind.is_forwarded:
-                self._note(member, member.owner.put(piece.message, piece.key, member.kind.bound))
-        if len(wanted) > len(forwarded):
-            wanted[0][0].connection.notify()
+        for member, piece in for_view:
+            self._note(member, member.owner.put(piece.message, piece.key, member.kind.bound))
+        if for_view:
+            for_view[0][0].connection.notify()
 
     def _note(self, member: Member, result: int) -> None:
         """Remember a member that is too slow; `result` is that of an offer."""
@@ -223,6 +236,7 @@ class Lane:
                     with self.lock:
                         member.owner.put_gap(audience.group)
                     member.connection.notify()
+                self.reactor.breathe(monotonic())
 
 
 def _size(envelope: Envelope | None) -> int:

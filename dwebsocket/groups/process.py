@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +19,6 @@ from .dispatcher import Dispatcher
 
 _dispatchers: dict[str, Dispatcher] = {}
 _lock = threading.RLock()
-_node = secrets.token_hex(8)
 
 
 def dispatcher(alias: str) -> Dispatcher:
@@ -39,15 +37,10 @@ def dispatchers() -> list[Dispatcher]:
     return list(_dispatchers.values())
 
 
-def member_id(entry_id: int) -> bytes:
-    """The name of a WebSocket of this process among those of all processes."""
-    return b"%s:%d" % (_node.encode(), entry_id)
-
-
 def forget() -> None:
     """Begin anew, in the child of a fork: the members, and the connections to a broker, are the parent's."""
-    global _dispatchers, _lock, _node
-    _dispatchers, _lock, _node = {}, threading.RLock(), secrets.token_hex(8)
+    global _dispatchers, _lock
+    _dispatchers, _lock = {}, threading.RLock()
 
 
 def close() -> None:
