@@ -717,6 +717,27 @@ def test_page_goes_to_the_login_when_its_session_has_ended(site, chromium):
     assert chromium.current_url == site.server.http("/accounts/login/?next=/news/")
 
 
+#: No time passes between two attempts; `delays` has what the page wanted to wait, in milliseconds.
+WITHOUT_DELAY = """
+  const later = setTimeout, delays = [];
+  window.setTimeout = (open, delay) => { delays.push(delay); later(open, 0); };
+"""
+
+
+@on(SECURITY)
+def test_page_whose_opening_is_refused_tries_again_ever_later_and_then_no_more(site, chromium):
+    script = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WITHOUT_DELAY})
+    try:
+        chromium.delete_all_cookies()
+        chromium.get(site.server.http("/news/"))
+        until_log_shows(chromium, "no connection: reload this page to try again")
+        delays = chromium.execute_script("return delays")
+    finally:
+        chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert len(delays) == 8
+    assert all(1000 * 2**number / 2 <= delay for number, delay in enumerate(delays[:6]))
+
+
 @on(SECURITY)
 def test_users_end_with_4403_when_the_permission_is_taken_away(site):
     assert refusal(site.server, "/users/").status == 401
