@@ -46,6 +46,7 @@ http {{
 def main(nginx: str, module: str, fd: int) -> None:
     with socket.socket(fileno=fd) as listener:
         port = listener.getsockname()[1]
+        listener.setblocking(False)
         listener.detach()
     folder = Path(tempfile.mkdtemp(dir=os.getcwd()))
     (folder / "nginx.conf").write_text(CONFIGURATION.format(module=module, folder=folder, port=port))

@@ -32,7 +32,8 @@ WEBSOCKET_MAX_CONNECTIONS = 20_000
 if "BENCHMARKS_REDIS" in os.environ:
     REDIS = os.environ["BENCHMARKS_REDIS"]
     WEBSOCKET_GROUPS = {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": REDIS}}
+    HOSTS = {"hosts": [{"address": REDIS, "max_connections": 1000}]}  # 100 are not enough for 100 that join at once
     CHANNEL_LAYERS = {
-        "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [REDIS]}},
-        "pubsub": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS]}},
+        "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": HOSTS},
+        "pubsub": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": HOSTS},
     }
