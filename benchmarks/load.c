@@ -15,7 +15,7 @@
  *
  * --spin=N makes it N nanoseconds slower for each message: where that changes the result, it was the bottleneck.
  *
- * It says MEASURING when it is warm, and ends with one JSON object. What goes wrong is counted in its "errors"; the
+ * It says MEASURING when it is warm, MEASURED at the end of the time, and ends with one JSON object. What goes wrong is counted in its "errors"; the
  * first of them is told on standard error. RFC 6455 names what the variables hold.
  */
 #define _GNU_SOURCE
@@ -849,6 +849,8 @@ static void measure(void) {
     counting = false;
     double seconds = (double)(now() - from) / 1e9;
     cpu = cpu_seconds() - cpu;
+    puts("MEASURED");
+    fflush(stdout);
     bool is_waiting = timer >= 0 || options.expected; /* nothing that was published may be lost */
     for (uint64_t patience = now() + nanoseconds(5); is_waiting && mode->unanswered() && now() < patience;)
         poll_once(100);

@@ -75,9 +75,11 @@ class Client:
         _, out, errors = _pipes(process)
         self._expect(process, "MEASURING")
         before = {name: clock() for name, clock in clocks.items()}
+        self._expect(process, "MEASURED")
+        gone = {name: clock() - before[name] for name, clock in clocks.items()}
         result: dict[str, Any] = json.loads(out.readline() or "{}")
         _raise_if_failed(result, errors.read)
-        return result | {name: clock() - before[name] for name, clock in clocks.items()}
+        return result | gone
 
     def _end_of_idle(self, process: subprocess.Popen[str]) -> None:
         stdin, out, errors = _pipes(process)
