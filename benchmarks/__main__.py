@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument(
-        "--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help="only these of the rows, as rows.py has them"
+        "--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help="only these, by their names in rows.py"
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each row (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default: %(default)s)")

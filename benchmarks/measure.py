@@ -19,9 +19,10 @@ from .builds import install
 from .fan import HOST, NCHAN, NGINX, Place, PublisherFailed, publishing, redis_server
 from .load import Client, LoadFailed
 from .processes import Cores, Running, idle_seconds, pinned, started
-from .rows import PAYLOAD, PEERS, SERVERS, Contender, Server
+from .rows import PAYLOAD, PEERS, SERVERS, Contender, Fan, Server
 
 SPARE_DESCRIPTORS = 200
+FEW_MEMBERS = ("--connections=10", "--rooms=1", "--depth=1", "--rate=0", "--seconds=0.1")
 NPM = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock")
 
 
@@ -57,9 +58,8 @@ class Bench:
             "node": (["node", "--version"], r"v(\S+)"),
             "nginx": ([NGINX, "-v"], r"nginx/(\S+)"),
         }
-        found = {
-            name: _search(pattern, *command) for name, (command, pattern) in commands.items() if shutil.which(command[0])
-        }
+        there = {name: command for name, command in commands.items() if shutil.which(command[0][0])}
+        found = {name: _search(pattern, *command) for name, (command, pattern) in there.items()}
         for package in self.peers.glob("socketio/node_modules/socket.io/package.json"):
             found["socket.io"] = json.loads(package.read_text())["version"]
         return found
@@ -125,17 +125,14 @@ class Bench:
     def _fan(
         self, contender: Contender, running: Running, ports: Mapping[str, int], environ: Mapping[str, str], *load: str
     ) -> dict[str, Any]:
-        fan = SERVERS[contender.server].fan
-        assert fan is not None
+        fan = SERVERS[contender.server].fan or Fan()
         mode, *options = contender.load
         place = Place(self.cores.client, environ, self.folder)
         publisher = fan._replace(publisher=self._command(fan.publisher))
         with publishing(publisher, contender.option("rooms"), place, ports) as published:
-            run = partial(
-                self.client.run, mode, *load, *options, *fan.options, *published.options,
-                descriptors=(published.descriptor,),
-            )
-            run("--connections=10", "--rooms=1", "--depth=1", "--seconds=0.1", "--rate=0", clocks={})  # as with the echo
+            arguments = (mode, *load, *options, *fan.options, *published.options)
+            run = partial(self.client.run, *arguments, descriptors=(published.descriptor,))
+            run(*FEW_MEMBERS, clocks={})  # as with the echo
             return _rates(run(clocks=self._clocks(running)))
 
     def _publish(self, server: Server, environ: Mapping[str, str], load: tuple[str, ...]) -> dict[str, Any]:

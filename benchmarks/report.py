@@ -181,11 +181,12 @@ def _client(measurements: Measurements) -> str:
     sentences = []
     for row, more, of in (("client", "0.5 µs", "replies"), ("fan-client", "0.2 µs", "deliveries")):
         if slower := measurements.ratios(row, "slower client", "as it is", "per_second"):
-            sentences.append(f"A load client that takes {more} more for each message gets {median(slower):.2f} of the {of}.")
-    floor = [each.values for each in measurements if (each.row, each.server) == ("echo", "floor") and each.values]
-    if floor:
-        each_us = median(values["client_cpu_seconds"] / values["done"] for values in floor) * 1e6
-        sentences.append(f"Against a server that does not even decode, it uses {each_us:.1f} µs of CPU for a message.")
+            sentences.append(f"A load client that takes {more} more for each gets {median(slower):.2f} of the {of}.")
+    for row, server, what in (("echo", "floor", "message"), ("fan", "fan-floor", "delivery")):
+        floor = [each.values for each in measurements if (each.row, each.server) == (row, server) and each.values]
+        if floor:
+            each_us = median(values["client_cpu_seconds"] / values["done"] for values in floor) * 1e6
+            sentences.append(f"With a server that has no codec, it uses {each_us:.1f} µs of CPU for a {what}.")
     busy = [each for each in measurements if each.values.get("client_busy", 0) > BUSY_CLIENT]
     if busy:
         names = ", ".join(sorted({f"{each.row}/{each.contender}" for each in busy}))

@@ -1,5 +1,5 @@
-"""``fan_floor_uvloop.py FD``: the least that a fan-out in Python can do: a uvloop protocol without a codec, which writes
-one prebuilt frame to each transport. hiredis reads what Redis sends.
+"""``fan_floor_uvloop.py FD``: the least that a fan-out in Python can do: a uvloop protocol without a codec, which
+writes one prebuilt frame to each transport. hiredis reads what Redis sends.
 """
 
 from __future__ import annotations

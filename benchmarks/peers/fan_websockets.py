@@ -16,8 +16,8 @@ rooms: dict[str, set[ServerConnection]] = defaultdict(set)
 
 
 async def member(websocket: ServerConnection) -> None:
-    assert websocket.request is not None
-    room = rooms["room:" + websocket.request.path.split("/")[2]]
+    path = websocket.request.path if websocket.request else ""
+    room = rooms["room:" + path.split("/")[2]]
     room.add(websocket)
     try:
         await websocket.send("joined")

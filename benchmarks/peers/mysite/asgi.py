@@ -1,5 +1,7 @@
-"""On Channels: the members of rooms, by way of either of its layers for Redis, and the echo: `bare`, the consumer as the whole application, and `documented`, behind what its tutorial puts
+"""The echo on Channels: `bare`, the consumer as the whole application, and `documented`, behind what its tutorial puts
 in front of it: the check of the origin, the session, the user, and a router. dwebsocket has all of that, always.
+
+And members of rooms, as bare as that, by way of either layer of channels_redis.
 """
 
 from __future__ import annotations
