@@ -22,7 +22,7 @@ from .processes import Cores, Running, idle_seconds, pinned, started
 from .rows import PAYLOAD, PEERS, SERVERS, Contender, Fan, Server
 
 SPARE_DESCRIPTORS = 200
-FEW_MEMBERS = ("--connections=10", "--rooms=1", "--depth=1", "--rate=0", "--seconds=0.1")
+FEW_MEMBERS = ("--connections=10", "--rooms=1", "--depth=1", "--rate=0", "--seconds=0.5")
 NPM = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock")
 
 

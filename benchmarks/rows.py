@@ -373,8 +373,8 @@ EVERY_FAN = (
     "fan-channels-pubsub",
     "fan-nchan",
 )
-#: Without those that need seconds for a message to 10,000. Threads are measured with fewer members: with two descriptors
-#: for each, 10,000 are often more than a process may have.
+#: Without those that need seconds for a message to 10,000. Threads have fewer members: with two descriptors for each,
+#: 10,000 are often more than a process may have.
 FAST_FANS = (FLOOR, GEVENT, "fan-websockets", "fan-socket.io", "fan-nchan")
 FAN = ("fan", "--connections=1000", "--rooms=1")
 FAN_1, FAN_4 = (*FAN, "--depth=1"), (*FAN, "--depth=4")
