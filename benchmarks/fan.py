@@ -81,6 +81,7 @@ def publishing(fan: Fan, rooms: int, place: Place, ports: Mapping[str, int]) -> 
         _write(file, [b"%d\n" % room for room in range(rooms)])
         with _process(fan.publisher, place) as talk:
             _ask(talk, 0)
+            talk.setblocking(True)
             yield Publisher(talk.fileno(), file)
         return
     with connection:
