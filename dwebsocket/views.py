@@ -125,7 +125,7 @@ class WebSocketView(View):
     ) -> Joined:
         """Get what is sent to `group`, as by `request.websocket.join()`.
 
-        Where the class has a method `group_message()` of its own, that is called with each message, unless `forward`
+        Where the class defines `group_message()`, that is called with each message, unless `forward`
         says otherwise; else the messages go straight to the peer. TypeError for `forward=False` where it has none.
         """
         if forward is None:

@@ -40,7 +40,7 @@ class Tick(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What `join()` gives. The attributes say something where the group has a history."""
+    """The result of `join()`. The attributes say something where the group has a history."""
 
     position: str | None = None
     recovered: bool | None = None

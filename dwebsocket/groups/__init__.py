@@ -1,4 +1,4 @@
-"""Groups: tell everybody, from any process.
+"""Groups: tell all members something, from any process.
 
 group       Groups, Group, group(), user_group(), everyone: what a project declares and sends to
 messages    what members get, and the envelope that travels between processes

@@ -1,4 +1,4 @@
-"""What is sent inside a transaction leaves after the commit, or never where it is rolled back."""
+"""Sending inside a transaction: a message leaves after the commit, or never where it is rolled back."""
 
 from __future__ import annotations
 

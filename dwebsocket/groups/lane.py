@@ -1,4 +1,4 @@
-"""What has arrived is written to the members: a burst leaves in one send for each of them."""
+"""The way from what has arrived to the members: a burst leaves in one send for each of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lane:
     def __init__(self, reactor: Reactor, overflowed: Callable[[list[Member]], None]) -> None:
         self.reactor = reactor
         self.dropped = 0  # messages for which there was no place in the queue
-        self.lock = threading.Lock()  # held while members are served: who has left gets nothing any more
+        self.lock = threading.Lock()  # held while members are served: one that has left gets nothing any more
         self._overflowed = overflowed
         self._queue: deque[tuple[Audience, Envelope | None]] = deque()
         self._queued_bytes = 0
