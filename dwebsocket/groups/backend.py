@@ -15,7 +15,7 @@ class Publication(NamedTuple):
 
 
 class Sink(Protocol):
-    """The receiver of all that a backend tells its process. Every method may be called from any thread, and never waits or raises."""
+    """The receiver of what a backend tells. Every method may be called from any thread, and never waits or raises."""
 
     def message(self, group: str, payload: bytes) -> None:
         """A message has come. It is passed on at the next `flush()`, or earlier."""
