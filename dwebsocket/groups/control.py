@@ -45,8 +45,8 @@ def disconnect_user(
     """Close every WebSocket of a user, in every process, whatever groups it is in. `user` is one, or its primary key.
 
     A WebSocket is a user's if its opening handshake was. It is done after the commit, and fails, as `Group.send()`.
-    ValueError for a user that is not logged in, a code that may not be sent, or a reason of more than 123 bytes; TypeError
-    for a reason that is no str.
+    ValueError for a user that is not logged in, a code that may not be sent, or a reason of more than 123 bytes.
+    TypeError for a reason that is no str.
     """
     check_close(code, reason)
     _order({"user": user_key(user), "code": code, "reason": str(reason)}, using=using, now=now)

@@ -133,7 +133,8 @@ class Group:
     ) -> None:
         """Close the WebSocket of every member, in every process, behind what was sent before. Errors as for `send()`.
 
-        ValueError for a code that may not be sent, or a reason of more than 123 bytes; TypeError for one that is no str.
+        ValueError for a code that may not be sent, or a reason of more than 123 bytes.
+        TypeError for a reason that is no str.
         """
         sending.send(self.alias, self.name, closing(code, reason), using=using, now=now)
 

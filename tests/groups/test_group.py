@@ -248,8 +248,12 @@ def test_group_of_an_unknown_alias_says_so() -> None:
 @pytest.mark.parametrize("option", ["once", "key"])
 @pytest.mark.parametrize(
     ("value", "error", "sentence"),
-    [(7, TypeError, "is a str, not int"), (b"a", TypeError, "is a str, not bytes"), ("ä" * 101, ValueError, "at most 200 bytes")],
-)  # fmt: skip
+    [
+        (7, TypeError, "is a str, not int"),
+        (b"a", TypeError, "is a str, not bytes"),
+        ("ä" * 101, ValueError, "at most 200 bytes"),
+    ],
+)
 def test_once_and_key_are_short_texts(
     sent: list[sending.Sent], option: str, value: Any, error: type[Exception], sentence: str
 ) -> None:
