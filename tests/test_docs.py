@@ -395,7 +395,7 @@ def test_checks_are_all_explained():
 
 
 def test_close_codes_of_exceptions_are_those_of_the_table():
-    kinds = (Http404, PermissionDenied, BadRequest, SuspiciousOperation)
+    kinds = (Http404, PermissionDenied, BadRequest, SuspiciousOperation, dwebsocket.GroupsUnavailable)
     table = dict(re.findall(r"^\| raises `(\w+)` \|.*\| (\d+) \|$", PAGES[DJANGO], re.MULTILINE))
     assert {name: int(code) for name, code in table.items()} == {kind.__name__: close_for(kind())[0] for kind in kinds}
 
