@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 
 class Publication(NamedTuple):
@@ -12,6 +12,14 @@ class Publication(NamedTuple):
     group: str
     payload: bytes
     once: str | None = None
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong with a broker: a sentence, and what to do about it."""
+
+    kind: Literal["unreachable", "buffer", "eviction"]
+    what: str
+    advice: str
 
 
 class Sink(Protocol):
@@ -81,3 +89,7 @@ class GroupsBackend:
         is confirmed at once.
         """
         raise NotImplementedError
+
+    def examine(self) -> Iterable[Finding]:
+        """Ask the broker what is wrong with it, for `manage.py check --deploy`. Needs no `open()`, and never raises."""
+        return ()

@@ -61,6 +61,11 @@ class Groups:
 _declared: dict[str, Groups] = {}
 
 
+def declared() -> list[Groups]:
+    """All Groups that the modules which are loaded declare."""
+    return list(_declared.values())
+
+
 class Group:
     """One group: what is sent to it reaches every WebSocket that has joined it, in every process.
 

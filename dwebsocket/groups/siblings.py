@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.core.signals import request_started
 
 logger = logging.getLogger("dwebsocket")
 
-_WHAT_TO_DO = (
+WHAT_TO_DO = (
     'Set WEBSOCKET_GROUPS = {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "redis://…"}}'
 )
 
@@ -38,6 +39,12 @@ def workers_by_environment() -> int:
     return int(value) if value.isdecimal() else 1
 
 
+def known_workers() -> int:
+    """The number of workers, as far as the environment, or uWSGI, tells; 1 where neither does."""
+    by_uwsgi = getattr(sys.modules.get("uwsgi"), "numproc", 1)  # uWSGI makes this module; it exists nowhere else
+    return max(workers_by_environment(), by_uwsgi)
+
+
 def warn(alias: str) -> None:
     """Warn once if what is sent, or joined, by this process alone is not what the project means."""
     global _has_warned
@@ -50,4 +57,4 @@ def warn(alias: str) -> None:
     else:
         return
     _has_warned = True
-    logger.warning("WEBSOCKET_GROUPS[%r] is LocalGroups, but %s. %s", alias, problem, _WHAT_TO_DO)
+    logger.warning("WEBSOCKET_GROUPS[%r] is LocalGroups, but %s. %s", alias, problem, WHAT_TO_DO)
