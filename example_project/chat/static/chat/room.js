@@ -1,0 +1,47 @@
+"use strict";
+// What is said in the room, and what you say.
+let following = true, last = {};  // whether the end is in sight; the latest message
+
+on.message = message => {
+  const item = $("message").content.cloneNode(true).firstElementChild, { from, text, at } = message;
+  const part = (name, text) => { item.querySelector(name).textContent = text; };  // never innerHTML: it is their text
+  part(".avatar", [...from.name][0]);
+  part(".name", from.name);
+  part(".text", text);
+  part("time", new Date(1000 * at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  item.classList.toggle("mine", from.id === document.body.dataset.me);
+  item.classList.toggle("guest", Boolean(from.guest));
+  item.classList.toggle("more", last.from?.id === from.id && at - last.at < 120);  // seconds: no name again
+  item.style.setProperty("--hue", [...from.id].reduce((sum, char) => (31 * sum + char.codePointAt(0)) % 360, 0));
+  $("messages").append(item);
+  last = message;
+  if (following) toEnd(); else $("newer").hidden = false;
+};
+
+on.failed = ({ text }) => {
+  $("text").value ||= text;
+  notice({ text: "Not sent: the server cannot reach the others. Try again." });
+};
+
+function toEnd() { $("log").scrollTop = $("log").scrollHeight; }
+
+$("newer").onclick = toEnd;
+$("log").onscroll = () => {
+  following = $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < 40;  // pixels
+  if (following) $("newer").hidden = true;
+};
+new ResizeObserver(() => following && toEnd()).observe($("log"));  // a phone's keyboard comes up
+
+$("composer").onsubmit = event => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if ($("send").disabled || !text) return;
+  ws.send(text);
+  $("text").value = "";
+  toEnd();
+};
+$("text").onkeydown = event => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;  // Shift: a new line
+  event.preventDefault();
+  $("composer").requestSubmit();
+};
