@@ -21,6 +21,7 @@ PROGRAMS = {
     "nginx tests": ["nginx"],
     "tests of other proxies": ["haproxy", "caddy", "apache2"],
     "PostgreSQL tests": ["initdb", "postgres"],
+    "Redis tests": ["redis-server"],
     "tests whose network is cut": ["ip"],
     "autobahn": ["python2.7"],
     "foreign": ["node", "npm"],

@@ -26,13 +26,15 @@ cdef class Connection(Sending):
     cdef bint _gathers_text
     cdef bytearray _gathered
 
-    cpdef receive(self, timeout_seconds=*)
+    cpdef receive(self, timeout_seconds=*, unless=*)
     cpdef on_readable(self)
     cpdef on_fork(self)
-    cpdef _receive_next(self, timeout_seconds)
+    cpdef _receive_next(self, timeout_seconds, unless=*)
     cdef bint _gather(self, data) except -1
     cdef _take_gathered(self)
     cdef _wait_for_message(self, timeout_seconds)
+    @cython.locals(now=double)
+    cdef _wait_unless(self, timeout_seconds, unless)
     @cython.locals(endpoint=Endpoint, frames_left=int)
     cdef _parse(self)
     cdef _receive_pong(self, pong)

@@ -111,33 +111,48 @@ class Connection(Sending):
         self._settle()
         self._schedule()
 
-    def receive(self, timeout_seconds: float | None = None) -> Message | Part | None:
+    def receive(
+        self, timeout_seconds: float | None = None, unless: Callable[[], bool] | None = None
+    ) -> Message | Part | None:
         """Return the next message; None when none comes within the time, or the connection has ended.
 
-        With `streaming` it may be a Part.
+        Also None when no message is here and `unless()` is true: it is asked at once, and again after `notify()`. It
+        must neither wait nor use the connection. With `streaming` the message may be a Part.
         """
         if self.is_foreign_thread():
-            return self.call_on_reactor(self._receive_next, (timeout_seconds,), self._put_back)
+            return self.call_on_reactor(self._receive_next, (timeout_seconds, unless), self._put_back)
         self._enter()
         try:
-            return self._receive_next(timeout_seconds)
+            return self._receive_next(timeout_seconds, unless)
         finally:
             self._leave()
 
     @on_reactor_thread
-    def receive_whole(self, timeout_seconds: float | None = None) -> Message | None:
+    def receive_whole(
+        self, timeout_seconds: float | None = None, unless: Callable[[], bool] | None = None
+    ) -> Message | None:
         """Return the next message, put together from its parts, where `streaming` gives them; None as for `receive()`.
 
-        When the time is over, its parts so far are kept. Parts are taken and put together under the lock: callers in
-        several threads go on with one message. A message of more than `max_message_size` bytes closes with 1009.
+        Where it returns before the message is whole, the parts so far are kept. They are taken and put together under
+        the lock: callers in several threads go on with one message. A message of more than `max_message_size` bytes
+        closes with 1009.
         """
         deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
         while True:
-            part = self._receive_next(None if deadline is None else deadline - monotonic())
+            part = self._receive_next(None if deadline is None else deadline - monotonic(), unless)
             if not isinstance(part, Part):
                 return part
             if self._gather(part.data) and part.fin:
                 return self._take_gathered()
+
+    def notify(self) -> None:
+        """Let those that wait in `receive()` ask `unless` again. For any thread or greenlet; never waits."""
+        if self.is_foreign_thread():
+            self.reactor.post(self._link.wake)
+        elif self.lock is None:
+            self._link.wake()
+        else:
+            self.lock.post(self._link.wake)
 
     @on_reactor_thread
     def receive_begun(self) -> Message:
@@ -247,7 +262,9 @@ class Connection(Sending):
 
     # Reading
 
-    def _receive_next(self, timeout_seconds: float | None) -> Message | Part | None:
+    def _receive_next(
+        self, timeout_seconds: float | None, unless: Callable[[], bool] | None = None
+    ) -> Message | Part | None:
         if self.endpoint.has_more:  # breathe before a message is taken, so that a view stopped meanwhile loses none
             self._link.breathe(monotonic())
         if self._answers_owed:  # a view that comes for more has answered what it took
@@ -257,7 +274,9 @@ class Connection(Sending):
         if not self._inbox:
             if self._batch is not None:
                 self._send_batch()
-            if timeout_seconds is not None:
+            if unless is not None:
+                self._wait_unless(timeout_seconds, unless)
+            elif timeout_seconds is not None:
                 self._wait_for_message(timeout_seconds)
             else:
                 while not self._inbox and self.endpoint.state is _OPEN:
@@ -294,6 +313,16 @@ class Connection(Sending):
         if timeout_seconds <= 0:
             self._link.look(pause=True)
         while not self._inbox and self.endpoint.state is _OPEN and self._park(deadline):
+            pass
+
+    def _wait_unless(self, timeout_seconds: float | None, unless: Callable[[], bool]) -> None:
+        now = monotonic()
+        deadline = None if timeout_seconds is None else now + timeout_seconds
+        if unless() or (timeout_seconds is not None and timeout_seconds <= 0):
+            # A view that always has something else to do must not pass over its messages, nor keep others from running.
+            self._link.look(pause=False)
+            self._link.breathe(now)
+        while not self._inbox and self.endpoint.state is _OPEN and not unless() and self._park(deadline):
             pass
 
     def _parse(self) -> None:

@@ -36,6 +36,7 @@ cdef class Lifetime(Served):
     cdef _break_off(self)
     cdef bint _wants_to_read(self) except -1
     cdef _write(self, bytes data, bytes payload=*)
+    cdef _flush(self)
     cdef bint _park(self, deadline) except -1
     cdef _call_unlocked(self, function)
     @cython.locals(is_open=bint, reads=bint, writes=bint, link=Link)
@@ -54,5 +55,9 @@ cdef class Lifetime(Served):
     cdef _notice_hangup_while_paused(self, double now)
     @cython.locals(outbox=Outbox)
     cdef double _stalled_at(self) except? -1
+    @cython.locals(outbox=Outbox)
+    cdef double _overdue_at(self) except? -1
+    cdef _judge_what_was_offered(self, double now)
+    cdef _close_as_too_slow(self)
     cdef bint _act(self, double now) except -1
     cdef _give_up_sending(self)

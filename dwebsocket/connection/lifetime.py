@@ -187,6 +187,10 @@ class Lifetime(Served):
         """Send what the kernel takes; the rest goes to the outbox."""
         raise NotImplementedError
 
+    def _flush(self) -> None:
+        """Send what waits, as far as the kernel takes it."""
+        raise NotImplementedError
+
     # Waiting
 
     def _park(self, deadline: float | None) -> bool:
@@ -343,7 +347,7 @@ class Lifetime(Served):
 
     def _earliest(self) -> float | None:
         """The next deadline, if nothing else happens; None when there is none."""
-        due = self._stalled_at()
+        due = min(self._stalled_at(), self._overdue_at())
         if self._ending is not None:
             due = min(due, self._ending.due(self._facts()))
         if self._keep_alive is not None and self.endpoint.state is _OPEN:
@@ -356,10 +360,17 @@ class Lifetime(Served):
             return math.inf
         return outbox.last_progress_at + send_timeout
 
+    def _overdue_at(self) -> float:
+        outbox = self._outbox
+        return math.inf if outbox is None or self.endpoint.state is not _OPEN else outbox.overdue_at
+
     def _act(self, now: float) -> bool:
         """Do one thing that is due, and return True, if there is one: the others may not be due any more then."""
         if self._stalled_at() <= now:
             self._give_up_sending()
+            return True
+        if self._overdue_at() <= now:
+            self._judge_what_was_offered(now)
             return True
         if self._ending is not None and (step := self._ending.expire(now, self._facts())) is not None:
             _STEPS[step](self)
@@ -373,6 +384,16 @@ class Lifetime(Served):
 
     def _give_up_sending(self) -> None:
         self._abort(f"the peer did not read for {self.limits.send_timeout} seconds", SendTimeout)
+
+    def _judge_what_was_offered(self, now: float) -> None:
+        self._flush()  # this process may have stood still, and not the peer
+        if self._outbox is not None and self._outbox.is_overdue(now):
+            self._close_as_too_slow()
+
+    def _close_as_too_slow(self) -> None:
+        if self._outbox is not None:
+            self._outbox.drop_offers()  # they would only hold up the Close frame
+        self._end(self.endpoint.close(CloseCode.TRY_AGAIN_LATER, "too slow"))
 
     def _close_if_idle(self, now: float, keep_alive: KeepAlive) -> None:
         last_message_at = self.last_message_at

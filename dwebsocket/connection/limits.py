@@ -21,11 +21,18 @@ class Limits:
     max_groups: int = 128
 
 
-class Bound(NamedTuple):
-    """How much of what was offered may wait for a slow peer, and what happens to more.
+#: What `Connection.offer()` returns, where it is not a number of messages that were dropped.
+TAKEN = 0  # and nothing was dropped
+NOT_OPEN = -1  # nothing was done: the connection is not open, or not any more
+CLOSED = -2  # just now, with 1013: the peer is too slow
 
-    `overflow`: "close" closes with 1013, "drop_new" drops what is offered, "drop_oldest" what waits longest, "latest"
-    what waits with the same key.
+
+class Bound(NamedTuple):
+    """The share of what was offered that may wait for a slow peer, and what happens to more.
+
+    `max_seconds`: how long the oldest of it may wait. `overflow`: "close" closes with 1013, "drop_new" drops what is
+    offered, "drop_oldest" what waits longest, "latest" what waits with the same key, and then as "drop_oldest". The
+    last two drop only what was itself offered with one of them.
     """
 
     max_bytes: int = 1024 * 1024

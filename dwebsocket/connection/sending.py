@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..protocol.codes import CloseCode
+from ..protocol.deflate import SharedCompression
 from ..protocol.endpoint import Endpoint, State
 from ..protocol.exceptions import WebSocketClosed
 from ..protocol.messages import Message
@@ -15,12 +16,12 @@ from ..reactors.base import Reactor
 from ..reactors.clock import monotonic
 from .batch import Batch
 from .lifetime import Lifetime, on_reactor_thread
-from .limits import Limits
+from .limits import CLOSED, NOT_OPEN, TAKEN, Bound, Limits
 from .outbox import Outbox
 from .sockets import send, send_both
 
 _LARGE_BYTES = 16 * 1024  # from this size on, copying a payload behind its header costs more than a second buffer
-_OFFERED_BYTES = 1024 * 1024  # so many may wait for a slow peer before another frame is refused
+_BOUND = Bound()
 
 _OPEN, _ENDING, _CLOSED = State.OPEN, State.ENDING, State.CLOSED
 
@@ -84,23 +85,28 @@ class Sending(Lifetime):
         finally:
             self._leave()
 
-    def offer(self, frames: bytes, messages: int = 1, max_waiting_bytes: int = _OFFERED_BYTES) -> bool:
+    def offer(self, frames: bytes, messages: int = 1, bound: Bound = _BOUND, key: str = "") -> int:
         """Send ready-made `frames` (whole ones, which carry that many `messages`) without waiting for the peer.
 
         They leave at once if the kernel takes them and nothing waits. Else they queue, and leave when the peer has
         read enough; never between two fragments of one message. A caller in another thread than the hub's waits for
-        the hub's turn.
+        the hub's turn. Frames of any size are taken while nothing waits that was offered.
 
-        False, and no frame is sent, when the connection is not open any more, or more than `max_waiting_bytes` would
-        wait. Frames of any size are taken while nothing waits.
+        TAKEN (0), or how many messages were dropped: these, or older ones for them, as `bound` says. NOT_OPEN (-1):
+        nothing was done. CLOSED (-2): the peer is too slow, and the connection was closed just now, with 1013.
         """
         if self.is_foreign_thread():
-            return self.call_on_reactor(self._offer, (frames, messages, max_waiting_bytes))
+            return self.call_on_reactor(self._offer, (frames, messages, bound, key))
         self._enter()
         try:
-            return self._offer(frames, messages, max_waiting_bytes)
+            return self._offer(frames, messages, bound, key)
         finally:
             self._leave()
+
+    @on_reactor_thread
+    def share_compression(self) -> SharedCompression | None:
+        """Let frames that were deflated once for many connections be offered: see `Endpoint.share_compression()`."""
+        return self.endpoint.share_compression()
 
     def begin_message(self) -> None:
         """Wait until no other message is being sent; from now on none begins, until `end_message()`."""
@@ -158,41 +164,81 @@ class Sending(Lifetime):
         elif batch.hold(data, now):
             self._link.call_soon()
 
-    def _offer(self, frames: bytes, messages: int, max_waiting_bytes: int) -> bool:
-        outbox = self._outbox
+    def _offer(self, frames: bytes, messages: int, bound: Bound, key: str) -> int:
         if self.endpoint.state is not _OPEN:
-            return False
-        if outbox is not None and (outbox.error is not None or not outbox.fits(len(frames), max_waiting_bytes)):
-            return False
+            return NOT_OPEN
         now = monotonic()
-        if self._sending_parts:
+        dropped = TAKEN
+        outbox = self._outbox
+        if outbox is None and not self._sending_parts:
+            self._write(frames)
+            outbox = self._outbox
+            if outbox is not None:
+                outbox.has_begun(len(frames), messages, now, bound)
+        else:
             if outbox is None:
                 outbox = self._outbox = Outbox(now)
-            outbox.put_behind(frames)
-        else:
-            self._write(frames)
-            if self._outbox is not None:
-                self._settle()
-                if self._outbox is not None and self._outbox.error is not None:
-                    return False
+            dropped = self._queue(outbox, frames, messages, bound, key, now)
+            if dropped < 0:
+                return self._refuse_offer(messages, bound)
+        if outbox is not None:
+            self._settle()
+            if outbox.error is not None:
+                return NOT_OPEN
+            self._link.write_soon()
         self.last_message_at = now
         self.messages_sent += messages
-        return True
+        return dropped
+
+    def _queue(self, outbox: Outbox, frames: bytes, messages: int, bound: Bound, key: str, now: float) -> int:
+        """Let `frames` leave behind what waits; return what `Outbox.make_room()` does."""
+        self._send_batch()
+        if not outbox.fits(len(frames), now, bound):
+            self._flush()  # the kernel may take bytes by now, and the reactor has not told yet
+        dropped: int = outbox.make_room(len(frames), now, bound, key)
+        if dropped < 0:
+            return dropped
+        nothing_waits = not outbox.waiting
+        outbox.offer(frames, messages, now, bound, key, self._sending_parts)
+        if self._outbox is None:
+            self._outbox = outbox  # the kernel had just taken all
+        if nothing_waits:
+            self._flush()
+        return dropped
+
+    def _refuse_offer(self, messages: int, bound: Bound) -> int:
+        self._settle()  # some bytes may have left
+        if bound.overflow != "close":
+            return messages
+        self._close_as_too_slow()
+        return CLOSED
 
     def _send_large(self, message: Message) -> None:
         if not self._compresses:
-            data, payload = self.endpoint.send_large(message)
+            self._write_large(*self.endpoint.send_large(message))
+            mark = self._mark()
         else:
-            self._take_turn()  # messages leave in the order in which they were compressed
+            # Messages leave in the order in which they were compressed, and before what is offered meanwhile: deflate
+            # refers back to what the peer inflated last.
+            self._take_turn()
             try:
-                data, payload = self._encode(functools.partial(self.endpoint.send_large, message))
+                self._write_large(*self._encode(functools.partial(self.endpoint.send_large, message)))
+                mark = self._mark()
             finally:
                 self._end_turn()
+        if self._outbox is not None:
+            self._wait_until_written(self._outbox, mark)
+
+    def _write_large(self, data: bytes, payload: bytes) -> None:
         self.messages_sent += 1
         if isinstance(self._socket, _socket.socket):
-            self._send(data, payload)
+            self._write(data, payload)
         else:  # TLS must be offered again, as they were, the bytes that it has not taken: not cut in two
-            self._send(data + payload)
+            self._write(data + payload)
+
+    def _mark(self) -> int:
+        """The mark that the bytes written last have made; 0 when all have left."""
+        return 0 if self._outbox is None else self._outbox.mark
 
     def _encode(self, encode: Callable[[], T]) -> T:
         """Return what `encode` makes of a message; the lock is free while a large one is compressed."""
@@ -210,7 +256,7 @@ class Sending(Lifetime):
     def _end_turn(self) -> None:
         self._sending_parts = False
         if self._outbox is not None:
-            self._outbox.release(drop=not self._may_send())
+            self._outbox.release(monotonic(), drop=not self._may_send())
             self._flush()
             self._settle()
         self._link.wake()
@@ -234,7 +280,7 @@ class Sending(Lifetime):
     def _send(self, data: bytes, payload: bytes = b"") -> None:
         self._write(data, payload)
         if self._outbox is not None:
-            self._wait_until_written(self._outbox)
+            self._wait_until_written(self._outbox, self._outbox.mark)
 
     def _write(self, data: bytes, payload: bytes = b"") -> None:
         """Send what the kernel takes; the rest goes to the outbox. The caller then calls `_settle()`, or waits."""
@@ -289,8 +335,7 @@ class Sending(Lifetime):
         self._stop_writing(WebSocketClosed)
         self._link.look(pause=False)
 
-    def _wait_until_written(self, outbox: Outbox) -> None:
-        mark = outbox.mark
+    def _wait_until_written(self, outbox: Outbox, mark: int) -> None:
         timeout = self.limits.send_timeout
         deadline = None if timeout is None else monotonic() + timeout
         self._settle()

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .codes import Opcode
 from .exceptions import InvalidPayload, MessageTooBig, PolicyViolation
 from .frames import Frame
 from .handshake import Offer
+from .messages import Message
 
 NAME = "permessage-deflate"
 _MAX_WINDOW_BITS = 15
@@ -74,6 +76,28 @@ class Agreement(NamedTuple):
         return "; ".join(said)
 
 
+class SharedCompression(NamedTuple):
+    """The parameters by which one message is deflated once for many connections; the same for all of them."""
+
+    server_max_window_bits: int
+    level: int
+    mem_level: int
+    min_size: int
+
+
+def serialize_once(message: Message, shared: SharedCompression | None) -> bytes:
+    """The unmasked frame that carries `message` whole, for every connection that shares this compression.
+
+    It is deflated without the context of earlier messages: 7.2.1 leaves that to the sender, whatever was agreed. Not
+    deflated where it has fewer than `min_size` bytes, or `shared` is None.
+    """
+    frame = Frame(Opcode.TEXT, message.encode()) if isinstance(message, str) else Frame(Opcode.BINARY, message)
+    if shared is not None and not _is_too_small(frame.payload, shared.min_size):
+        deflater = _deflater(shared.level, shared.server_max_window_bits, shared.mem_level)
+        frame = frame._replace(payload=_finish(deflater, deflater.compress(frame.payload)), rsv1=True)
+    return frame.serialize()
+
+
 def agree(offers: Sequence[Offer], wanted: Compression) -> Agreement | None:
     """Accept the first offer that can be accepted (7.1); None when there is none."""
     for offer in offers:
@@ -101,6 +125,21 @@ class PerMessageDeflate:
         self._inflated = 0  # bytes so far of the incoming message
         self._streams = 0  # streams that have ended inside it
         self._sending = False  # an outgoing message has begun and not ended
+        self._is_shared = False  # frames from elsewhere go out between our messages
+
+    def share(self) -> SharedCompression:
+        """Let frames of `serialize_once()` go out between messages. Return the parameters for them.
+
+        From now on each message begins without the context of those before it. The peer's window has what it inflated
+        last, and that may have been such a frame. A message that has begun may go on, for they do not come inside it.
+        """
+        self._is_shared = True
+        return SharedCompression(
+            self._agreement.server_max_window_bits,
+            self._compression.level,
+            self._compression.mem_level,
+            self._compression.min_size,
+        )
 
     def wire_size(self, message_size: int) -> int:
         """Return the size, and an eighth more: incompressible data grows, but by less than that in any deflate."""
@@ -128,7 +167,9 @@ class PerMessageDeflate:
         """Deflate the frame, unless it is a whole message of fewer than `min_size` bytes."""
         begins = not self._sending
         if begins:
-            self._deflating = not (frame.fin and len(frame.payload) < max(1, self._compression.min_size))
+            self._deflating = not (frame.fin and _is_too_small(frame.payload, self._compression.min_size))
+            if self._is_shared:
+                self._deflater = None
         self._sending = not frame.fin
         if not self._deflating:
             return frame
@@ -169,20 +210,31 @@ class PerMessageDeflate:
 
     def _deflate(self, data: bytes, *, fin: bool) -> bytes:
         if self._deflater is None:
-            self._deflater = zlib.compressobj(
-                self._compression.level,
-                zlib.DEFLATED,
-                -self._agreement.server_max_window_bits,
-                self._compression.mem_level,
+            self._deflater = _deflater(
+                self._compression.level, self._agreement.server_max_window_bits, self._compression.mem_level
             )
         deflated = self._deflater.compress(data)
         if not fin:
             return deflated
-        deflated += self._deflater.flush(zlib.Z_SYNC_FLUSH)
-        if self._agreement.server_no_context_takeover:
+        deflated = _finish(self._deflater, deflated)
+        if self._agreement.server_no_context_takeover or self._is_shared:
             self._deflater = None
-        # zlib flushes nothing twice: where the last fragment was empty, there may be no tail to take off
-        return deflated.removesuffix(_TAIL) or _EMPTY
+        return deflated
+
+
+def _is_too_small(payload: bytes, min_size: int) -> bool:
+    return len(payload) < max(1, min_size)
+
+
+def _deflater(level: int, window_bits: int, mem_level: int) -> zlib._Compress:
+    return zlib.compressobj(level, zlib.DEFLATED, -window_bits, mem_level)
+
+
+def _finish(deflater: zlib._Compress, deflated: bytes) -> bytes:
+    """The rest of a message whose last bytes `deflater` has got (7.2.1)."""
+    deflated += deflater.flush(zlib.Z_SYNC_FLUSH)
+    # zlib flushes nothing twice: where the last fragment was empty, there may be no tail to take off
+    return deflated.removesuffix(_TAIL) or _EMPTY
 
 
 _FLAGS = ("server_no_context_takeover", "client_no_context_takeover")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from .codes import CONTROL_BIT, CloseCode, Opcode
+from .deflate import PerMessageDeflate, SharedCompression
 from .exceptions import PolicyViolation, ProtocolError, WebSocketClosed
 from .extensions import Extension
 from .frames import FIN, MAX_CONTROL_PAYLOAD_BYTES, Close, Frame, cut_reason, serialize, serialize_text
@@ -241,6 +242,17 @@ class Endpoint:
     def has_extensions(self) -> bool:
         """Whether extensions change the frames: to send a large message then takes long."""
         return bool(self._extensions)
+
+    def share_compression(self) -> SharedCompression | None:
+        """Let frames of `deflate.serialize_once()` go out between messages. Return the parameters for them.
+
+        None where no compression was agreed: then they are not deflated. permessage-deflate is the only extension whose
+        frames can be shared.
+        """
+        for extension in self._extensions:
+            if isinstance(extension, PerMessageDeflate):
+                return extension.share()
+        return None
 
     def refuse_if_late(self) -> None:
         """Raise WebSocketClosed where no more messages can be sent."""

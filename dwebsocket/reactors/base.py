@@ -164,6 +164,10 @@ class Link:
         """Wake all threads and greenlets that are parked."""
         raise NotImplementedError
 
+    def write_soon(self) -> None:
+        """Where `on_writable` is watched for: call it as soon as it is time, though no thread waits on the link."""
+        raise NotImplementedError
+
     def resume(self) -> None:
         """Call `on_readable` once more, though nothing new may arrive, when others have had their turn."""
         raise NotImplementedError
@@ -262,6 +266,26 @@ class Reactor(Protocol):
         """Run `function` in a new greenlet or thread."""
         ...  # pragma: no cover
 
+    def post(self, function: Callable[[], object]) -> None:
+        """Have `function`, which must not wait, run on the reactor's thread, soon or at once. Never waits.
+
+        For the threads that may not use the connections directly.
+        """
+        ...  # pragma: no cover
+
+    def worker(self, function: Callable[[], None], name: str) -> Callable[[], None]:
+        """Return a function that wakes a worker: `function` runs in a greenlet or thread of the reactor.
+
+        It runs once for all wake-ups before it begins, never twice at the same time, and again where it was woken
+        while it ran. Its exceptions are logged. Every thread and greenlet may wake it, and never waits. The child of a
+        fork has no part in it.
+        """
+        ...  # pragma: no cover
+
+    def breathe(self, now: float) -> None:
+        """Let others run if the calling greenlet has not let them for a while; does nothing under threads."""
+        ...  # pragma: no cover
+
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         """Return a function that starts `function` in a new greenlet or thread, even from a signal handler."""
         ...  # pragma: no cover
@@ -285,6 +309,14 @@ class Reactor(Protocol):
     def frame_of(self, caller: Any) -> FrameType | None:
         """Return the innermost frame of a `caller()`, asked from another one; None when it has ended."""
         ...  # pragma: no cover
+
+
+def run_logged(function: Callable[[], None], name: str) -> None:
+    """Call `function`, and log what it raises."""
+    try:
+        function()
+    except Exception:
+        logger.exception("%s has failed, and goes on with its next wake-up", name)
 
 
 def hung_up(poll: Any, descriptor: int) -> bool:

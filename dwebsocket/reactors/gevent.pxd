@@ -15,7 +15,7 @@ cdef class Turns:
 
     cdef make_ready(self, list greenlets)
     cdef rest(self)
-    cdef breathe(self, double now)
+    cpdef breathe(self, double now)
     cdef _begin(self, double now)
     cdef bint _hub_has_turned(self) except -1
     cdef remove(self, sleeper)
@@ -31,6 +31,7 @@ cdef class GeventLink(Link):
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)
+    cpdef write_soon(self)
     cpdef resume(self)
     cpdef call_soon(self)
     cpdef breathe(self, double now)

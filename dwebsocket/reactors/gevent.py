@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import time
@@ -20,7 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 from greenlet import getcurrent, greenlet
 
-from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Served, arrived, hung_up
+from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Served, arrived, hung_up, run_logged
 
 T = TypeVar("T")
 
@@ -123,6 +124,15 @@ class GeventReactor:
         greenlet.name = name
         greenlet.start()
 
+    def post(self, function: Callable[[], object]) -> None:
+        self.loop.run_callback_threadsafe(function)
+
+    def worker(self, function: Callable[[], None], name: str) -> Callable[[], None]:
+        return _Worker(self, function, name).wake
+
+    def breathe(self, now: float) -> None:
+        self.turns.breathe(now)
+
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         return lambda: gevent.spawn(function)
 
@@ -174,6 +184,41 @@ class ViewGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent ships no ty
     """The greenlet of a view."""
 
     spawning_stack_limit = 0  # no frames of the server: no code needs them, and they would live as long as the view
+
+
+class _Worker:
+    """Runs a function in a greenlet of the hub, once for all wake-ups before it begins."""
+
+    def __init__(self, reactor: GeventReactor, function: Callable[[], None], name: str) -> None:
+        self._reactor = reactor
+        self._function = function
+        self._name = name
+        self._is_woken = False  # and the function has not begun since
+        self._runs = False
+
+    def wake(self) -> None:
+        if self._is_woken:
+            return  # who woke it first starts it
+        self._is_woken = True
+        if _get_ident() == self._reactor.owner_thread:
+            self._start()
+        else:
+            self._reactor.post(self._start)
+
+    def _start(self) -> None:
+        if not self._runs:
+            self._runs = True
+            contextvars.Context().run(self._reactor.spawn, self._run, self._name)  # in that of no view that wakes it
+
+    def _run(self) -> None:
+        try:
+            while self._is_woken:
+                self._is_woken = False
+                run_logged(self._function, self._name)
+        finally:
+            self._runs = False
+            if self._is_woken:  # the greenlet was killed
+                self._start()
 
 
 class _Errand:
@@ -426,6 +471,9 @@ class GeventLink(Link):
         if sleeper in self._waiters:
             self._waiters.remove(sleeper)
             self._turns.make_ready([sleeper])
+
+    def write_soon(self) -> None:
+        pass  # the watcher does
 
     def resume(self) -> None:
         if self._served is None:

@@ -559,3 +559,99 @@ def test_answer_of_one_view_still_leaves_when_another_comes_back_for_more(link: 
     assert a.peer.recv_message() == "the other's answer"
     assert a.do("receive") is None
     assert a.peer.recv_message() == Close(1001)
+
+
+# A wait that can be called off
+
+
+def test_wait_is_called_off_at_once_where_its_reason_is_there_before_a_message(link: Connect) -> None:
+    a = link()
+    assert a.do("receive", None, lambda: True) is None
+    a.peer.send_message("first of all")
+    until(lambda: a.do("waiting"))
+    assert a.do("receive", None, lambda: True) == "first of all"
+
+
+@pytest.mark.parametrize("caller", ["another thread", "its own kind"])
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_wait_is_called_off_by_a_notice(link: Connect, caller: str, timeout: float | None) -> None:
+    a = link()
+    events: list[str] = []
+    asked: list[int] = []
+
+    def unless() -> bool:
+        asked.append(1)
+        return bool(events)
+
+    receiving = parked(a, "receive", timeout, unless)
+    before = len(asked)
+    notify = a.connection.notify if caller == "another thread" else lambda: a.do("notify")
+    notify()
+    until(lambda: len(asked) > before)
+    assert not receiving.done()
+    events.append("something else")
+    notify()
+    assert receiving.result(PATIENCE_SECONDS) is None
+    assert not a.closed
+    events.clear()
+    a.peer.send_message("and on")
+    assert a.do("receive", 5, unless) == "and on"
+
+
+def test_wait_that_can_be_called_off_ends_with_its_time_a_message_and_the_end(link: Connect) -> None:
+    a = link()
+    assert a.do("receive", 0, lambda: False) is None
+    assert a.do("receive", 0.01, lambda: False) is None
+    receiving = parked(a, "receive", None, lambda: False)
+    a.peer.send_message("there")
+    assert receiving.result(PATIENCE_SECONDS) == "there"
+    receiving = parked(a, "receive", None, lambda: False)
+    a.peer.send_close()
+    assert receiving.result(PATIENCE_SECONDS) is None
+
+
+def test_view_that_always_has_something_else_to_do_gets_its_messages_and_lets_others_run(link: Connect) -> None:
+    a = link()
+
+    def view() -> list[Any]:
+        messages: list[Any] = []
+        while len(messages) < 3:
+            if message := a.connection.receive(None, lambda: True):
+                messages.append(message)
+        return messages
+
+    viewing = a.home.start(view)
+    assert a.home.do(lambda: "others run") == "others run"
+    for message in ("one", "two", "three"):
+        a.peer.send_message(message)
+    assert viewing.result(PATIENCE_SECONDS) == ["one", "two", "three"]
+
+
+def test_parts_of_a_message_are_kept_where_the_wait_for_the_rest_is_called_off(link: Connect) -> None:
+    a = link(streaming=True)
+    events: list[str] = []
+    a.peer.send_frame(TEXT, b"one ", fin=False)
+    until(lambda: a.do("look") or a.connection._inbox)
+    receiving = parked(a, "receive_whole", None, lambda: bool(events))
+    events.append("something else")
+    a.connection.notify()
+    assert receiving.result(PATIENCE_SECONDS) is None
+    a.peer.send_frame(CONTINUATION, b"message")
+    assert a.do("receive_whole", 5, lambda: False) == "one message"
+
+
+def test_notice_does_not_wait_for_a_call_that_is_not_over(link: Connect) -> None:
+    a = link()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def stay_inside() -> None:
+        entered.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    # under threads it holds the lock; under gevent, the hub stands still
+    staying = a.home.start(a.connection.call_on_reactor, stay_inside, ())
+    assert entered.wait(PATIENCE_SECONDS)
+    a.connection.notify()
+    assert not staying.done()
+    go_on.set()
+    staying.result(PATIENCE_SECONDS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import select
 
 import pytest
 
 from dwebsocket.connection.ending import RULES, Phase
+from dwebsocket.connection.limits import TAKEN, Bound
 from dwebsocket.protocol.endpoint import State
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors.base import arrived
@@ -116,7 +118,7 @@ def test_peer_whose_answer_waits_behind_a_full_inbox_is_not_dropped(manual: Conn
 def test_ping_is_left_out_while_the_peer_has_enough_to_read(manual: Connect) -> None:
     a = manual(ping_interval=20, ping_timeout=30, send_timeout=None)
     large = server_frame(b"x" * 4 * MIB)
-    assert a.do("offer", large)
+    assert a.do("offer", large, 1, Bound(max_seconds=math.inf)) == TAKEN
     a.home.pause(1000)
     assert not a.closed
     assert read_all(a, len(large)) == large
@@ -143,7 +145,7 @@ def test_message_in_either_direction_counts_as_activity(link: Connect, what: str
     elif what == "sent":
         a.do("send", "busy")
     elif what == "offered":
-        assert a.do("offer", server_frame(b"busy"))
+        assert a.do("offer", server_frame(b"busy")) == TAKEN
     else:
         a.home.do(echo, a, 1)
     assert a.connection.last_message_at > before

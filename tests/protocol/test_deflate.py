@@ -11,12 +11,21 @@ from hypothesis import strategies as st
 
 from dwebsocket.protocol import handshake
 from dwebsocket.protocol.codes import Opcode
-from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflate, agree
+from dwebsocket.protocol.deflate import (
+    Agreement,
+    Compression,
+    PerMessageDeflate,
+    SharedCompression,
+    agree,
+    serialize_once,
+)
 from dwebsocket.protocol.endpoint import Endpoint, State
 from dwebsocket.protocol.exceptions import HandshakeError, InvalidPayload, MessageTooBig, PolicyViolation
+from dwebsocket.protocol.extensions import Extension
 from dwebsocket.protocol.frames import Frame
 from dwebsocket.protocol.handshake import Request
 from tests.peer import BINARY, CLOSE, CONTINUATION, PING, TEXT, close_payload, frame
+from tests.peer import decode as decode_frame
 
 TAIL = b"\x00\x00\xff\xff"
 EVERYTHING = Agreement(False, False, 15, 15, says_client_bits=False)
@@ -49,6 +58,20 @@ def extension(agreement: Agreement = EVERYTHING, *, limit: int | None = None, **
 
 def received(payload: bytes, by: PerMessageDeflate) -> bytes:
     return by.decode(Frame(Opcode.BINARY, payload, rsv1=True)).payload
+
+
+class Unknown:
+    """An extension that leaves every frame as it is."""
+
+    uses_rsv1 = False
+
+    def wire_size(self, message_size: int) -> int:
+        return message_size
+
+    def decode(self, frame: Frame) -> Frame:
+        return frame
+
+    encode = decode
 
 
 # --- what is agreed upon ---------------------------------------------------------------------------------------------
@@ -398,3 +421,93 @@ def test_garbage_is_inflated_or_refused_with_a_close_code(garbage: bytes) -> Non
     endpoint = opened(limit=1000)
     endpoint.receive_data(frame(BINARY, garbage, rsv=4))
     assert endpoint.close_code in (None, 1007, 1008, 1009)
+
+
+# --- deflated once for many connections ------------------------------------------------------------------------------
+
+
+SHARED = SharedCompression(15, 6, 8, 20)
+
+
+@pytest.mark.parametrize("message", ["", "short", "x" * 19, "Grüße 🎉", b"", b"x" * 19], ids=repr)
+@pytest.mark.parametrize("shared", [None, SHARED])
+def test_small_message_and_every_message_without_compression_is_framed_as_it_is(
+    message: str | bytes, shared: SharedCompression | None
+) -> None:
+    opcode, payload = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+
+    assert serialize_once(message, shared) == frame(opcode, payload, mask=None)
+
+
+@pytest.mark.parametrize("bits", [9, 15])
+@pytest.mark.parametrize("message", ["y" * 20, "Grüße 🎉" * 50_000, bytes(100_000), os.urandom(70_000)], ids=len)
+def test_large_message_is_deflated_by_itself(message: str | bytes, bits: int) -> None:
+    shared = SharedCompression(bits, 6, 8, 20)
+    raw, size = decode_frame(serialize_once(message, shared))
+    assert size == len(serialize_once(message, shared))
+
+    assert (raw.rsv, raw.fin, raw.opcode) == (4, True, TEXT if isinstance(message, str) else BINARY)
+    inflated = zlib.decompressobj(wbits=-bits).decompress(raw.payload + TAIL)
+    assert inflated == (message.encode() if isinstance(message, str) else message)
+
+
+def test_parameters_are_equal_where_the_same_frames_fit() -> None:
+    one, same, other = (
+        extension(agreement, level=5, min_size=7).share()
+        for agreement in (
+            EVERYTHING,
+            EVERYTHING._replace(client_max_window_bits=9),
+            Agreement(False, False, 9, 15, False),
+        )
+    )
+
+    assert one == same == SharedCompression(15, 5, zlib.DEF_MEM_LEVEL, 7)
+    assert len({one, same, other}) == 2
+
+
+@pytest.mark.parametrize("takeover", [False, True])
+@pytest.mark.parametrize("bits", [9, 15])
+def test_own_messages_and_shared_frames_mix_in_one_window_of_the_peer(takeover: bool, bits: int) -> None:
+    sender = extension(Agreement(not takeover, False, bits, 15, says_client_bits=False))
+    peer = zlib.decompressobj(wbits=-bits)
+    words = b"the same words again and again " * 30
+
+    def inflate(payload: bytes) -> bytes:
+        return peer.decompress(payload + TAIL)
+
+    def own(payload: bytes) -> Frame:
+        return sender.encode(Frame(Opcode.BINARY, payload))
+
+    first, again = own(words).payload, own(words).payload
+    assert (len(again) < len(first) / 2) is takeover
+    assert [inflate(payload) for payload in (first, again)] == [words] * 2
+    shared = sender.share()
+    for number in range(5):
+        other = b"%d" % number + words[number:]
+        raw, _ = decode_frame(serialize_once(other, shared))
+        assert inflate(raw.payload) == other
+        assert inflate(own(words).payload) == words
+
+
+def test_message_that_has_begun_goes_on_with_its_context_and_the_next_begins_afresh() -> None:
+    sender, peer = extension(), zlib.decompressobj(wbits=-15)
+    words = os.urandom(1000)
+    first = sender.encode(Frame(Opcode.BINARY, words)).payload
+    assert peer.decompress(first + TAIL) == words
+    begun = sender.encode(Frame(Opcode.BINARY, words, fin=False)).payload
+    shared = sender.share()
+    ended = sender.encode(Frame(Opcode.CONTINUATION, words)).payload
+    assert peer.decompress(begun + ended + TAIL) == words * 2
+    assert len(begun + ended) < 500
+    raw, _ = decode_frame(serialize_once(bytes(40_000), shared))
+    assert peer.decompress(raw.payload + TAIL) == bytes(40_000)
+    assert peer.decompress(sender.encode(Frame(Opcode.BINARY, words)).payload + TAIL) == words
+
+
+@pytest.mark.parametrize("extensions", [[], [Unknown()]])
+def test_without_permessage_deflate_there_is_nothing_to_share(extensions: list[Extension]) -> None:
+    assert Endpoint(extensions=extensions).share_compression() is None
+
+
+def test_endpoint_shares_the_compression_that_was_agreed() -> None:
+    assert Endpoint(extensions=[extension()]).share_compression() == SharedCompression(15, -1, zlib.DEF_MEM_LEVEL, 0)

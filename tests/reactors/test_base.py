@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dwebsocket.reactors.base import Deadlines, Locked
+from tests.links import PATIENCE_SECONDS, Home, until
 
 
 def test_function_that_must_not_overlap_with_itself_is_told_so_where_it_would_wait_for_itself() -> None:
@@ -100,3 +104,103 @@ def test_heap_agrees_with_a_plain_dictionary(steps: list[tuple[str, int, int]]) 
             assert set(deadlines.pop_due(when)) == due
             model = {link: at for link, at in model.items() if link not in due}
         assert deadlines.earliest() == min(model.values(), default=None)
+
+
+# Workers
+
+
+def test_worker_runs_once_for_all_wake_ups_before_it_begins(home: Home) -> None:
+    runs: list[int] = []
+
+    def wake_ten_times() -> None:
+        for _ in range(10):
+            wake()
+
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        runs.append(len(runs))
+        inside.set()
+        while not go_on.is_set():
+            home.pause(0.001)
+
+    wake = home.do(home.reactor.worker, work, "at work")
+    home.do(wake_ten_times)
+    assert inside.wait(PATIENCE_SECONDS)
+    before = len(runs)  # under threads, it may have begun before the tenth
+    home.do(wake_ten_times)
+    wake_ten_times()  # from a thread without a hub
+    assert len(runs) == before
+    go_on.set()
+    until(lambda: len(runs) == before + 1)
+    home.do(home.pause, 0.01)
+    assert len(runs) == before + 1 <= 3
+
+
+def test_no_wake_up_of_any_thread_is_lost_and_no_two_runs_overlap(home: Home) -> None:
+    threads, each = 4, 500
+    given: list[int] = []
+    taken: list[int] = []
+    inside: list[int] = []
+
+    def work() -> None:
+        inside.append(1)
+        assert len(inside) == 1
+        while given:
+            taken.append(given.pop())
+        home.pause(0)
+        inside.pop()
+
+    wake = home.do(home.reactor.worker, work, "at work")
+
+    def give() -> None:
+        for number in range(each):
+            given.append(number)
+            wake()
+
+    givers = [threading.Thread(target=give) for _ in range(threads)]
+    for giver in givers:
+        giver.start()
+    giving = home.start(give)
+    for giver in givers:
+        giver.join(PATIENCE_SECONDS)
+    giving.result(PATIENCE_SECONDS)
+    until(lambda: len(taken) == (threads + 1) * each)
+    until(lambda: not inside)
+
+
+def test_worker_that_fails_says_so_and_goes_on(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(1)
+        if len(runs) < 3:
+            raise ValueError("not this time")
+
+    wake = home.do(home.reactor.worker, work, "the dispatcher")
+    for expected in (1, 2, 3):
+        home.do(wake)
+        until(lambda expected=expected: len(runs) == expected)
+    until(lambda: len(caplog.messages) == 2)
+    assert caplog.messages == ["the dispatcher has failed, and goes on with its next wake-up"] * 2
+
+
+def test_worker_runs_in_the_context_of_none_of_those_who_wake_it(home: Home) -> None:
+    language: contextvars.ContextVar[str] = contextvars.ContextVar("language", default="that of the project")
+    seen: list[str] = []
+
+    def view() -> None:
+        language.set("that of the view")
+        wake()
+
+    wake = home.do(home.reactor.worker, lambda: seen.append(language.get()), "at work")
+    home.do(view)
+    until(lambda: seen)
+    assert seen == ["that of the project"]
+
+
+def test_what_is_posted_runs_on_the_thread_of_the_reactor(home: Home) -> None:
+    seen: list[int] = []
+    home.reactor.post(lambda: seen.append(threading.get_ident()))
+    until(lambda: seen)
+    assert seen == [home.reactor.owner_thread or threading.get_ident()]

@@ -721,3 +721,52 @@ for each in (peer, other_peer):
     each.abandon()
 """
     )
+
+
+def test_worker_is_woken_from_another_thread_without_a_wait_for_the_hub(hub: Hub) -> None:
+    runs: list[int] = []
+    wake = hub.do(hub.reactor.worker, lambda: runs.append(1), "at work")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        inside.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    holding = hub.start(hold_up)
+    assert inside.wait(PATIENCE_SECONDS)
+    wake()
+    assert not holding.done()
+    assert not runs
+    go_on.set()
+    holding.result(PATIENCE_SECONDS)
+    until(lambda: runs)
+
+
+def test_worker_whose_greenlet_is_killed_takes_up_what_it_was_woken_for(hub: Hub) -> None:
+    runs: list[Any] = []
+
+    def work() -> None:
+        runs.append(gevent.getcurrent())
+        if len(runs) == 1:
+            wake()
+            raise gevent.GreenletExit
+
+    wake = hub.do(hub.reactor.worker, work, "at work")
+    hub.do(wake)
+    until(lambda: len(runs) == 2)
+    hub.do(wake)
+    until(lambda: len(runs) == 3)
+    assert len(set(runs)) == 3
+    assert {greenlet.name for greenlet in runs} == {"at work"}
+
+
+def test_greenlet_that_breathes_lets_others_run(hub: Hub) -> None:
+    over: list[bool] = []
+
+    def never_wait() -> None:
+        while not over:
+            hub.reactor.breathe(time.monotonic())
+
+    breathing = hub.start(never_wait)
+    hub.do(lambda: over.append(True))
+    breathing.result(PATIENCE_SECONDS)

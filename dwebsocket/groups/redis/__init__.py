@@ -1,0 +1,16 @@
+"""Redis, or Valkey, carries the messages of groups between all processes.
+
+backend        RedisGroups: the contract of backends, from the modules below
+location       LOCATION and OPTIONS: where the server is, and how a connection to it is made
+subscriber     the one connection of this process that receives, and its loop
+pool           the connections that publish
+wire           one connection: a socket, and the replies that come out of it
+subscriptions  which groups are wanted, received, on their way (sans-I/O)
+watchdog       when the way of a message is tried, and when it is lost (sans-I/O)
+commands       what is sent to the server, in bytes (sans-I/O)
+faults         what went wrong, in a sentence that says what to do (sans-I/O)
+"""
+
+from .backend import RedisGroups
+
+__all__ = ["RedisGroups"]

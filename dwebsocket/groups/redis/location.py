@@ -1,0 +1,141 @@
+"""LOCATION and OPTIONS of WEBSOCKET_GROUPS: where the server is, and how a connection to it is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from . import commands, faults
+
+if TYPE_CHECKING:
+    from .wire import Wire
+
+DEFAULT_MAX_CONNECTIONS = 16
+_EXAMPLE = "redis://127.0.0.1:6379/0"
+_SCHEMES = ("redis", "rediss", "unix")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+#: What this backend decides itself.
+_OURS = {
+    "protocol": 2,
+    "retry": None,
+    "retry_on_timeout": False,
+    "retry_on_error": (),
+    "health_check_interval": 0,
+    "decode_responses": False,
+}
+
+
+class Location:
+    """One server, and how a connection to it is made. ImproperlyConfigured where the settings are wrong."""
+
+    def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
+        where = f"WEBSOCKET_GROUPS[{alias!r}]"
+        try:
+            import hiredis  # noqa: F401
+            import redis.connection
+        except ImportError as error:
+            raise ImproperlyConfigured(
+                f"{where} needs redis-py and hiredis ({error}): pip install 'dwebsocket[redis]'"
+            ) from error
+        url = _checked(where, settings["LOCATION"])
+        try:
+            parse_url: Any = redis.connection.parse_url
+            given = dict(parse_url(url))
+        except ValueError as error:
+            raise ImproperlyConfigured(
+                f"{where}['LOCATION'] is no URL ({error}): write one like {_EXAMPLE!r}"
+            ) from error
+        given.update(settings["OPTIONS"])
+        self.max_connections = _count(where, given.pop("max_connections", DEFAULT_MAX_CONNECTIONS))
+        self._class = given.pop("connection_class", redis.connection.Connection)
+        for name in given.keys() & _OURS.keys():
+            raise ImproperlyConfigured(f"{where}['OPTIONS'] has {name!r}, which this backend sets itself: leave it out")
+        for name in _FILES:
+            if given.get(name) and not Path(given[name]).is_file():
+                raise ImproperlyConfigured(f"{where}['OPTIONS'][{name!r}] is {given[name]!r}: there is no such file")
+        timeout = settings["TIMEOUT"]
+        self.options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **given, **_OURS}
+        self._is_tls = issubclass(self._class, redis.connection.SSLConnection)
+        self.text = _text(url, given)
+        try:
+            self._class(**self.options)  # which connects to nothing
+        except (TypeError, ValueError, redis.RedisError) as error:
+            raise ImproperlyConfigured(
+                f"{where}['OPTIONS'] does not fit redis.{self._class.__name__}: {error}"
+            ) from error
+
+    def __str__(self) -> str:
+        """Where the server is, without a password."""
+        return self.text
+
+    def connect(self, name: str) -> Wire:
+        """A new connection, logged in, whose server has been judged. Broken or Refused.
+
+        `name` is what CLIENT LIST shows of it, where OPTIONS has no `client_name`.
+        """
+        import hiredis
+        import redis
+
+        from .wire import Wire
+
+        connection = self._class(**self.options)
+        try:
+            connection.connect()
+        except (OSError, redis.RedisError, ValueError) as error:
+            raise faults.explain_connect(error, self._is_tls) from error
+        # From here on the socket is ours: redis-py would shut it down.
+        sock, connection._sock = connection._sock, None
+        wire = Wire(sock)
+        try:
+            hello = commands.hello(str(self.options.get("client_name") or name).encode())
+            deadline = time.monotonic() + float(self.options["socket_timeout"])
+            (answer,) = wire.exchange(hello, 1, deadline)
+            if isinstance(answer, hiredis.ReplyError):
+                raise faults.explain(str(answer))
+            faults.judge_hello(dict(zip(answer[::2], answer[1::2], strict=False)))
+        except BaseException as error:
+            wire.close()
+            if isinstance(error, (faults.Broken, faults.Refused)) or not isinstance(error, Exception):
+                raise
+            raise faults.explain_connect(error, self._is_tls) from error
+        return wire
+
+
+def _checked(where: str, url: Any) -> str:
+    if not isinstance(url, str):
+        raise ImproperlyConfigured(
+            f"{where}['LOCATION'] is a list; one server is supported, without cluster mode: write its URL"
+        )
+    if not url:
+        raise ImproperlyConfigured(f"{where} has no LOCATION: write a URL like {_EXAMPLE!r}")
+    scheme, separator, rest = url.partition("://")
+    if scheme == "redis+sentinel":
+        raise ImproperlyConfigured(f"{where}['LOCATION']: Sentinel is not supported yet; write the primary's URL")
+    if not separator or scheme not in _SCHEMES:
+        shown = scheme if separator else url.partition(":")[0]
+        raise ImproperlyConfigured(
+            f"{where}['LOCATION'] begins with {shown!r}; it must begin with redis://, rediss:// (TLS) or unix://"
+        )
+    path = rest.partition("?")[0].partition("/")[2]
+    if scheme == "unix" and not path:
+        raise ImproperlyConfigured(f"{where}['LOCATION'] has no path: write unix:///run/redis/redis.sock")
+    if scheme != "unix" and path and not path.isdecimal():
+        raise ImproperlyConfigured(f"{where}['LOCATION'] ends with /{path}, which is no number of a database")
+    return url
+
+
+def _count(where: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ImproperlyConfigured(f"{where}['OPTIONS']['max_connections'] is {value!r}; it must be 1 or more")
+    return value
+
+
+def _text(url: str, given: Mapping[str, Any]) -> str:
+    scheme = url.partition("://")[0]
+    if scheme == "unix":
+        return f"unix://{given['path']}"
+    return f"{scheme}://{given.get('host', 'localhost')}:{given.get('port', 6379)}/{given.get('db', 0)}"

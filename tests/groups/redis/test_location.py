@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from dwebsocket.groups.config import DEFAULTS
+from dwebsocket.groups.redis.faults import Broken, Refused
+from dwebsocket.groups.redis.location import Location
+from tests.groups.servers import Certificates, RedisServer
+from tests.links import ROOT
+
+NewServer = Callable[..., RedisServer]
+
+
+def location(url: Any, options: Any = None, **settings: Any) -> Location:
+    return Location("default", {**DEFAULTS, "LOCATION": url, "OPTIONS": options or {}, **settings})
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "advice"),
+    [
+        ("", {}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
+        (["redis://a", "redis://b"], {}, "is a list; one server is supported"),
+        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS) or unix://"),
+        ("127.0.0.1:6379", {}, "begins with '127.0.0.1'"),
+        ("redis+sentinel://h/0/name", {}, "Sentinel is not supported yet"),
+        ("redis://h:port", {}, "is no URL"),
+        ("redis://h/name", {}, "ends with /name, which is no number of a database"),
+        ("unix://", {}, "has no path"),
+        ("redis://h", {"max_connections": 0}, "['max_connections'] is 0; it must be 1 or more"),
+        ("redis://h?max_connections=x", {}, "is no URL"),
+        ("redis://h", {"protocol": 3}, "has 'protocol', which this backend sets itself"),
+        ("redis://h", {"colour": "red"}, "does not fit redis.Connection: "),
+        ("redis://h", {"ssl_ca_certs": "/nowhere.pem"}, "is '/nowhere.pem': there is no such file"),
+        ("rediss://h", {"ssl_cert_reqs": "perhaps"}, "does not fit redis.SSLConnection: "),
+    ],
+)
+def test_settings_that_are_wrong_are_refused_at_once(url: Any, options: Any, advice: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        location(url, options)
+    assert "WEBSOCKET_GROUPS['default']" in str(caught.value)
+    assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h", "redis://h:6379/0"),
+        ("redis://user:secret@h:7000/3", "redis://h:7000/3"),
+        ("rediss://:secret@h", "rediss://h:6379/0"),
+        ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+    ],
+)
+def test_location_is_shown_without_its_password(url: str, expected: str) -> None:
+    assert str(location(url)) == expected
+
+
+def test_max_connections_comes_from_options_or_from_the_url() -> None:
+    assert location("redis://h").max_connections == 16
+    assert location("redis://h?max_connections=3").max_connections == 3
+    assert location("redis://h?max_connections=3", {"max_connections": 4}).max_connections == 4
+
+
+WITHOUT_REDIS = """
+import sys
+sys.modules["redis"] = sys.modules["hiredis"] = None
+from dwebsocket.groups.config import DEFAULTS
+from dwebsocket.groups.redis import RedisGroups
+try:
+    RedisGroups("default", {**DEFAULTS, "LOCATION": "redis://h"})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_package_is_imported_without_redis_and_says_what_to_install() -> None:
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_REDIS], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert ran.stdout.startswith("ImproperlyConfigured WEBSOCKET_GROUPS['default'] needs redis-py and hiredis")
+    assert "pip install 'dwebsocket[redis]'" in ran.stdout
+
+
+def test_connection_is_named_and_its_server_is_judged(server: RedisServer) -> None:
+    wire = location(server.url).connect("dwebsocket-test")
+    with server.client() as client:
+        names = [found["name"] for found in client.client_list()]
+    wire.close()
+
+    assert "dwebsocket-test" in names
+
+
+def test_name_of_the_project_is_kept(server: RedisServer) -> None:
+    wire = location(server.url, {"client_name": "shop"}).connect("dwebsocket-test")
+    with server.client() as client:
+        names = [found["name"] for found in client.client_list()]
+    wire.close()
+
+    assert "shop" in names
+    assert "dwebsocket-test" not in names
+
+
+def refusal(url: str, options: Any = None, **settings: Any) -> str:
+    """What is said of a server that refuses."""
+    with pytest.raises(Refused) as caught:
+        location(url, options, **settings).connect("dwebsocket-test")
+    return str(caught.value)
+
+
+def test_password_is_wanted_wrong_right_and_too_much(new_server: NewServer, server: RedisServer) -> None:
+    locked = new_server(password="secret")
+
+    assert "it wants a password" in refusal(f"redis://127.0.0.1:{locked.port}")
+    assert "does not accept the user or the password" in refusal(f"redis://:wrong@127.0.0.1:{locked.port}")
+    location(locked.url).connect("x").close()
+    assert "leave the one of LOCATION out" in refusal(f"redis://:secret@127.0.0.1:{server.port}")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def test_tls_with_a_certificate_of_the_client(new_server: NewServer, certificates: Certificates) -> None:
+    tls = new_server(certificates=certificates)
+
+    location(tls.url, tls.options).connect("x").close()
+    assert "'ssl_ca_certs'" in refusal(tls.url)
+    with pytest.raises((Broken, Refused)):
+        location(tls.url, {"ssl_ca_certs": tls.options["ssl_ca_certs"]}).connect("x")
+
+
+def test_plain_connection_to_a_port_of_tls(new_server: NewServer, certificates: Certificates) -> None:
+    tls = new_server(certificates=certificates)
+
+    with pytest.raises((Broken, Refused), match="rediss://"):
+        location(f"redis://127.0.0.1:{tls.port}").connect("x")
+
+
+def test_tls_to_a_plain_port(server: RedisServer) -> None:
+    with pytest.raises((Broken, Refused), match="redis://"):
+        location(f"rediss://127.0.0.1:{server.port}", TIMEOUT=0.5).connect("x")
+
+
+def test_unix_socket_is_there_or_not(new_server: NewServer, tmp_path: Path) -> None:
+    local = new_server(is_unix=True)
+
+    location(f"unix://{local.unix_path}").connect("x").close()
+    with pytest.raises(Broken, match="is the server running, with this unixsocket"):
+        location(f"unix://{tmp_path / 'none.sock'}").connect("x")
+
+
+def test_port_without_a_server(new_server: NewServer) -> None:
+    gone = new_server()
+    gone.stop()
+
+    with pytest.raises(Broken, match="is it running, and is the port right"):
+        location(gone.url).connect("x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"cluster-enabled": "yes"}, "cluster mode"),
+        ({"replicaof": "127.0.0.1 1"}, "it is a replica: write the address of the primary"),
+    ],
+)
+def test_server_of_the_wrong_kind_is_refused(new_server: NewServer, settings: dict[str, str], advice: str) -> None:
+    assert advice in refusal(new_server(settings=settings).url)
+
+
+def test_database_that_is_not_there_is_refused(server: RedisServer) -> None:
+    assert "no such database" in refusal(f"redis://127.0.0.1:{server.port}/99")
+
+
+def test_server_that_takes_no_more_clients(new_server: NewServer) -> None:
+    full = new_server()
+    with full.client() as client:
+        client.config_set("maxclients", 1)
+        assert "raise maxclients" in refusal(full.url)
+        client.config_set("maxclients", 100)

