@@ -14,6 +14,7 @@ on.message = message => {
   item.classList.toggle("more", last.from?.id === from.id && at - last.at < 120);  // seconds: no name again
   item.style.setProperty("--hue", [...from.id].reduce((sum, char) => (31 * sum + char.codePointAt(0)) % 360, 0));
   $("messages").append(item);
+  if ($("messages").children.length > 500) $("messages").firstElementChild.remove();
   last = message;
   if (following) toEnd(); else $("newer").hidden = false;
 };
