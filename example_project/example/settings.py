@@ -41,7 +41,7 @@ DATABASES = {
 SESSION_ENGINE = "django.contrib.sessions.backends.file"
 
 # What is sent to a group reaches the WebSockets of this process. With Redis it reaches those of all processes:
-# REDIS_URL=redis://127.0.0.1:6379/0 gunicorn --chdir example_project --workers 2 --threads 4 example.wsgi
+# REDIS_URL=redis://127.0.0.1:6379/0 gunicorn --chdir example_project --workers 2 --worker-class gevent example.wsgi
 if "REDIS_URL" in os.environ:
     WEBSOCKET_GROUPS = {
         "default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": os.environ["REDIS_URL"]},

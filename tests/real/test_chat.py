@@ -19,13 +19,15 @@ from tests.real.chromium import browsing
 from tests.real.processes import Served, serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 
-RUNSERVER = (sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0")
-GUNICORN = (sys.executable, "-m", "gunicorn", "example.wsgi", "--config=python:tests.project.gunicorn_conf")
-#: The second is that of the README. None may kill a worker because this machine is busy.
+COMMAND = re.compile(r"^REDIS_URL=\S+ \.venv/bin/gunicorn (.+)$", re.MULTILINE)
+DOCUMENTED = COMMAND.search((ROOT / "README.md").read_text()).group(1).split()
+#: So long a timeout that no worker is killed because this machine is busy.
+GUNICORN = (sys.executable, "-m", "gunicorn", "--config=python:tests.project.gunicorn_conf", "--timeout=60")
 WORKERS = {
-    "gevent": (*GUNICORN, "--workers=2", "--timeout=60", "--worker-class=gevent"),
-    "threads": (*GUNICORN, "--workers=2", "--timeout=60", "--threads=4"),
+    "as-documented": (*GUNICORN, *DOCUMENTED),
+    "threads": (*GUNICORN, *DOCUMENTED, "--worker-class=gthread", "--threads=4"),
 }
+RUNSERVER = (sys.executable, "example_project/manage.py", "runserver", "--noreload", "127.0.0.1:0")
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
 
 needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
@@ -48,7 +50,8 @@ class Site:
     """A copy of the example, with a database and sessions of its own, and the server that serves it."""
 
     def __init__(self, folder, redis_server=None):
-        shutil.copytree(ROOT / "example_project", folder, ignore=shutil.ignore_patterns("*.sqlite3", "__pycache__"))
+        nothing_else = shutil.ignore_patterns("*.sqlite3", "__pycache__")
+        shutil.copytree(ROOT / "example_project", folder / "example_project", ignore=nothing_else)
         (folder / "tmp").mkdir()
         self.folder, self.redis = folder, redis_server
         self.environment = {"TMPDIR": str(folder / "tmp")}
@@ -59,8 +62,8 @@ class Site:
         environment = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT)}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
         return subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=self.folder, env=environment, text=True, timeout=60,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [sys.executable, "example_project/manage.py", *arguments], cwd=self.folder, env=environment,
+            text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def openings(self):
@@ -69,7 +72,7 @@ class Site:
 
 
 class Person:
-    """What somebody sees and does in one browser, in the tab that is in front."""
+    """A user of one browser, who looks at the tab that is in front."""
 
     def __init__(self, chromium, site):
         self.chromium, self.site = chromium, site
@@ -187,7 +190,7 @@ def site(request, tmp_path_factory):
         pytest.skip("needs redis-server")
     folder = tmp_path_factory.mktemp(request.param)
     with RedisServer(folder) as redis_server:
-        site = Site(folder / "example", redis_server)
+        site = Site(folder, redis_server)
         assert site.manage("migrate").returncode == 0
         with serving(WORKERS[request.param], site.folder, folder / "log", site.environment) as site.server:
             yield site
@@ -293,9 +296,9 @@ def test_chat_works_again_after_a_failure_of_redis_without_a_reload(people, site
     ben.mark()
 
     site.redis.kill()
-    anna.say("nobody hears this")
+    anna.say("lost")
     anna.until_notice("Not sent: the server cannot reach the others. Try again.")
-    assert anna("text").get_property("value") == "nobody hears this"  # it is given back
+    assert anna("text").get_property("value") == "lost"  # it is given back
     anna("text").clear()
     site.redis.start()
 
@@ -304,6 +307,17 @@ def test_chat_works_again_after_a_failure_of_redis_without_a_reload(people, site
     anna.until_heard("heard you")
     assert anna.is_marked()
     assert ben.is_marked()
+
+
+def test_page_that_is_opened_during_the_failure_comes_by_itself(people, site):
+    anna, ben = people
+    site.redis.kill()
+    ben.get("/chat/lobby/")
+    ben.until_state("waiting")  # it was closed with 1013
+    site.redis.start()
+
+    ben.until_state("open")
+    until(lambda: (anna.say("welcome"), "welcome" in ben.heard())[1], "the first message after the failure")
 
 
 def test_text_stays_text(people):
@@ -380,9 +394,9 @@ def assert_as_wide_as_the_screen(person, selector):
 @needs_redis
 def test_page_comes_back_by_itself_when_its_worker_is_killed(chromiums, tmp_path):
     with RedisServer(tmp_path) as redis_server:
-        site = Site(tmp_path / "example", redis_server)
+        site = Site(tmp_path, redis_server)
         # Not serving(): gunicorn logs an error when a worker is killed.
-        site.server = Served(WORKERS["gevent"], site.folder, tmp_path / "log", site.environment)
+        site.server = Served(WORKERS["as-documented"], site.folder, tmp_path / "log", site.environment)
         try:
             site.server.wait_until_up()
             anna, ben = (Person(chromium, site) for chromium in chromiums)
@@ -408,7 +422,7 @@ def test_page_comes_back_by_itself_when_its_worker_is_killed(chromiums, tmp_path
 
 
 def test_without_redis_and_without_a_database_guests_chat_on_runserver(chromiums, tmp_path):
-    site = Site(tmp_path / "example")
+    site = Site(tmp_path)
     with serving(RUNSERVER, site.folder, tmp_path / "log", site.environment) as site.server:
         anna, ben = (Person(chromium, site) for chromium in chromiums)
         anna.come("Anna")
