@@ -308,7 +308,7 @@ def test_chat_works_again_after_a_failure_of_redis_without_a_reload(people, site
 
     site.redis.kill()
     anna.say("lost")
-    anna.until_notice("Not sent: the server cannot reach the others. Try again.")
+    anna.until_notice("This may not have arrived: “lost”")
     assert anna("text").get_property("value") == "lost"  # it is given back
     anna("text").clear()
     site.redis.start()
@@ -328,6 +328,16 @@ def test_page_that_is_opened_during_the_failure_comes_by_itself(people, site):
 
     ben.until_state("open")
     say_until_heard(anna, ben)
+
+
+def test_text_that_does_not_come_back_is_given_back(people):
+    """As when a worker dies before it has passed the text on."""
+    anna, _ = people
+    anna.run("ws.send = () => {}")
+    anna.say("into the void")
+
+    anna.until_notice("This may not have arrived: “into the void”")
+    assert anna("text").get_property("value") == "into the void"
 
 
 def test_text_stays_text(people):

@@ -1,5 +1,6 @@
 "use strict";
 // What is said in the room, and what you say.
+const sent = new Map();  // what has not come back yet, and the timer that tells you so
 let following = true, last = {};  // whether the end is in sight; the latest message
 
 on.message = message => {
@@ -9,7 +10,7 @@ on.message = message => {
   part(".name", from.name);
   part(".text", text);
   part("time", new Date(1000 * at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  item.classList.toggle("mine", from.id === document.body.dataset.me);
+  if (item.classList.toggle("mine", from.id === document.body.dataset.me)) settle(text);
   item.classList.toggle("guest", Boolean(from.guest));
   item.classList.toggle("more", last.from?.id === from.id && at - last.at < 120);  // seconds: no name again
   item.style.setProperty("--hue", [...from.id].reduce((sum, char) => (31 * sum + char.codePointAt(0)) % 360, 0));
@@ -19,10 +20,16 @@ on.message = message => {
   if (following) toEnd(); else $("newer").hidden = false;
 };
 
-on.failed = ({ text }) => {
+on.failed = ({ text }) => {  // the server says so, or nothing comes back of it
+  settle(text);
   $("text").value ||= text;
-  notice({ text: "Not sent: the server cannot reach the others. Try again." });
+  notice({ text: `This may not have arrived: “${text}”` });
 };
+
+function settle(text) {
+  clearTimeout(sent.get(text));
+  sent.delete(text);
+}
 
 function toEnd() { $("log").scrollTop = $("log").scrollHeight; }
 
@@ -38,6 +45,8 @@ $("composer").onsubmit = event => {
   const text = $("text").value.trim();
   if ($("send").disabled || !text) return;
   ws.send(text);
+  settle(text);
+  sent.set(text, setTimeout(on.failed, 5000, { text }));
   $("text").value = "";
   toEnd();
 };
