@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.http import HttpRequest
@@ -43,7 +44,7 @@ def _name(user: Any) -> str:
 def view_name(request: HttpRequest) -> str:
     """The dotted name of the request's view; never its path, which the peer writes, and which may hold a secret."""
     match = request.resolver_match
-    return "of no URL" if match is None else visible(dotted_name(match.func))
+    return "of no URL" if match is None else sys.intern(visible(dotted_name(match.func)))  # one for all that wait
 
 
 def dotted_name(view: Any) -> str:

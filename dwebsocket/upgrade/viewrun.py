@@ -6,6 +6,7 @@ import contextvars
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -83,7 +84,7 @@ class ViewRun:
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
-            server.spawn(run, f"websocket {self._name}")
+            server.spawn(run, sys.intern(f"websocket {self._name}"))
         except BaseException:  # no thread can be started
             registry.leave(self._entry)
             raise

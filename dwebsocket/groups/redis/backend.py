@@ -66,9 +66,19 @@ class RedisGroups(GroupsBackend):
             self._send([self._names.publication(publication) for publication in publications])
 
     def _publish_probe(self) -> None:
-        self._send([commands.publish(self._node, b"")])
+        """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""
+        try:
+            _, hello = self._send([commands.publish(self._node, b""), commands.HELLO])
+            faults.judge_hello(hello)
+        except faults.Unfit:
+            self._pool.discard_idle()  # the others were made when it was the primary
+            raise
+        except GroupsUnavailable as error:
+            if isinstance(error.__cause__, faults.Unfit):  # it was judged when a connection was made
+                raise error.__cause__ from None
+            raise
 
-    def _send(self, sent: Sequence[bytes]) -> None:
+    def _send(self, sent: Sequence[bytes]) -> list[Any]:
         """Send commands in one pipeline, and return when each has its answer."""
         from .wire import Stale
 
@@ -102,6 +112,7 @@ class RedisGroups(GroupsBackend):
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self._unavailable_of(reply)
+        return replies
 
     def _unavailable(self, why: str) -> GroupsUnavailable:
         return GroupsUnavailable(f"groups {self.alias!r}: {self._location}: {why} (TIMEOUT is {self._timeout:g} s)")

@@ -53,7 +53,7 @@ class Location:
         self.max_connections = _count(where, given.pop("max_connections", DEFAULT_MAX_CONNECTIONS))
         self._class = given.pop("connection_class", redis.connection.Connection)
         for name in given.keys() & _OURS.keys():
-            raise ImproperlyConfigured(f"{where}['OPTIONS'] has {name!r}, which this backend sets itself: leave it out")
+            raise ImproperlyConfigured(f"{where} has the option {name!r}, which this backend sets itself: leave it out")
         for name in _FILES:
             if given.get(name) and not Path(given[name]).is_file():
                 raise ImproperlyConfigured(f"{where}['OPTIONS'][{name!r}] is {given[name]!r}: there is no such file")
@@ -96,7 +96,7 @@ class Location:
             (answer,) = wire.exchange(hello, 1, deadline)
             if isinstance(answer, hiredis.ReplyError):
                 raise faults.explain(str(answer))
-            faults.judge_hello(dict(zip(answer[::2], answer[1::2], strict=False)))
+            faults.judge_hello(answer)
         except BaseException as error:
             wire.close()
             if isinstance(error, (faults.Broken, faults.Refused)) or not isinstance(error, Exception):

@@ -66,6 +66,7 @@ class Subscriber:
         self._is_up = False
         self._has_node = False  # our own channel is confirmed
         self._published: int | None = None  # the probe that the server has taken
+        self._unfit: faults.Unfit | None = None  # what was found out with it
         self._down_since: float | None = None
         self._told: set[str] = set()  # during this outage
         self._surprises: set[str] = set()  # ever
@@ -138,7 +139,7 @@ class Subscriber:
         now = time.monotonic()
         self._groups.clear()
         self._has_node = False
-        self._published = None
+        self._published = self._unfit = None
         self._watchdog.reset(now)
         self._out[:] = commands.subscribe([self._node])
         with self._lock:
@@ -151,18 +152,19 @@ class Subscriber:
         if self._out:
             self._write(wire)
             poller.modify(wire.socket, select.POLLIN | select.POLLOUT if self._out else select.POLLIN)
-        events = dict(poller.poll(max(0, math.ceil((due - now) * 1000))))
+        ready = poller.poll(max(0, math.ceil((due - now) * 1000)))
         if self._is_over():
             return
-        if events.pop(self._alarm.fileno(), None):
+        if any(descriptor == self._alarm.fileno() for descriptor, _ in ready):
             self._sleep_until_woken()
-        if events:
-            self._read(wire)
+        self._read(wire)  # in any case: a process that stood still finds its PONG before it misses it
         if not self._is_up and self._has_node:
             self._come_up()
 
     def _prepare(self, now: float) -> float:
         """Put what is due into `_out`; returns when the next thing is due."""
+        if self._unfit is not None:
+            raise self._unfit
         if self._published is not None:
             self._watchdog.published(self._published, now)
             self._published = None
@@ -287,6 +289,8 @@ class Subscriber:
     def _probe(self, probe: int) -> None:
         try:
             self._publish_probe()
+        except faults.Unfit as error:
+            self._unfit = error
         except Exception:  # it says nothing about receiving
             return
         self._published = probe

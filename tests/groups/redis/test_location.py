@@ -35,7 +35,7 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
         ("unix://", {}, "has no path"),
         ("redis://h", {"max_connections": 0}, "['max_connections'] is 0; it must be 1 or more"),
         ("redis://h?max_connections=x", {}, "is no URL"),
-        ("redis://h", {"protocol": 3}, "has 'protocol', which this backend sets itself"),
+        ("redis://h", {"protocol": 3}, "has the option 'protocol', which this backend sets itself"),
         ("redis://h", {"colour": "red"}, "does not fit redis.Connection: "),
         ("redis://h", {"ssl_ca_certs": "/nowhere.pem"}, "is '/nowhere.pem': there is no such file"),
         ("rediss://h", {"ssl_cert_reqs": "perhaps"}, "does not fit redis.SSLConnection: "),

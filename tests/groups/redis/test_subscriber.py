@@ -114,6 +114,19 @@ def test_server_that_answers_and_is_another_one_than_publishers_reach_is_noticed
     assert "two servers" in why
 
 
+def test_primary_that_became_a_replica_is_noticed_though_it_answers(backend: NewBackend, new_server: NewServer) -> None:
+    demoted = new_server()
+    groups = backend(demoted, PROBE=0.1)
+    sink = listen(groups, "a")
+    with demoted.client() as client:
+        client.slaveof("127.0.0.1", 1)
+        (why,) = sink.wait("lost")
+        client.slaveof()
+    sink.wait("restored")
+
+    assert "it is a replica: write the address of the primary into LOCATION" in why
+
+
 def test_probe_that_cannot_be_published_says_nothing(
     backend: NewBackend, server: RedisServer, new_server: NewServer
 ) -> None:
