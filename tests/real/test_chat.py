@@ -256,7 +256,7 @@ def test_message_is_in_every_tab_of_the_room_and_in_no_other_room(people):
 def test_room_is_made_by_typing_its_name_and_stays_in_the_list(people):
     anna, ben = people
     ben("new-room").send_keys("Café Größe!", Keys.ENTER)
-    until(lambda: ben.all("main h1")[0].text == "café-größe", "the new room")
+    until(lambda: [title.text for title in ben.all("main h1")] == ["café-größe"], "the new room")
     ben.until_state("open")
     anna.enter("/chat/café-größe/")
     anna.say("found it")
@@ -397,7 +397,7 @@ def test_on_a_phone_nothing_is_cut(people):
         assert_as_wide_as_the_screen(anna, "#log")
         assert not anna.all("nav")[0].is_displayed()
         anna.all(".back")[0].click()
-        until(lambda: anna.all("nav")[0].is_displayed(), "the rooms")
+        until(lambda: [nav for nav in anna.all("nav") if nav.is_displayed()], "the rooms")
         assert_as_wide_as_the_screen(anna, "nav")
         anna.all(".me button")[0].click()
         until(lambda: anna.all("#name"), "the question for a name")
