@@ -64,6 +64,8 @@ class RedisGroups(GroupsBackend):
     def publish(self, publications: Sequence[Publication]) -> None:
         if publications:
             self._send([self._names.publication(publication) for publication in publications])
+            if self._subscriber is not None:
+                self._subscriber.server_answers()
 
     def _publish_probe(self) -> None:
         """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""
