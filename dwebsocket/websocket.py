@@ -40,7 +40,7 @@ class Tick(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What `join()` gives. The attributes say something where the group has a history."""
+    """The answer of `join()`. The attributes say something where the group has a history."""
 
     position: str | None = None
     recovered: bool | None = None
@@ -73,8 +73,8 @@ class Members(Protocol):
         forward: bool | Translate,
         overflow: str | None,
         timeout_seconds: float | None,
-    ) -> Joined:
-        """Become a member; return when every later message arrives."""
+    ) -> Joined | None:
+        """Become a member; return when every later message arrives. None: the connection has ended meanwhile."""
         ...  # pragma: no cover
 
     def leave(self, group: JoinableGroup) -> None:
@@ -143,7 +143,10 @@ class WebSocket(Verbs):
         connection, members = self._open_to_join(), self._members()
         if members is None:
             raise self._end_error()
-        return members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+        joined = members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+        if joined is None:
+            raise self._end_error()
+        return joined
 
     def leave(self, group: JoinableGroup) -> None:
         """Get nothing of `group` any more once this returns; does nothing where it was not joined."""

@@ -1,7 +1,7 @@
-"""Groups: tell everybody, from any process.
+"""Groups: a message reaches all members, whichever process it is sent from.
 
-group       Groups, Group, group(), user_group(), everyone: what a project declares and sends to
-messages    what members get, and the envelope that travels between processes
+group       Groups, Group, group(), user_group(), everyone: which a project declares and sends to
+messages    the envelope that travels between processes
 commit      a message leaves after the commit
 membership  the groups of one WebSocket
 audience    the members of one group in one process

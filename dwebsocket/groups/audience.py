@@ -14,7 +14,7 @@ from .messages import Envelope
 
 
 class Kind(NamedTuple):
-    """What members have in common that get the same bytes under the same conditions.
+    """The features that members share which get the same bytes under the same conditions.
 
     `translate` None: as it was sent. `is_forwarded` False: the view gets it, not the peer.
     """
@@ -114,7 +114,7 @@ class Burst:
         self._pieces: dict[Hashable, list[Piece]] = {}
 
     def pieces(self, kind: Kind) -> list[Piece]:
-        """What members of that kind get. What a `translate` raises is raised."""
+        """Return the pieces for members of that kind. The errors of a `translate` are raised."""
         pieces = self._pieces.get(kind[:3])
         if pieces is None:
             pieces = self._pieces[kind[:3]] = list(self._make(kind))

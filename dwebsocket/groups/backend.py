@@ -15,7 +15,10 @@ class Publication(NamedTuple):
 
 
 class Sink(Protocol):
-    """What a backend tells its process. Every method may be called from any thread, and never waits or raises."""
+    """The ears of a process: a backend tells it what comes.
+
+    Every method may be called from any thread, and never waits or raises.
+    """
 
     def message(self, group: str, payload: bytes) -> None:
         """A message has come. It is passed on at the next `flush()`, or earlier."""

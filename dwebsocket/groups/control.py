@@ -31,7 +31,7 @@ def listen() -> None:
     """Obey the orders that reach this process; called when a WebSocket has been opened here."""
     try:
         process.dispatcher(config.DEFAULT_ALIAS).listen(GROUP, _obey)
-    except Exception:  # ImproperlyConfigured: who uses groups gets it as well, and a view without them works
+    except Exception:  # ImproperlyConfigured: a view that uses groups gets it as well, and others work
         _complain_once()
 
 
@@ -62,7 +62,7 @@ def _order(order: dict[str, Any], *, using: str | None = None, now: bool = False
 
 
 def _obey(envelope: Envelope) -> None:
-    """Close what the order says; in a greenlet or thread of its own, for it may have to ask the database."""
+    """Close what the order says; in a new greenlet or thread, for it may have to ask the database."""
     entries = registry.members()
     if entries:
         order = json.loads(envelope.payload)

@@ -25,7 +25,7 @@ class Groups:
     `overflow` says what happens to a member that is too slow, where `join()` does not: "close" (with 1013), "drop_new",
     "drop_oldest" or "latest"; None: OVERFLOW of the backend. `alias` is that of WEBSOCKET_GROUPS.
 
-    TypeError and ValueError for what cannot be; ValueError, too, where another module declares the same name otherwise.
+    TypeError and ValueError for wrong options; ValueError, too, where the name is declared already with other options.
     """
 
     def __init__(

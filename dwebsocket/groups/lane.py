@@ -1,4 +1,4 @@
-"""What has arrived is written to the members: a burst leaves in one send for each of them."""
+"""Fan-out: what has arrived is written to the members, a burst in one send for each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from ..connection.limits import Bound
+from ..connection.limits import CLOSED, TAKEN, Bound
 from ..protocol.codes import CloseCode
 from ..protocol.frames import Close
 from ..reactors.base import Latch, Reactor
@@ -26,7 +26,6 @@ _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
 _IF_NOTHING_WAITS = Bound(max_bytes=0, max_seconds=0, overflow="drop_new")
 TOO_SLOW = Close(CloseCode.TRY_AGAIN_LATER, "too slow")
-CLOSED_AS_TOO_SLOW = -2  # as `Connection.offer()` says it
 
 #: Stands in the queue for messages that are missing.
 GAP = None
@@ -42,7 +41,7 @@ class Lane:
     def __init__(self, reactor: Reactor, overflowed: Callable[[list[Member]], None]) -> None:
         self.reactor = reactor
         self.dropped = 0  # messages for which there was no place in the queue
-        self.lock = threading.Lock()  # held while members are served: who has left gets nothing any more
+        self.lock = threading.Lock()  # held while members are served: one that has left gets nothing any more
         self._overflowed = overflowed
         self._queue: deque[tuple[Audience, Envelope | None]] = deque()
         self._queued_bytes = 0
@@ -197,7 +196,7 @@ class Lane:
         forwarded = [(member, piece) for member, piece in wanted if member.kind.is_forwarded]
         if len(forwarded) > 1:
             together = b"".join([piece.frame for _, piece in forwarded])
-            if forwarded[0][0].offer(together, len(forwarded), _IF_NOTHING_WAITS) == 0:
+            if forwarded[0][0].offer(together, len(forwarded), _IF_NOTHING_WAITS) == TAKEN:
                 forwarded = []
         for member, piece in forwarded:
             if result := member.offer(piece.frame, 1, member.kind.bound, piece.key):
@@ -210,7 +209,7 @@ class Lane:
 
     def _note(self, member: Member, result: int) -> None:
         """Remember a member that is too slow; `result` is that of an offer."""
-        if result > 0 or result == CLOSED_AS_TOO_SLOW:
+        if result > 0 or result == CLOSED:
             self._slow.append(member)
 
     def _tell(self, audience: Audience, envelope: Envelope | None) -> None:

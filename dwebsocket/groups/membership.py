@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from ..connection.connection import Connection
-from ..connection.limits import Bound
+from ..connection.limits import CLOSED, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
-from ..protocol.codes import CloseCode
-from ..protocol.exceptions import WebSocketClosed
 from ..reactors.clock import monotonic
 from ..websocket import Gap, GroupMessage, Joined, Translate, WebSocket
 from . import process, siblings
@@ -18,7 +17,7 @@ from .audience import Kind, Member
 from .dispatcher import Dispatcher
 from .events import FULL, Events
 from .group import Group, check_overflow
-from .lane import CLOSED_AS_TOO_SLOW, TOO_SLOW
+from .lane import TOO_SLOW
 
 _lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest
 
@@ -29,6 +28,12 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def exclusively(function: Callable[[], None]) -> None:
+    """Call `function`, which must not wait, so that no two overlap: two threads ask for the groups of one WebSocket."""
+    with _lock:
+        function()
 
 
 class Memberships:
@@ -62,8 +67,11 @@ class Memberships:
         forward: bool | Translate,
         overflow: str | None,
         timeout_seconds: float | None,
-    ) -> Joined:
-        """Become a member of `group`, or change how; return when every later message will arrive."""
+    ) -> Joined | None:
+        """Become a member of `group`, or change how; return when every later message will arrive.
+
+        None where the connection has ended meanwhile.
+        """
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
@@ -90,7 +98,7 @@ class Memberships:
             )
         if self._is_over:  # its end may have come before this group was there
             self.leave(group)
-            raise WebSocketClosed(connection.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE)
+            return None
         return Joined()
 
     def leave(self, group: Group) -> None:
@@ -128,7 +136,7 @@ class Memberships:
         for _, member in list(self._members.values()):
             member.connection.close_soon(*TOO_SLOW)
             break
-        return CLOSED_AS_TOO_SLOW
+        return CLOSED
 
     def put_gap(self, group: str) -> None:
         if self._events is not None:

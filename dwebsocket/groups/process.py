@@ -51,7 +51,7 @@ def forget() -> None:
 
 
 def close() -> None:
-    """Close the backends; who is in a group then gets nothing any more."""
+    """Close the backends; the members that there are get nothing any more."""
     with _lock:
         while _dispatchers:
             _dispatchers.popitem()[1].backend.close()
@@ -61,7 +61,7 @@ def _make(alias: str) -> Dispatcher:
     return Dispatcher(config.backend(alias), overflowed=_tell_overflow, interrupted=partial(_tell_interruption, alias))
 
 
-# Receivers of a signal may wait, for a database perhaps: they have a greenlet or thread of their own.
+# Receivers of a signal may wait, for a database perhaps: so each time in a new greenlet or thread.
 
 
 def _tell_overflow(members: Sequence[Member]) -> None:

@@ -33,7 +33,7 @@ request_started.connect(_served)
 
 
 def workers_by_environment() -> int:
-    """How many workers the environment asks gunicorn and others for; 1 where it says nothing."""
+    """Return how many workers the environment asks gunicorn and others for; 1 where it says nothing."""
     value = os.environ.get("WEB_CONCURRENCY", "")
     return int(value) if value.isdecimal() else 1
 
@@ -44,7 +44,7 @@ def warn(alias: str) -> None:
     if _has_warned or hasattr(mail, "outbox"):  # Django's test environment
         return
     if _has_siblings or workers_by_environment() > 1:
-        problem = "there are several workers, and a message reaches the WebSockets of its own worker alone"
+        problem = "there are several workers, and a message reaches only the WebSockets of the worker that sends it"
     elif _has_siblings is None:
         problem = "this process has served no request: it is no web server, and a message from it reaches no WebSocket"
     else:

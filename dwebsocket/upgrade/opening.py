@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .. import conf, guards
 from ..connection.connection import Connection
-from ..groups.membership import Memberships
+from ..groups.membership import Memberships, exclusively
 from ..process.registry import Entry, registry
 from ..protocol import deflate, handshake
 from ..protocol.exceptions import WebSocketClosed
@@ -126,7 +126,7 @@ class Opening:
     def members(self) -> Memberships | None:
         """The groups of this WebSocket; None once its view has ended."""
         if self._members is None:
-            self._exclusively(self._make_members)
+            exclusively(self._make_members)
         return self._members
 
     def _make_members(self) -> None:
