@@ -47,6 +47,13 @@ START = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[gevent]'"
     " && .venv/bin/python example_project/manage.py runserver"
 )
+CHAT = (
+    ".venv/bin/python example_project/manage.py migrate",
+    ".venv/bin/pip install -e '.[gevent,redis]' 'gunicorn[gevent]'",
+    "REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/gunicorn --chdir example_project --workers 2"
+    " --worker-class gevent example.wsgi",
+    'REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/python example_project/manage.py tell anna "Your export is ready."',
+)
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
 IS_COMPILED = 'python -c "import dwebsocket; print(dwebsocket.COMPILED)"'
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -64,6 +71,7 @@ RUN_BY = {
         START: "test_commands_are_those_that_ci_runs",
         TEST: "test_commands_are_those_that_ci_runs",
         IS_COMPILED: "test_command_tells_whether_it_is_compiled",
+        **dict.fromkeys(CHAT, "tests/real/test_chat.py"),
     },
     COMPATIBILITY: {
         "# mysite/middleware.py": "test_address_in_the_log_is_the_last_that_a_proxy_has_seen",
