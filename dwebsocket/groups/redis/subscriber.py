@@ -285,7 +285,7 @@ class Subscriber:
             logger.warning(text, self._alias, self._location, why)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt; `close()` ends it, `server_answers()` nearly does, and `watch()` shortens it."""
+        """Wait before the next attempt; `close()` ends that, `server_answers()` nearly does, `watch()` shortens it."""
         began = time.monotonic()
         until = began + seconds
         self._is_answering = self._is_wanted = False
