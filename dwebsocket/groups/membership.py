@@ -162,7 +162,7 @@ class Memberships:
         return Kind(True, None if forward is True else forward, connection.share_compression(), bound)
 
     def __call__(self) -> None:
-        """Leave all groups: the connection is over. Called where it ends, perhaps in a reactor: it waits for no lock."""
+        """Leave all groups: the connection is over. Called where it ends, in a reactor perhaps: it waits for no lock."""
         self._is_over = True
         members, self._members = self._members, ()
         for member in members:
