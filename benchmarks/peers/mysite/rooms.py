@@ -10,7 +10,6 @@ from django.urls import path
 from dwebsocket import group, require_websocket
 from dwebsocket.groups import process
 
-JOINS_AT = 3
 NUMBER = itertools.count()
 NEW_ROOM = itertools.count()
 
@@ -48,6 +47,6 @@ def joiner(request: HttpRequest) -> None:
 
 urlpatterns = [
     path("rooms/<int:room>/", member),
-    path("late/<int:size>/", late),
+    path("echo-in/<int:size>/", echo_in),
     path("joins/", joiner),
 ]
