@@ -23,7 +23,7 @@ def tell_overflow(websocket, group, **about):
     logger.info("overflow of %s", group)
 
 
-@require_websocket(max_groups=20_000)
+@require_websocket(max_groups=20_000, close_timeout=0.5)
 def member(request):
     """Join every `?group=`, and say so; with `?forward=0` the view passes the messages on. Then obey the peer.
 
@@ -62,7 +62,7 @@ def obey(websocket, order, options):
     return order
 
 
-@require_websocket(max_groups=20_000)
+@require_websocket(max_groups=20_000, close_timeout=0.5)
 def member_of_many(request):
     """Join `?prefix=` with the numbers from 0 to `?count=`, say "joined", and wait; leave them all when told."""
     websocket = request.websocket

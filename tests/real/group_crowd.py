@@ -177,3 +177,5 @@ class Crowd:
                     subscriber.peer.send_frame(PONG, received.payload)
             elif received.opcode == CLOSE:
                 subscriber.close = parse_close(received.payload)
+                with contextlib.suppress(OSError):
+                    subscriber.peer.send_frame(CLOSE, received.payload)
