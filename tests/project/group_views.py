@@ -27,8 +27,8 @@ def tell_overflow(websocket, group, **about):
 def member(request):
     """Join every `?group=`, and say so; with `?forward=0` the view passes the messages on. Then obey the peer.
 
-    "join NAME", "leave NAME" and "send NAME TEXT" are answered with "joined", "left" and "sent" or "failed"; anything
-    else comes back.
+    "join NAME", "leave NAME" and "send NAME TEXT" are answered with "joined", "left" and "sent" or "failed", "pid"
+    with the number of the process; anything else comes back.
     """
     websocket = request.websocket
     options = {"forward": request.GET.get("forward") != "0", "overflow": request.GET.get("overflow")}
@@ -59,6 +59,8 @@ def obey(websocket, order, options):
         except GroupsUnavailable:
             return f"failed {text}"
         return f"sent {text}"
+    if verb == "pid":
+        return f"pid {os.getpid()}"
     return order
 
 
@@ -109,7 +111,8 @@ def publish(request):
         error = None
     except GroupsUnavailable as unavailable:
         error = str(unavailable)
-    return JsonResponse({"error": error, "seconds": time.monotonic() - began}, status=503 if error else 200)
+    answer = {"error": error, "seconds": time.monotonic() - began, "pid": os.getpid()}
+    return JsonResponse(answer, status=503 if error else 200)
 
 
 def save_and_publish(request):

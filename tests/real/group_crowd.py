@@ -76,6 +76,14 @@ class Subscriber:
         self.send(text)
         return self.wait_for(answer, since, seconds)
 
+    def ask_pid(self) -> str:
+        """The process that serves it."""
+        since = len(self.log)
+        self.send("pid")
+        return until(
+            lambda: next((text.split()[1] for _, text in self.log[since:] if text.startswith("pid ")), None), "the pid"
+        )
+
 
 class Crowd:
     """The WebSockets that a test has opened; all are read as fast as they come."""
