@@ -40,7 +40,7 @@ class Tick(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """What `join()` gives. The attributes say something where the group has a history."""
+    """The answer of `join()`. The attributes say something where the group has a history."""
 
     position: str | None = None
     recovered: bool | None = None
@@ -63,7 +63,10 @@ class JoinableGroup(Protocol):
 class Members(Protocol):
     """The groups of one WebSocket."""
 
-    id: bytes
+    @property
+    def id(self) -> bytes:
+        """The name of the WebSocket among those of all processes."""
+        ...  # pragma: no cover
 
     def join(
         self,

@@ -154,6 +154,9 @@ class ManualLink(base.Link):
     def wake(self) -> None:
         pass  # a caller that parks looks again after each thing that happens
 
+    def write_soon(self) -> None:
+        pass
+
     def resume(self) -> None:
         self.is_resumed = True
 

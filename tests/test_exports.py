@@ -16,10 +16,12 @@ PACKAGE = Path(dwebsocket.__file__).parent
 
 #: What `from dwebsocket import …` gives.
 ROOT = (
-    "COMPILED", "CloseCode", "ConnectionInfo", "Forbidden", "Guard", "HandshakeError", "SendTimeout", "State",
+    "COMPILED", "CloseCode", "ConnectionInfo", "Forbidden", "Gap", "Group", "GroupMessage", "Groups",
+    "GroupsUnavailable", "Guard", "HandshakeError", "Joined", "SendTimeout", "State", "Tick", "TooManyGroups",
     "Unauthorized", "WebSocket", "WebSocketClosed", "WebSocketError", "WebSocketRequest", "WebSocketView",
-    "accept_websocket", "connections", "has_perm", "require_websocket", "session_alive", "shutdown",
-    "shutdown_on_signal", "user_is_active", "websocket_closed", "websocket_opened",
+    "accept_websocket", "connections", "disconnect_user", "everyone", "group", "group_overflow", "groups_interrupted",
+    "has_perm", "require_websocket", "session_alive", "shutdown", "shutdown_on_signal", "user_group",
+    "user_is_active", "websocket_closed", "websocket_opened",
 )  # fmt: skip
 
 #: What stands in settings, in documentation, or in programs by its dotted path.
@@ -28,6 +30,7 @@ PATHS = (
     "dwebsocket.decorators.accept_websocket",
     "dwebsocket.decorators.require_websocket",
     "dwebsocket.exceptions.Forbidden",
+    "dwebsocket.exceptions.GroupsUnavailable",
     "dwebsocket.exceptions.HandshakeError",
     "dwebsocket.exceptions.InvalidPayload",
     "dwebsocket.exceptions.MessageTooBig",
@@ -37,10 +40,13 @@ PATHS = (
     "dwebsocket.exceptions.ServerNotSupported",
     "dwebsocket.exceptions.ShuttingDown",
     "dwebsocket.exceptions.TooManyConnections",
+    "dwebsocket.exceptions.TooManyGroups",
     "dwebsocket.exceptions.Unauthorized",
     "dwebsocket.exceptions.UpgradeRequired",
     "dwebsocket.exceptions.WebSocketClosed",
     "dwebsocket.exceptions.WebSocketError",
+    "dwebsocket.groups.local.LocalGroups",
+    "dwebsocket.groups.redis.RedisGroups",
     "dwebsocket.guards.Guard",
     "dwebsocket.guards.has_perm",
     "dwebsocket.guards.session_alive",
@@ -52,12 +58,17 @@ PATHS = (
     "dwebsocket.servers.Server.buffered",
     "dwebsocket.servers.Server.find_socket",
     "dwebsocket.servers.Server.lets_go",
+    "dwebsocket.signals.group_overflow",
+    "dwebsocket.signals.groups_interrupted",
     "dwebsocket.signals.websocket_closed",
     "dwebsocket.signals.websocket_opened",
+    "dwebsocket.test.SentMessage",
     "dwebsocket.test.TestWebSocket",
     "dwebsocket.test.WebSocketClient",
     "dwebsocket.test.WebSocketClientMixin",
     "dwebsocket.test.WebSocketRefused",
+    "dwebsocket.test.groups_down",
+    "dwebsocket.test.sent_to",
     "dwebsocket.views.WebSocketRequest",
     "dwebsocket.views.WebSocketView",
     "dwebsocket.websocket.WebSocket",
@@ -68,7 +79,7 @@ PATHS = (
 LOGGERS = ("django.security.WebSocketOrigin", "dwebsocket", "dwebsocket.access")
 
 #: The system checks, by which a project silences one.
-CHECKS = (*(f"E{number:03}" for number in range(1, 4)), *(f"W{number:03}" for number in range(1, 13)))
+CHECKS = (*(f"E{number:03}" for number in range(1, 5)), *(f"W{number:03}" for number in range(1, 18)))
 
 
 def look_up(path: str) -> object:

@@ -14,7 +14,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
-from dwebsocket import WebSocket, accept_websocket, require_websocket, websocket_closed, websocket_opened
+from dwebsocket import WebSocket, accept_websocket, guards, require_websocket, websocket_closed, websocket_opened
 from tests.links import assert_ends, until
 from tests.peer import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Close, Peer, close_payload, frame, text
 from tests.sites import Site
@@ -104,6 +104,18 @@ def test_signals_surround_the_view(site: Site) -> None:
         leave(site(view).connect())
         heard = [site.hear() for _ in range(5)]
     assert heard == ["the view begins", "opened", "it has accepted", "it ends", "closed"]
+
+
+def test_opening_whose_guards_cannot_be_asked_is_told_as_its_end_is(
+    site: Site, told: list[tuple[str, dict[str, Any]]]
+) -> None:
+    @require_websocket(guard=lambda request: True)
+    def view(request: Any) -> None:
+        with mock.patch.object(guards, "watch", side_effect=RuntimeError("can't start new thread")):
+            request.websocket.accept()
+
+    assert leave(site(view).connect(), 1011).code == 1011
+    assert the_end(site, told)["code"] == 1011
 
 
 @pytest.mark.parametrize(

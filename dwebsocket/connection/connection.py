@@ -148,11 +148,14 @@ class Connection(Sending):
     def notify(self) -> None:
         """Let those that wait in `receive()` ask `unless` again. For any thread or greenlet; never waits."""
         if self.is_foreign_thread():
-            self.reactor.post(self._link.wake)
+            self.reactor.post(self._wake)
         elif self.lock is None:
-            self._link.wake()
+            self._wake()
         else:
-            self.lock.post(self._link.wake)
+            self.lock.post(self._wake)
+
+    def _wake(self) -> None:
+        self._link.wake()
 
     @on_reactor_thread
     def receive_begun(self) -> Message:

@@ -41,7 +41,7 @@ cdef class Outbox:
     cdef _begin(self, Offer offer, double now)
     cdef _remember(self, Offer offer)
     @cython.locals(first=Offer)
-    cdef long long _offered_bytes(self) except -1
+    cdef Py_ssize_t _offered_bytes(self) except -1
     @cython.locals(offers=list, offer=Offer, count=Py_ssize_t)
     cdef _forget_what_has_left(self)
     cdef _forget_key(self, Offer offer)

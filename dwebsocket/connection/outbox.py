@@ -198,7 +198,7 @@ class Outbox:
     def is_overdue(self, now: float) -> bool:
         """Whether frames that were offered with "close" have waited for too long."""
         if self.overdue_at <= now:
-            self.overdue_at = min((offer.due for offer in self._offers), default=math.inf)
+            self.overdue_at = min([offer.due for offer in self._offers], default=math.inf)
         return self.overdue_at <= now
 
     def pong_later(self, pongs: bytes) -> None:

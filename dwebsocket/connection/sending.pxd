@@ -30,8 +30,9 @@ cdef class Sending(Lifetime):
     cdef _refuse_offer(self, messages, bound)
     @cython.locals(mark="long long")
     cdef _send_large(self, message)
-    cdef _write_large(self, bytes data, bytes payload)
-    cdef long long _mark(self) except? -1
+    @cython.locals(data=bytes, payload=bytes)
+    cdef _write_large(self, encoded)
+    cdef Py_ssize_t _mark(self) except -1
     cdef _take_turn(self)
     cdef _end_turn(self)
     cdef _wait_for_turn(self)

@@ -185,6 +185,7 @@ class Sending(Lifetime):
             self._settle()
             if outbox.error is not None:
                 return NOT_OPEN
+            self._link.write_soon()
         self.last_message_at = now
         self.messages_sent += messages
         return dropped
@@ -214,21 +215,22 @@ class Sending(Lifetime):
 
     def _send_large(self, message: Message) -> None:
         if not self._compresses:
-            self._write_large(*self.endpoint.send_large(message))
+            self._write_large(self.endpoint.send_large(message))
             mark = self._mark()
         else:
             # Messages leave in the order in which they were compressed, and before what is offered meanwhile: deflate
             # refers back to what the peer inflated last.
             self._take_turn()
             try:
-                self._write_large(*self._encode(functools.partial(self.endpoint.send_large, message)))
+                self._write_large(self._encode(functools.partial(self.endpoint.send_large, message)))
                 mark = self._mark()
             finally:
                 self._end_turn()
         if self._outbox is not None:
             self._wait_until_written(self._outbox, mark)
 
-    def _write_large(self, data: bytes, payload: bytes) -> None:
+    def _write_large(self, encoded: tuple[bytes, bytes]) -> None:
+        data, payload = encoded
         self.messages_sent += 1
         if isinstance(self._socket, _socket.socket):
             self._write(data, payload)

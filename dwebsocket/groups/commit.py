@@ -1,9 +1,8 @@
-"""What is sent inside a transaction leaves after the commit, or never where it is rolled back."""
+"""Waiting for the commit: a message that is sent inside a transaction leaves after it, or never."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
@@ -22,16 +21,19 @@ def after_commit(function: Callable[[bool], None], using: str | None) -> bool:
     if alias is None:
         function(False)
         return True
-    transaction.on_commit(partial(_committed, function, using), using=alias, robust=True)
+    _at_commit(alias, function, using)
     return False
 
 
-def _committed(function: Callable[[bool], None], using: str | None) -> None:
-    alias = _open_transaction(using)  # of another database, which was opened around this one or inside it
-    if alias is None:
-        function(True)
-    else:
-        transaction.on_commit(partial(_committed, function, using), using=alias, robust=True)
+def _at_commit(alias: str, function: Callable[[bool], None], using: str | None) -> None:
+    def committed() -> None:  # no partial: Django's log wants the __qualname__ of one that fails
+        other = _open_transaction(using)  # of another database, which was opened around this one or inside it
+        if other is None:
+            function(True)
+        else:
+            _at_commit(other, function, using)
+
+    transaction.on_commit(committed, using=alias, robust=True)
 
 
 def _open_transaction(using: str | None) -> str | None:

@@ -15,9 +15,8 @@ from django.utils.functional import LazyObject, empty
 
 from ..database.own import close_own_connections
 from ..process.registry import Entry, registry
-from ..protocol.frames import Close
 from . import config, names, process, sending
-from .group import FORBIDDEN, user_key
+from .group import FORBIDDEN, check_close, user_key
 from .messages import TEXT, Envelope
 
 logger = logging.getLogger("dwebsocket")
@@ -31,7 +30,7 @@ def listen() -> None:
     """Obey the orders that reach this process; called when a WebSocket has been opened here."""
     try:
         process.dispatcher(config.DEFAULT_ALIAS).listen(GROUP, _obey)
-    except Exception:  # ImproperlyConfigured: who uses groups gets it as well, and a view without them works
+    except Exception:  # ImproperlyConfigured: a view that uses groups gets it as well, and others work
         _complain_once()
 
 
@@ -47,8 +46,9 @@ def disconnect_user(
 
     A WebSocket is a user's if its opening handshake was. It is done after the commit, and fails, as `Group.send()`.
     ValueError for a user that is not logged in, a code that may not be sent, or a reason of more than 123 bytes.
+    TypeError for a reason that is no str.
     """
-    Close(code, reason).serialize()
+    check_close(code, reason)
     _order({"user": user_key(user), "code": code, "reason": str(reason)}, using=using, now=now)
 
 
@@ -62,7 +62,7 @@ def _order(order: dict[str, Any], *, using: str | None = None, now: bool = False
 
 
 def _obey(envelope: Envelope) -> None:
-    """Close what the order says; in a greenlet or thread of its own, for it may have to ask the database."""
+    """Close what the order says; in a new greenlet or thread, for it may have to ask the database."""
     entries = registry.members()
     if entries:
         order = json.loads(envelope.payload)

@@ -51,6 +51,7 @@ class Dispatcher:
         interrupted: Callable[[float], None],
     ) -> None:
         self.backend = backend
+        self.alias = backend.alias
         self.received = 0  # messages
         self.bound = Bound(*(backend.settings[name] for name in ("OUTBOX_BYTES", "OUTBOX_SECONDS", "OVERFLOW")))
         self._overflowed = overflowed
@@ -70,7 +71,7 @@ class Dispatcher:
             lane = self._lane(connection.reactor)
             audience = next((audience for at, audience in watched.audiences if at is lane), None)
             if audience is None:
-                audience = Audience(group)
+                audience = Audience(group, self)
                 watched.audiences = (*watched.audiences, (lane, audience))
             member = Member(owner, audience, connection, kind)
             lane.enter(member)

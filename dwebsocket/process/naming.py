@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.http import HttpRequest
@@ -10,6 +11,8 @@ from django.utils.functional import LazyObject, empty
 
 def visible(text: str) -> str:
     """The text in one line: what a peer says does not forge lines of a log."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
@@ -43,7 +46,7 @@ def _name(user: Any) -> str:
 def view_name(request: HttpRequest) -> str:
     """The dotted name of the request's view; never its path, which the peer writes, and which may hold a secret."""
     match = request.resolver_match
-    return "of no URL" if match is None else visible(dotted_name(match.func))
+    return "of no URL" if match is None else sys.intern(visible(dotted_name(match.func)))  # one for all that wait
 
 
 def dotted_name(view: Any) -> str:

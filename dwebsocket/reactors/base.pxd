@@ -1,3 +1,6 @@
+from cpython.pythread cimport PyThread_get_thread_ident
+
+
 cdef class Served:
     cpdef on_readable(self)
     cpdef on_writable(self)
@@ -8,14 +11,18 @@ cdef class Served:
 
 cdef class LinkLock:
     cdef object _mutex, _gate
+    cdef unsigned long _owner
     cdef list _posted
 
     cpdef acquire(self)
     cpdef release(self)
     cpdef give_way(self)
     cpdef post(self, function)
+    cdef bint _try(self) except -1
     cdef _wait(self)
     cdef _run_posted(self)
+    cdef void _own(self) noexcept
+    cpdef bint _is_owned(self) noexcept
 
 
 cdef class Link:
@@ -26,6 +33,7 @@ cdef class Link:
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)
+    cpdef write_soon(self)
     cpdef resume(self)
     cpdef call_soon(self)
     cpdef breathe(self, double now)

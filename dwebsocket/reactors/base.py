@@ -13,6 +13,11 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
+try:
+    import cython
+except ImportError:
+    from .. import _compiled as cython
+
 T = TypeVar("T")
 
 logger = logging.getLogger("dwebsocket")
@@ -62,23 +67,25 @@ class LinkLock:
     A function whose caller must not wait for the lock is posted, and runs as soon as the lock is free.
     """
 
-    __slots__ = ("_gate", "_mutex", "_posted")
+    __slots__ = ("_gate", "_mutex", "_owner", "_posted")
 
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()  # not to enter it twice, but because it knows its owner
+        self._owner = 0  # where this is compiled, a thread is asked for so often that calls of Python are too dear
         # The next thread in line holds it. A signal handler in that thread may need it, too: an RLock.
         self._gate: Any = threading.RLock()
         self._posted: list[Callable[[], None]] = []
 
     def acquire(self) -> None:
         """Take the lock. RuntimeError where this very thread holds it: a signal handler, or a `__del__`."""
-        if self._mutex._is_owned():
+        if self._is_owned():
             raise RuntimeError(REENTERED)
-        if not self._mutex.acquire(False):
+        if not self._try():
             self._wait()
 
     def release(self) -> None:
         """Give the lock back, and call the functions that were posted meanwhile."""
+        self._owner = 0
         self._mutex.release()
         if self._posted:
             self._run_posted()
@@ -94,7 +101,7 @@ class LinkLock:
     def post(self, function: Callable[[], None]) -> None:
         """Have `function` called with the lock held: at once, or by the thread that holds it, when it releases it."""
         self._posted.append(function)
-        if not self._mutex._is_owned():
+        if not self._is_owned():
             self._run_posted()
 
     def has_posted(self) -> bool:
@@ -105,22 +112,32 @@ class LinkLock:
         """Be free, in the child of a fork: a thread that held it, or waited, is the parent's."""
         self._posted.clear()
         self._gate = threading.RLock()
-        if not self._mutex._is_owned():
+        if not self._is_owned():
             self._mutex = threading.RLock()
+            self._owner = 0
+
+    def _try(self) -> bool:
+        """Take the lock if it is free."""
+        if not self._mutex.acquire(False):
+            return False
+        self._own()
+        return True
 
     def _wait(self) -> None:
         # A bare release and acquire is won by the thread that is running already. Here it queues up behind the gate,
         # whose holder gets the lock next.
         with self._gate:
             self._mutex.acquire()
+            self._own()
 
     def _run_posted(self) -> None:
         # The poster tries, and the holder looks once it has released: one of the two finds the lock free.
-        while self._posted and self._mutex.acquire(False):
+        while self._posted and self._try():
             try:
                 while self._posted:
                     self._run(self._posted.pop(0))
             finally:
+                self._owner = 0
                 self._mutex.release()
 
     def _run(self, function: Callable[[], None]) -> None:
@@ -129,7 +146,13 @@ class LinkLock:
         except Exception:  # not a fault of the thread that happened to hold the lock
             logger.exception("what was asked of a WebSocket has failed")
 
-    def _is_owned(self) -> bool:  # a Condition asks
+    def _own(self) -> None:
+        if cython.compiled:  # here no signal handler comes between the mutex and its owner, as it could in Python
+            self._owner = PyThread_get_thread_ident()  # type: ignore # noqa: F821
+
+    def _is_owned(self) -> bool:  # a Condition asks, too
+        if cython.compiled:
+            return self._owner != 0 and self._owner == PyThread_get_thread_ident()  # type: ignore # noqa: F821
         return bool(self._mutex._is_owned())
 
     def __enter__(self) -> None:
@@ -162,6 +185,10 @@ class Link:
 
     def wake(self) -> None:
         """Wake all threads and greenlets that are parked."""
+        raise NotImplementedError
+
+    def write_soon(self) -> None:
+        """Where `on_writable` is watched for: call it as soon as it is time, though no thread waits on the link."""
         raise NotImplementedError
 
     def resume(self) -> None:

@@ -31,6 +31,7 @@ cdef class GeventLink(Link):
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)
+    cpdef write_soon(self)
     cpdef resume(self)
     cpdef call_soon(self)
     cpdef breathe(self, double now)

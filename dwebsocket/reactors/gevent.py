@@ -198,7 +198,7 @@ class _Worker:
 
     def wake(self) -> None:
         if self._is_woken:
-            return  # who woke it first starts it
+            return  # the first to wake it starts it
         self._is_woken = True
         if _get_ident() == self._reactor.owner_thread:
             self._start()
@@ -471,6 +471,9 @@ class GeventLink(Link):
         if sleeper in self._waiters:
             self._waiters.remove(sleeper)
             self._turns.make_ready([sleeper])
+
+    def write_soon(self) -> None:
+        pass  # the watcher does
 
     def resume(self) -> None:
         if self._served is None:

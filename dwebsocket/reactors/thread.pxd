@@ -45,6 +45,7 @@ cdef class ThreadLink(Link):
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)
+    cpdef write_soon(self)
     cpdef resume(self)
     cpdef breathe(self, double now)
     cpdef look(self, bint pause)

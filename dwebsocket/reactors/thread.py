@@ -2,7 +2,8 @@
 
 Handing every message from a background thread to the view's thread would cost twice as much as a read in that thread.
 So the background thread only sweeps over the connections on which no thread waits, a few times a second. While the
-view computes, the sweep answers pings, notices closing handshakes, and keeps the deadlines.
+view computes, the sweep answers pings, notices closing handshakes, and keeps the deadlines. Bytes that the view does
+not wait for, because they were offered, are not left to the sweep: the background thread waits for such sockets.
 """
 
 from __future__ import annotations
@@ -90,7 +91,13 @@ class ThreadReactor:
         # A __del__ may run wherever Python makes an object, and call a verb: the same thread may take this lock twice.
         self._lock: Any = threading.RLock()
         self._earlier: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item wakes the background thread at once
+        self._is_hurried = False  # a sweep is due
         self._thread: threading.Thread | None = None
+        # Links with bytes that no thread waits to send: while there are some, the background thread waits for their
+        # sockets. Each is looked at once, and comes back if it still has some.
+        self._writers: set[ThreadLink] = set()
+        self._wakeup: Wakeup | None = None  # ends that wait; made with the first of them
+        self._polls = False  # the background thread waits so
 
     def link(self, served: Served, descriptor: int) -> ThreadLink:
         link = ThreadLink(self, served, descriptor)
@@ -157,18 +164,45 @@ class ThreadReactor:
 
     def hurry(self) -> None:
         """Sweep now."""
+        self._is_hurried = True
+        self._wake()
+
+    def write_soon(self, link: ThreadLink) -> None:
+        """Call `link.serve()` once its socket takes bytes."""
+        with self._lock:
+            if link in self._writers or link not in self._links:
+                return
+            if self._wakeup is None:
+                try:
+                    self._wakeup = Wakeup()
+                except OSError:  # no descriptor is left: the sweep looks at the link
+                    return
+            self._writers.add(link)
+        if self._thread is not threading.current_thread():
+            self._wake()
+
+    def _wake(self) -> None:
         if self._earlier.empty():
             self._earlier.put(None)
+        if self._polls and self._wakeup is not None:
+            self._wakeup.set()
 
     def discard(self, link: ThreadLink) -> None:
         with self._lock:
             self._links.discard(link)
             self._deadlines.discard(link)
+            is_polled = link in self._writers
+            self._writers.discard(link)
+        if is_polled:
+            self._wake()  # as long as its descriptor is polled, the system does not close it
 
     def abandon(self) -> None:
         """End all links, in the child of a fork: the parent's threads have stopped in the middle of their work."""
         for link in self._links:
             link.abandon()
+        if self._wakeup is not None:
+            self._wakeup.close()
+            self._wakeup = None
 
     def _run(self) -> None:
         while True:
@@ -179,9 +213,8 @@ class ThreadReactor:
                 time.sleep(SWEEP_SECONDS)
 
     def _go_round(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            self._earlier.get(timeout=self._seconds_to_next_round())
-            self._earlier.get_nowait()  # two threads may have hurried us at the same time
+        self._wait_for_next_round()
+        self._is_hurried = False
         try:
             self._sweep()
         finally:
@@ -190,6 +223,47 @@ class ThreadReactor:
                 due = self._deadlines.pop_due(now)
             for link in due:
                 self._attend(link, now)
+
+    def _wait_for_next_round(self) -> None:
+        seconds = self._seconds_to_next_round()
+        due = None if seconds is None else time.monotonic() + seconds
+        while not self._is_hurried:
+            seconds = None if due is None else due - time.monotonic()
+            if seconds is not None and seconds <= 0:
+                return
+            if self._writers:
+                self._serve_writers(seconds)
+            else:
+                with contextlib.suppress(queue.Empty):
+                    self._earlier.get(timeout=seconds)
+                    self._earlier.get_nowait()  # two threads may have woken us at the same time
+
+    def _serve_writers(self, seconds: float | None) -> None:
+        """Serve the links that have bytes to send, as soon as the socket of one takes some."""
+        poll = select.poll()
+        with self._lock:
+            links = {link.descriptor: link for link in self._writers}
+        for descriptor in links:
+            poll.register(descriptor, _WRITE)
+        poll.register(self._wakeup.descriptor, _READ)  # type: ignore[union-attr]  # there is one where there are links
+        self._polls = True
+        try:
+            if not self._earlier.empty():
+                seconds = 0
+            ready = poll.poll(None if seconds is None else math.ceil(seconds * 1000))
+        finally:
+            self._polls = False
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._earlier.get_nowait()
+        for descriptor, events in ready:
+            link = links.get(descriptor)
+            if link is None:
+                self._wakeup.clear()  # type: ignore[union-attr]
+                continue
+            with self._lock:
+                self._writers.discard(link)
+            self._serve(link, events | _WRITE)  # a socket that has failed shows itself on the next write, too
 
     def _attend(self, link: ThreadLink, now: float) -> None:
         try:
@@ -254,7 +328,7 @@ class _Worker:
                 return
             self._has_thread = True
             try:
-                self._reactor.spawn(self._run, self._name)
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
             except Exception:
                 self._has_thread = False  # the next wake-up tries again
                 _report(f"{self._name} could not be started")
@@ -384,6 +458,11 @@ class ThreadLink(Link):
     def _serve(self, events: int) -> None:
         if not self.polling:
             self._call_back(events)
+            self.write_soon()
+
+    def write_soon(self) -> None:
+        if self.mask & _WRITE and not self.polling:
+            self._reactor.write_soon(self)
 
     def abandon(self) -> None:
         """Be closed, in the child of a fork, and leave the socket alone: it is the parent's."""

@@ -10,6 +10,7 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import MethodType
 from typing import Any, NamedTuple
 
 from ..protocol.handshake import Request
@@ -169,11 +170,13 @@ def take_over(live: Any, early: bytes) -> Taken:
     live.setblocking(False)
     _send_at_once(live)
 
-    def dispose() -> None:
-        _shut_down(live)  # while a forked process holds the descriptor too, close() alone would not reach the peer
-        live.close()
-
+    dispose = MethodType(_shut_down_and_close, live)  # 64 bytes for each connection: of a partial it would be 190
     return Taken(live, early, dispose, live.fileno())
+
+
+def _shut_down_and_close(sock: Any) -> None:
+    _shut_down(sock)  # while a forked process holds the descriptor too, close() alone would not reach the peer
+    sock.close()
 
 
 def _shut_down(sock: Any) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .. import conf, guards
 from ..connection.connection import Connection
-from ..groups.membership import Memberships
+from ..groups.membership import Memberships, exclusively
 from ..process.registry import Entry, registry
 from ..protocol import deflate, handshake
 from ..protocol.exceptions import WebSocketClosed
@@ -106,14 +106,18 @@ class Opening:
         WebSocketClosed where it was refused; ValueError for a subprotocol or header that cannot be sent. What the
         session's middleware raises is raised. In all these cases nothing has been sent.
         """
-        with self._turnstile:
-            pending = self._pending
-            if pending is not None:
-                self._cookies = sessions.save(pending.entry.request) or self._cookies  # one may have failed before
-            self._exclusively(lambda: self._accept(pending, subprotocol, headers))
-            self._turnstile = _NO_TURNSTILE  # the next one finds it accepted
-        if pending is not None and self.connection is not None:
-            pending.opened(self.connection)
+        pending: _Pending | None = None
+        try:
+            with self._turnstile:
+                pending = self._pending
+                if pending is not None:
+                    self._cookies = sessions.save(pending.entry.request) or self._cookies  # one may have failed before
+                self._exclusively(lambda: self._accept(pending, subprotocol, headers))
+                # Nothing changes any more: the next one finds it accepted.
+                self._turnstile, self._exclusively, self._cookies = _NO_TURNSTILE, _at_once, ()
+        finally:  # also where something has failed behind the 101: the end will be told, so the opening must be
+            if pending is not None and self.connection is not None:
+                pending.opened(self.connection)
 
     def refuse(self, close: Close) -> None:
         """Let no `accept()` succeed any more, unless one has. `close` says why; the first refusal counts."""
@@ -122,7 +126,7 @@ class Opening:
     def members(self) -> Memberships | None:
         """The groups of this WebSocket; None once its view has ended."""
         if self._members is None:
-            self._exclusively(self._make_members)
+            exclusively(self._make_members)
         return self._members
 
     def _make_members(self) -> None:
@@ -183,24 +187,36 @@ class Opening:
             request.environ = request.META = dict(request.META)  # type: ignore[attr-defined]
         taken = server.detach() if self.detaches else server.attach()
 
-        give_back = taken.dispose
-
-        def dispose() -> None:
-            try:
-                give_back()
-            finally:
-                entry.over()
-
         try:
             connection = Connection(
-                taken.sock, entry.reactor, limits=options.limits, extensions=extensions, dispose=dispose,
-                descriptor=taken.descriptor,
+                taken.sock, entry.reactor, limits=options.limits, extensions=extensions,
+                dispose=_Disposal(taken.dispose, entry), descriptor=taken.descriptor,
             )  # fmt: skip
         except BaseException:  # no thread can be started, or no memory is left
             self._refuse(_LOST)
             taken.dispose()
             raise
         return connection, taken.early
+
+
+class _Disposal:
+    """The end of a taken socket: it is given back, and its entry is told. 48 bytes; a closure would hold 290."""
+
+    __slots__ = ("_dispose", "_entry")
+
+    def __init__(self, dispose: Callable[[], None], entry: Entry) -> None:
+        self._dispose = dispose
+        self._entry = entry
+
+    def __call__(self) -> None:
+        try:
+            self._dispose()
+        finally:
+            self._entry.over()
+
+
+def _at_once(function: Callable[[], None]) -> None:
+    function()
 
 
 def _agree_on_extensions(shook: Handshake, options: conf.Options) -> tuple[list[Extension], list[str]]:

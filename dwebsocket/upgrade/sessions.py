@@ -51,7 +51,9 @@ class _Save:
 
     def __init__(self, session: Any) -> None:
         self._session = weakref.ref(session)  # which holds this: a loop would wait for the garbage collector
-        self._own: Callable[..., None] | None = vars(session).get("save")  # what a project has put there
+        save = session.save  # vars(session) would make it a dict, for as long as the view runs
+        is_inherited = getattr(save, "__func__", None) is getattr(type(session), "save", None)
+        self._own: Callable[..., None] | None = None if is_inherited else save  # what a project has put there
         self.token = object()  # and not the session: what a server's thread was last in lives on
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:

@@ -481,17 +481,16 @@ def test_slow_peer_is_not_closed_where_frames_may_be_dropped(manual: Connect, ov
 @pytest.mark.parametrize("asks", ["an offer", "the deadline"])
 def test_peer_is_not_too_slow_where_this_process_stood_still(manual: Connect, asks: str) -> None:
     a = manual(send_timeout=None, ping_interval=None)
-    count = block(a)
-    a.home.now += 60
-    a.peer.recv_message()
-    while a.connection._outbox is not None and len(select.select([a.peer.sock], [], [], 0)[0]):
+    block(a)
+    while select.select([a.peer.sock], [], [], 0)[0]:
         a.peer.sock.recv(MIB)
-        if asks == "the deadline":
-            a.connection.on_deadline(a.home.now)
-        else:
-            assert a.do("offer", server_frame(b"news")) == TAKEN
-    assert count
+    a.home.now += 60
+    if asks == "an offer":
+        assert a.do("offer", server_frame(b"news")) == TAKEN
+    else:
+        a.connection.on_deadline(a.home.now)
     assert a.connection.endpoint.state is State.OPEN
+    assert a.connection._outbox is None
 
 
 def test_what_waits_leaves_when_the_peer_reads_though_no_view_does_anything(link: Connect) -> None:
@@ -716,7 +715,7 @@ def test_client_that_agreed_on_context_takeover_inflates_shared_frames_and_own_m
         ws = request.websocket
         ws.accept()
         ws.send(messages[1])
-        connection = ws._find()
+        connection = ws._connection
         shared = connection.share_compression()
         for own, other in itertools.product(messages, repeat=2):
             ws.send(own)

@@ -72,6 +72,13 @@ class Certificates:
 
 
 def free_port() -> int:
+    """A port below 55536: in cluster mode the server takes another one, 10,000 above it."""
+    while (port := _some_port()) > 55535:
+        pass
+    return port
+
+
+def _some_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import pytest
 from django.db import connections, transaction
@@ -30,7 +29,7 @@ def send(left: list[tuple[str, bool]]) -> Send:
 
 
 @pytest.fixture
-def _databases(transactional_db: None) -> Iterator[None]:
+def _databases() -> Iterator[None]:
     """A second database, in memory."""
     connections.settings["other"] = {**connections.settings["default"], "NAME": ":memory:"}
     try:
@@ -136,12 +135,12 @@ class InATestCase(TestCase):
     def test_message_leaves_at_once_outside_of_a_block(self) -> None:
         left: list[bool] = []
         assert after_commit(left.append, None)
-        self.assertEqual(left, [False])
+        assert left == [False]
 
     def test_block_of_the_code_under_test_counts_and_its_callbacks_can_be_captured(self) -> None:
         left: list[bool] = []
         with self.captureOnCommitCallbacks(execute=True) as callbacks:
             with transaction.atomic():
                 after_commit(left.append, None)
-            self.assertEqual(left, [])
-        self.assertEqual((len(callbacks), left), (1, [True]))
+            assert left == []
+        assert (len(callbacks), left) == (1, [True])

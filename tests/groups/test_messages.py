@@ -29,5 +29,5 @@ def test_text_arrives_as_str_and_binary_as_bytes() -> None:
 
 
 def test_close_carries_a_code_and_a_reason() -> None:
-    assert Envelope(CLOSE, "4403 geh weg".encode()).close() == (4403, "geh weg")
+    assert Envelope(CLOSE, b"4403 geh weg").close() == (4403, "geh weg")
     assert Envelope(CLOSE, b"1000 ").close() == (1000, "")

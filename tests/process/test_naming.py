@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.http import HttpRequest
 from django.test import RequestFactory
+from django.urls import ResolverMatch
 
 from dwebsocket import WebSocketView
-from dwebsocket.process.naming import dotted_name, user_name
+from dwebsocket.process.naming import dotted_name, user_name, view_name
 from tests.process.helpers import echo
 
 # Names of users
@@ -47,3 +49,9 @@ def test_view_is_named_by_its_class_where_it_has_one() -> None:
     assert dotted_name(echo) == "tests.process.helpers.echo"
     assert dotted_name(Chat.as_view()) == f"{__name__}.Chat"
     assert dotted_name(Chat()) == f"{__name__}.Chat"
+
+
+def test_views_that_wait_share_one_name() -> None:
+    request = HttpRequest()
+    request.resolver_match = ResolverMatch(len, (), {})
+    assert view_name(request) is view_name(request)

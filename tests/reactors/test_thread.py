@@ -17,11 +17,13 @@ from unittest import mock
 
 import pytest
 
+from dwebsocket.connection.limits import Bound
 from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflate, serialize_once
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors import reactor_for, thread
 from dwebsocket.reactors.base import LinkLock
 from dwebsocket.reactors.thread import ThreadReactor, Wakeup
+from tests.connection.helpers import server_frame
 from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, linking, run_program, tcp_pair, until
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, frame, text
 
@@ -396,6 +398,120 @@ def test_flood_of_frames_that_complete_no_message_holds_up_no_sender(link: Calla
     assert slowest < 1
     a.do("abort", "over")
     assert receiving.result(PATIENCE_SECONDS) is None
+
+
+# Bytes that no thread waits to send
+
+
+@pytest.fixture
+def no_sweep() -> Iterator[ThreadReactor]:
+    """A reactor whose sweep does not come within a test."""
+    with mock.patch.object(thread, "SWEEP_SECONDS", 600):
+        yield ThreadReactor()
+
+
+@pytest.mark.parametrize("first", ["an offer", "a message"])
+def test_what_is_offered_leaves_as_fast_as_the_peer_reads_while_the_view_computes(
+    link: Callable[..., Link], no_sweep: ThreadReactor, first: str
+) -> None:
+    a = link(reactor=no_sweep)
+    if first == "a message":  # a thread has waited on the link before
+        a.peer.send_message("hello")
+        assert a.do("receive", 5) == "hello"
+    for _ in range(8):
+        assert a.do("offer", server_frame(b"x" * 500_000), 1, Bound(16 << 20)) == 0
+    for _ in range(8):
+        assert a.peer.recv_message() == "x" * 500_000
+    until(lambda: not no_sweep._writers)
+    assert a.do("offer", server_frame(b"y" * 4_000_000)) == 0
+    assert a.peer.recv_message() == "y" * 4_000_000
+
+
+def test_background_thread_does_nothing_while_the_peer_does_not_read(
+    link: Callable[..., Link], no_sweep: ThreadReactor
+) -> None:
+    a, other = link(reactor=no_sweep), link(reactor=no_sweep)
+    assert no_sweep._wakeup is None
+    with mock.patch.object(no_sweep, "_serve_writers", wraps=no_sweep._serve_writers) as rounds:
+        assert a.do("offer", server_frame(b"x" * 2_000_000)) == 0
+        until(lambda: no_sweep._polls)
+        before = rounds.call_count
+        other.peer.send_message("hello")  # as long as other connections need it not, either
+        assert other.do("receive", 5) == "hello"
+        time.sleep(0.05)
+        assert rounds.call_count == before
+        a.peer.recv_message()
+        until(lambda: not no_sweep._writers)
+        until(lambda: not no_sweep._polls)
+
+
+def test_sweep_goes_on_while_the_background_thread_waits_for_sockets(link: Callable[..., Link]) -> None:
+    reactor = ThreadReactor()
+    a, other = link(reactor=reactor), link(reactor=reactor)
+    assert a.do("offer", server_frame(b"x" * 2_000_000)) == 0
+    for number in range(3):
+        other.peer.send_frame(PING, b"%d" % number)
+        assert other.peer.recv_frame() == Frame(PONG, b"%d" % number)
+    assert reactor._writers
+
+
+@pytest.mark.parametrize("hurries", ["an early deadline", "hurry()"])
+def test_background_thread_that_waits_for_sockets_can_be_hurried(
+    link: Callable[..., Link], no_sweep: ThreadReactor, hurries: str
+) -> None:
+    a = link(reactor=no_sweep)
+    assert a.do("offer", server_frame(b"x" * 2_000_000)) == 0
+    until(lambda: no_sweep._polls)
+    if hurries == "hurry()":
+        with mock.patch.object(no_sweep, "_sweep") as sweep:
+            no_sweep.hurry()
+            until(lambda: sweep.called)
+    else:
+        due = mock.Mock()
+        no_sweep.schedule(due, time.monotonic() + 0.01)
+        until(lambda: due.on_deadline.called)
+
+
+@pytest.mark.parametrize("end", ["reset", "close", "abort"])
+def test_socket_that_the_background_thread_waits_for_ends_at_once(
+    link: Callable[..., Link], no_sweep: ThreadReactor, end: str
+) -> None:
+    a = link(reactor=no_sweep, tcp=True)
+    assert a.do("offer", server_frame(b"x" * 8_000_000)) == 0
+    until(lambda: no_sweep._polls)
+    if end == "reset":
+        a.peer.reset()
+        until(lambda: a.connection._outbox.error)
+    elif end == "abort":
+        a.do("abort", "over")
+        with contextlib.suppress(ConnectionError):
+            a.peer.read_to_eof()
+    else:
+        a.do("close")
+        a.peer.send_close()
+        assert a.peer.recv_message() == "x" * 8_000_000
+        assert a.peer.recv_message() == Close(1000)
+    until(lambda: not no_sweep._writers)
+
+
+def test_what_is_offered_leaves_with_the_sweep_where_there_is_no_descriptor_to_wake_by(
+    link: Callable[..., Link],
+) -> None:
+    a = link(reactor=ThreadReactor())
+    with mock.patch.object(thread, "Wakeup", side_effect=OSError):
+        assert a.do("offer", server_frame(b"x" * 500_000)) == 0
+        assert a.peer.recv_message() == "x" * 500_000
+
+
+def test_view_that_waits_sends_what_is_offered_itself(link: Callable[..., Link], no_sweep: ThreadReactor) -> None:
+    a = link(reactor=no_sweep)
+    waiting = a.start("receive")
+    until(lambda: a.connection._link.polling)
+    assert a.do("offer", server_frame(b"x" * 2_000_000)) == 0
+    assert not no_sweep._writers
+    assert a.peer.recv_message() == "x" * 2_000_000
+    a.peer.send_message("enough")
+    assert waiting.result(PATIENCE_SECONDS) == "enough"
 
 
 # A long compression

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import types
+from contextlib import nullcontext
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -10,7 +13,8 @@ import pytest
 
 from dwebsocket import HandshakeError, State, WebSocket, WebSocketClosed, guards, require_websocket
 from dwebsocket.connection.connection import Connection
-from dwebsocket.process.registry import registry
+from dwebsocket.process.registry import Entry, registry
+from dwebsocket.upgrade.opening import Outcome
 from tests.helpers import levels
 from tests.sites import Site
 
@@ -166,3 +170,17 @@ def test_thread_that_finds_the_connection_can_use_it_at_once(site: Site) -> None
     with site(view).connect() as peer:
         assert peer.recv_message().code == 1000
     assert seen == [(State.CONNECTING, False), (State.OPEN, False)]
+
+
+def test_opening_that_is_decided_holds_only_its_outcome(site: Site) -> None:
+    """All else would live as long as the view. The entry does so anyway."""
+    kept = (type, Outcome, Connection, Entry, types.FunctionType, nullcontext, str, tuple, bool, type(None))
+
+    @require_websocket
+    def view(request: Any) -> None:
+        request.websocket.accept()
+        site.tell([thing for thing in gc.get_referents(request.websocket._opening) if not isinstance(thing, kept)])
+        request.websocket.wait()
+
+    site(view).connect()
+    assert site.hear() == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import GroupsUnavailable
-from ..backend import GroupsBackend, Publication, Sink
+from ..backend import Finding, GroupsBackend, Publication, Sink
 from . import commands, faults
 from .location import Location
 from .watchdog import Watchdog
@@ -64,11 +64,28 @@ class RedisGroups(GroupsBackend):
     def publish(self, publications: Sequence[Publication]) -> None:
         if publications:
             self._send([self._names.publication(publication) for publication in publications])
+            if self._subscriber is not None:
+                self._subscriber.server_answers()
+
+    def examine(self) -> Iterator[Finding]:
+        from .examination import examine
+
+        return examine(self._location, self._timeout)
 
     def _publish_probe(self) -> None:
-        self._send([commands.publish(self._node, b"")])
+        """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""
+        try:
+            _, hello = self._send([commands.publish(self._node, b""), commands.HELLO])
+            faults.judge_hello(hello)
+        except faults.Unfit:
+            self._pool.discard_idle()  # the others were made when it was the primary
+            raise
+        except GroupsUnavailable as error:
+            if isinstance(error.__cause__, faults.Unfit):  # it was judged when a connection was made
+                raise error.__cause__ from None
+            raise
 
-    def _send(self, sent: Sequence[bytes]) -> None:
+    def _send(self, sent: Sequence[bytes]) -> list[Any]:
         """Send commands in one pipeline, and return when each has its answer."""
         from .wire import Stale
 
@@ -102,6 +119,7 @@ class RedisGroups(GroupsBackend):
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self._unavailable_of(reply)
+        return replies
 
     def _unavailable(self, why: str) -> GroupsUnavailable:
         return GroupsUnavailable(f"groups {self.alias!r}: {self._location}: {why} (TIMEOUT is {self._timeout:g} s)")

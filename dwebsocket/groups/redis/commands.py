@@ -36,8 +36,12 @@ def unsubscribe(channels: Sequence[bytes]) -> bytes:
 PING = command(b"PING")
 
 
+#: Every user may send it; its answer says what the server is (`faults.judge_hello()`).
+HELLO = command(b"HELLO")
+
+
 def hello(name: bytes) -> bytes:
-    """Every user may send it; its answer says what the server is. `name` is what CLIENT LIST shows."""
+    """HELLO; `name` is what CLIENT LIST shows from now on."""
     return command(b"HELLO", b"2", b"SETNAME", name)
 
 

@@ -14,6 +14,10 @@ class Refused(Exception):
     """The server is there, and does not do what it is asked: a setting must be changed, here or there."""
 
 
+class Unfit(Refused):
+    """The server is of the wrong kind: a replica, a cluster, too old."""
+
+
 #: How a sentence of the server, or of a library, begins or what it has in it, and what to do. The first one counts.
 _REFUSALS: Sequence[tuple[str, str]] = (
     (r"^NOAUTH|Authentication required", "it wants a password: write it into LOCATION (redis://user:password@host)"),
@@ -80,7 +84,8 @@ _BREAKS: Sequence[tuple[str, str]] = (
 
 _EARLY_END = {
     False: "it closed the connection before it had answered (a port for TLS wants rediss:// in LOCATION)",
-    True: "it closed the connection within the TLS handshake (a port without TLS wants redis:// in LOCATION)",
+    True: "it closed the connection within the TLS handshake (a server that asks for a certificate wants OPTIONS "
+    "'ssl_certfile' and 'ssl_keyfile'; a port without TLS wants redis:// in LOCATION)",
 }
 _TLS_SILENCE = "it did not answer within the TLS handshake (a port without TLS wants redis:// in LOCATION)"
 
@@ -106,19 +111,20 @@ def explain_connect(error: BaseException, is_tls: bool) -> Exception:
     return found
 
 
-def judge_hello(facts: dict[bytes, object]) -> None:
-    """Refuse a server that does not do, by its answer to HELLO."""
+def judge_hello(answer: Sequence[object]) -> None:
+    """Refuse a server that does not do, by its answer to HELLO: names and values in turn."""
+    facts = dict(zip(answer[::2], answer[1::2], strict=False))
     version = facts.get(b"version")
     text = version.decode(errors="replace") if isinstance(version, bytes) else ""
     numbers = tuple(int(number) for number in re.findall(r"\d+", text)[:2])
     if numbers < (6, 2):
-        raise Refused(f"it is version {text or 'unknown'}: Redis 6.2 and newer will do, and Valkey")
+        raise Unfit(f"it is version {text or 'unknown'}: Redis 6.2 and newer will do, and Valkey")
     if facts.get(b"mode") == b"cluster":
-        raise Refused("it runs in cluster mode: write one server without cluster-enabled into LOCATION")
+        raise Unfit("it runs in cluster mode: write one server without cluster-enabled into LOCATION")
     if facts.get(b"mode") == b"sentinel":
-        raise Refused("it is a Sentinel: write the address of the primary into LOCATION")
+        raise Unfit("it is a Sentinel: write the address of the primary into LOCATION")
     if facts.get(b"role") in (b"replica", b"slave"):
-        raise Refused("it is a replica: write the address of the primary into LOCATION")
+        raise Unfit("it is a replica: write the address of the primary into LOCATION")
 
 
 def as_fault(error: Exception) -> Exception:

@@ -32,8 +32,7 @@ class Pool:
 
     def take(self, deadline: float) -> Wire:
         """A wire, idle or new. TimeoutError, or what the connecting raised."""
-        if self._pid != os.getpid():
-            self._forget()
+        self._forget_parent()
         try:
             return self._idle.pop()
         except IndexError:
@@ -117,11 +116,14 @@ class Pool:
 
     def close(self) -> None:
         """Close what is idle now, and the others when they are given back."""
+        self._forget_parent()
         self._is_closed = True
         self.discard_idle()
 
-    def _forget(self) -> None:
+    def _forget_parent(self) -> None:
         """Begin anew in a child: close our copies of the parent's descriptors, which disturbs no parent."""
+        if self._pid == os.getpid():
+            return
         theirs, self._idle = self._idle, []
         self._begin()
         for wire in theirs:

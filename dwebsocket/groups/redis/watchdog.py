@@ -6,6 +6,9 @@ from . import faults
 
 #: Before an attempt to connect: at most the first, then twice as long each time, up to the second. Full jitter.
 FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
+WANTED_SECONDS = 0.5  # between two attempts while a view waits that has joined a group: it does so for a few seconds
+#: In PROBE: the way is tried so often although messages come, for they may come by a server that is no primary now.
+ALTHOUGH_HEARD = 3
 #: Probes that are lost one after the other come ever more seldom: at most so many times PROBE.
 RARELY = 32
 
@@ -22,11 +25,16 @@ class Watchdog:
         self._timeout = timeout
         self._patience = 1  # times `probe`, until the next one
         self._count = 0
+        self._latest = 0.0  # when the next one is due, although messages come
         self.reset(0.0)
 
     def reset(self, now: float) -> None:
         """Watch a new connection."""
-        self._next = now + self._probe * self._patience
+        self._latest = now + self._probe * max(self._patience, ALTHOUGH_HEARD)
+        self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        self._next = min(now + self._probe * self._patience, self._latest)
         self._open: int | None = None  # the probe that is on its way
         self._pong_due: float | None = None
         self._probe_due: float | None = None
@@ -34,7 +42,7 @@ class Watchdog:
     def heard_message(self, now: float) -> None:
         """Note that a message has come, or a probe: the whole way is open."""
         self._patience = 1
-        self.reset(now)
+        self._rest(now)
 
     def heard_pong(self) -> None:
         self._pong_due = None
@@ -61,6 +69,7 @@ class Watchdog:
         if now < self._next or self._pong_due is not None or self._probe_due is not None:
             return None
         self._next = now + max(self._probe * self._patience, self._timeout)
+        self._latest = now + self._probe * max(self._patience, ALTHOUGH_HEARD)
         self._pong_due = now + self._timeout
         self._count += 1
         self._open = self._count

@@ -51,6 +51,9 @@ class Wire:
         """Close our descriptor. No shutdown(): a parent may still use the connection. TLS says no good-bye either."""
         self.socket.close()
 
+    def __del__(self) -> None:
+        self.close()  # of a backend that a child has forgotten, without a ResourceWarning
+
     def read(self) -> bool:
         """Feed the reader what the socket has; False where it has nothing. Broken at the end of the stream."""
         try:
@@ -92,28 +95,30 @@ class Wire:
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:], deadline)
         replies: list[Any] = []
-        while True:
-            self._wait(self._readable, deadline)
-            if self.read():
+        while len(replies) < count:
+            is_late = not _wait(self._readable, deadline)
+            if self.read():  # even then: a process that stood still finds its answer
                 while (reply := self.gets()) is not NOTHING:
                     replies.append(reply)
-                if len(replies) >= count:
-                    return replies
+            elif is_late:
+                raise TimeoutError
+        return replies
 
     def _send_rest(self, rest: memoryview, deadline: float) -> None:
         writable = select.poll()
         writable.register(self.socket, select.POLLOUT)
         while rest:
-            self._wait(writable, deadline)
+            if not _wait(writable, deadline):
+                raise TimeoutError
             try:
                 rest = rest[self.write(rest) :]
             except OSError as error:
                 raise faults.Broken(_words(error)) from error
 
-    def _wait(self, poller: select.poll, deadline: float) -> None:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0 or not poller.poll(math.ceil(remaining * 1000)):
-            raise TimeoutError
+
+def _wait(poller: select.poll, deadline: float) -> bool:
+    """Wait until the socket is ready; False at the deadline."""
+    return bool(poller.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))))
 
 
 def _words(error: OSError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 import socket
 import subprocess
@@ -17,7 +16,6 @@ import pytest
 
 from dwebsocket.exceptions import GroupsUnavailable
 from dwebsocket.groups.backend import Publication
-from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.redis import RedisGroups
 from tests.groups.servers import RedisServer
 from tests.groups.sinks import Collector
@@ -309,5 +307,3 @@ def test_under_gevent_greenlets_publish_and_receive_and_come_through_an_outage(s
 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["patched", "received", "lively", "restored", "again", "forked", "closed"]
-
-

@@ -11,6 +11,7 @@ import pytest
 from dwebsocket.groups.backend import Publication
 from dwebsocket.groups.redis import RedisGroups
 from dwebsocket.groups.redis.subscriber import Subscriber
+from dwebsocket.groups.redis.watchdog import Backoff
 from tests.groups.servers import Certificates, RedisServer
 from tests.groups.sinks import Collector
 from tests.links import until
@@ -112,6 +113,19 @@ def test_server_that_answers_and_is_another_one_than_publishers_reach_is_noticed
     (why, *_) = sink.wait("lost")
 
     assert "two servers" in why
+
+
+def test_primary_that_became_a_replica_is_noticed_though_it_answers(backend: NewBackend, new_server: NewServer) -> None:
+    demoted = new_server()
+    groups = backend(demoted, PROBE=0.1)
+    sink = listen(groups, "a")
+    with demoted.client() as client:
+        client.slaveof("127.0.0.1", 1)
+        (why,) = sink.wait("lost")
+        client.slaveof()
+    sink.wait("restored")
+
+    assert "it is a replica: write the address of the primary into LOCATION" in why
 
 
 def test_probe_that_cannot_be_published_says_nothing(
@@ -230,6 +244,37 @@ def test_close_ends_the_loop_while_it_is_connected_and_while_it_waits(
         assert not thread.is_alive()
         groups.watch(["b"], [])  # which does nothing, and does not fail
     assert outages(sink) == ["lost"]
+
+
+def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(
+    backend: NewBackend, new_server: NewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mortal = new_server()
+    groups = backend(mortal)
+    sink = listen(groups, "a")
+    monkeypatch.setattr(Backoff, "next", lambda backoff, fraction: 3600)
+    mortal.kill()
+    sink.wait("lost")
+    mortal.start()
+    groups.publish([Publication("a", b"missed")])
+    sink.wait("restored")
+
+    groups.publish([Publication("a", b"x")])
+    assert sink.wait("message") == [("a", b"x")]
+
+
+def test_view_that_joins_does_not_wait_for_the_end_of_a_long_pause(
+    backend: NewBackend, new_server: NewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mortal = new_server()
+    groups = backend(mortal)
+    sink = listen(groups, "a")
+    monkeypatch.setattr(Backoff, "next", lambda backoff, fraction: 3600)
+    mortal.kill()
+    sink.wait("lost")
+    mortal.start()
+    groups.watch({"b"}, ())
+    sink.wait("restored")
 
 
 def test_wake_up_is_sent_once_until_it_is_taken() -> None:

@@ -21,6 +21,16 @@ def test_way_is_tried_after_silence_only(watchdog: Watchdog) -> None:
     assert watchdog.look(19.9) == 1
 
 
+def test_way_is_tried_now_and_then_although_messages_come(watchdog: Watchdog) -> None:
+    for now in range(1, 30):
+        watchdog.heard_message(now)
+
+    assert watchdog.due() == 30.0
+    assert watchdog.look(30.0) == 1
+    watchdog.heard_message(30.1)
+    assert watchdog.due() == 40.1
+
+
 def test_ping_without_an_answer_is_an_outage_within_probe_and_timeout(watchdog: Watchdog) -> None:
     watchdog.look(10.0)
 

@@ -104,6 +104,21 @@ def test_silence_ends_at_the_deadline(peer: tuple[Wire, socket.socket], size: in
     assert 0.1 <= time.monotonic() - began < 5
 
 
+def test_process_that_stood_still_finds_its_answer_after_the_deadline(
+    peer: tuple[Wire, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, server = peer
+    write = Wire.write
+
+    def stand_still(self: Wire, data: bytes | memoryview) -> int:
+        sent = write(self, data)
+        server.sendall(b":1\r\n")
+        return sent
+
+    monkeypatch.setattr(Wire, "write", stand_still)
+    assert wire.exchange(commands.PING, 1, time.monotonic() - 5) == [1]
+
+
 def test_reading_never_waits(peer: tuple[Wire, socket.socket]) -> None:
     wire, server = peer
 
