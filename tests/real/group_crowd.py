@@ -107,7 +107,11 @@ class Crowd:
             peer.host = f"{server.host}:{server.port}"
         else:
             peer = server.peer(PATIENCE_SECONDS)
-        peer.connect(path)
+        try:
+            peer.connect(path)
+        except BaseException:
+            peer.abandon()
+            raise
         subscriber = Subscriber(name or f"{path} {len(self.subscribers)}", peer)
         self.subscribers.append(subscriber)
         subscriber.is_reading = not receive_buffer

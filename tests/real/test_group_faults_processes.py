@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -152,23 +153,22 @@ def test_workers_that_are_replaced_after_so_many_requests_leave_nothing_at_the_b
 ) -> None:
     worker = kind.removeprefix("gunicorn-")
     with site(tmp_path) as made, Crowd() as crowd:
-        (server,) = made.start(gunicorn(worker, "--max-requests=6"))
-        pids = set()
-        for number in range(24):
+        (server,) = made.start(gunicorn(worker, "--max-requests=5"))
+        pids: set[int] = set()
+        numbers = itertools.count()
 
-            def round_trip() -> bool:
-                """Not every worker that is about to end answers what it has accepted."""
-                with suppress(AssertionError, OSError):
-                    (subscriber,) = open_many(crowd, [server], "/member/?group=g", 1)
-                    answer = server.get(f"/publish/?group=g&text=g+p+{number}")  # noqa: B023
-                    assert answer.status == 200
-                    pids.add(json.loads(answer.body)["pid"])
-                    subscriber.wait_for(f"g p {number}", seconds=5)  # noqa: B023
-                    return True
-                return False
+        def round_trip() -> bool:
+            """Not every worker that is about to end answers what it has accepted."""
+            number = next(numbers)
+            with suppress(AssertionError, OSError):
+                (subscriber,) = open_many(crowd, [server], "/member/?group=g", 1)
+                answer = server.get(f"/publish/?group=g&text=g+p+{number}")
+                assert answer.status == 200
+                subscriber.wait_for(f"g p {number}", seconds=5)
+                pids.add(json.loads(answer.body)["pid"])
+            return len(pids) > 2
 
-            until(round_trip, "a message")
-        assert len(pids) > 2
+        until(round_trip, "three workers, one after the other", 60)
         with made.redis.client() as client:
 
             def subscribers() -> int:
