@@ -1,4 +1,4 @@
-"""The faults of groups at length: hundreds of outages, ten thousand groups, a thousand members (tox -e group-faults)."""
+"""The faults of groups at length: hundreds of outages, thousands of groups and of members (tox -e group-faults)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ import pytest
 
 from tests.real.group_checker import check, gaps
 from tests.real.group_crowd import Crowd
-from tests.real.group_outages import assert_told, chance_outage, open_many, wait_for_last, wait_until_it_goes_on
+from tests.real.group_outages import (
+    assert_told,
+    chance_outage,
+    join_come_back_and_leave,
+    open_many,
+    wait_for_last,
+    wait_until_it_goes_on,
+)
 from tests.real.group_site import BOTH, GEVENT, THREADS, Site, last, needs_redis, site, unsure
 from tests.real.servers import Server
-from tests.real.test_group_faults_processes import join_come_back_and_leave
 
 pytestmark = [needs_redis, pytest.mark.group_faults, pytest.mark.timeout(0)]
 
