@@ -54,6 +54,10 @@ def some_outages(made: Site, servers: list[Server], chance: random.Random, count
         results = [result for publisher in publishers for result in publisher.stop()]
         wait_for_last(told, results)
         assert_told(told, results)
+        for server in servers:
+            server.get(f"/publish/?group=a&text=a+{server.port}+0")
+            for subscriber in told:
+                subscriber.wait_for(f"a {server.port} 0")
         failed, longest = len(unsure(results)), max(result.seconds for result in results)
         told_of = sum(gaps(subscriber.entries()) for subscriber in told) / len(told)
         print(f"{len(results)} sent, {failed} raised, the longest took {longest:.2f} s; {told_of:.1f} gaps for each")
