@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from .connection import verbs
 from .connection.connection import Connection
 from .connection.verbs import Verbs
+from .protocol.exceptions import WebSocketClosed
 from .protocol.messages import Message
 from .reactors.clock import monotonic
 
@@ -143,7 +144,10 @@ class WebSocket(Verbs):
         connection, members = self._open_to_join(), self._members()
         if members is None:
             raise self._end_error()
-        return members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+        try:
+            return members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+        except WebSocketClosed:  # in the meantime
+            raise self._end_error() from None
 
     def leave(self, group: JoinableGroup) -> None:
         """Get nothing of `group` any more once this returns; does nothing where it was not joined."""
@@ -197,6 +201,7 @@ def _check_group(group: object) -> None:
         raise TypeError(
             f"{group!r} is a str: write group({group!r}), or rooms[key] of the Groups that you have declared"
         )
-    if not hasattr(group, "alias"):
-        hint = ": take one of them, as in rooms[7]" if hasattr(group, "__getitem__") else ""
+    are_many = hasattr(group, "__getitem__")  # of Groups, which have a name and an alias, too
+    if are_many or not hasattr(group, "alias"):
+        hint = ": take one of them, as in rooms[7]" if are_many else ""
         raise TypeError(f"a group is made by Groups[key], group() or user_group(), not {type(group).__name__}{hint}")

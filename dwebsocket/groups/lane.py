@@ -100,8 +100,9 @@ class Lane:
             return True
         latch = self.reactor.latch()
         self._waiting.append(latch)
-        self.wake()
-        latch.wait(timeout_seconds)
+        if not self._has_place():  # else the worker may have looked for waiting ones just before
+            self.wake()
+            latch.wait(timeout_seconds)
         return self._has_place()
 
     def _has_place(self) -> bool:
@@ -113,18 +114,19 @@ class Lane:
         self.wake()
 
     def _run(self) -> None:
-        while self._errands:
-            self._errands.popleft()()
-            self.reactor.breathe(monotonic())
-        while self._queue:
-            self._serve(self._take())
+        while self._errands or self._queue:  # a stream of messages may never end: all have their turn in between
+            while self._errands:
+                self._errands.popleft()()
+                self.reactor.breathe(monotonic())
+            if self._queue:
+                self._serve(self._take())
             if self._has_place():
                 self._full_for.clear()
                 while self._waiting:
                     self._waiting.pop().set()
-        if self._slow:
-            slow, self._slow = self._slow, []
-            self._overflowed(slow)
+            if self._slow:
+                slow, self._slow = self._slow, []
+                self._overflowed(slow)
 
     def _take(self) -> list[tuple[Audience, Envelope | None]]:
         with self._queue_lock:
@@ -150,12 +152,7 @@ class Lane:
         gathered: dict[Owner, list[Part]] | None = {} if len(bursts) > 1 else None
         for burst in bursts:
             for kind, members in burst.audience.kinds():
-                try:
-                    pieces = burst.pieces(kind)
-                except Exception:  # of a function that a view has given to join()
-                    logger.exception("a message to the group %r could not be translated", burst.audience.group)
-                    continue
-                if pieces:
+                if pieces := burst.pieces(kind):
                     self._write_to(members, kind, pieces, gathered)
         for parts in (gathered or {}).values():
             parts.sort(key=lambda part: part[1].number)
@@ -218,12 +215,15 @@ class Lane:
         close = None if envelope is GAP else envelope.close()
         for kind, members in audience.kinds():
             for member in members:
-                if close is not None:
-                    member.connection.close_soon(*close)
-                elif not kind.is_forwarded:
-                    with self.lock:
+                with self.lock:
+                    if not member.is_in:
+                        continue
+                    if close is not None:
+                        member.connection.close_soon(*close)
+                    elif not kind.is_forwarded:
                         member.owner.put_gap(audience.group)
-                    member.connection.notify()
+                        member.connection.notify()
+                self.reactor.breathe(monotonic())
 
 
 def _size(envelope: Envelope | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from ..connection.connection import Connection
 from ..connection.limits import Bound
@@ -29,6 +30,12 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def exclusively(function: Callable[[], None]) -> None:
+    """Call `function`, which must not wait, while no membership begins or ends."""
+    with _lock:
+        function()
 
 
 class Memberships:
@@ -81,16 +88,17 @@ class Memberships:
             else:
                 self._members[group] = dispatcher, dispatcher.join(self, group.name, connection, kind)
                 self.is_in_several = len(self._members) > 1
-        if not dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds):
+        is_confirmed = dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds)
+        if self._is_over:  # its end may have come before this group was there
+            self.leave(group)
+            raise WebSocketClosed(connection.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE)
+        if not is_confirmed:
             if present is None:
                 self.leave(group)
             raise GroupsUnavailable(
                 f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
                 f" within {timeout_seconds:g} seconds"
             )
-        if self._is_over:  # its end may have come before this group was there
-            self.leave(group)
-            raise WebSocketClosed(connection.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE)
         return Joined()
 
     def leave(self, group: Group) -> None:

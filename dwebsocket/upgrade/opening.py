@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from .. import conf, guards
 from ..connection.connection import Connection
-from ..groups.membership import Memberships
+from ..groups.membership import Memberships, exclusively
 from ..process.registry import Entry, registry
 from ..protocol import deflate, handshake
 from ..protocol.exceptions import WebSocketClosed
@@ -126,7 +126,7 @@ class Opening:
     def members(self) -> Memberships | None:
         """The groups of this WebSocket; None once its view has ended."""
         if self._members is None:
-            self._exclusively(self._make_members)
+            exclusively(self._make_members)  # that of the opening ends with the 101
         return self._members
 
     def _make_members(self) -> None:
@@ -135,6 +135,8 @@ class Opening:
 
     def over(self) -> None:
         """The view has ended, and so has the connection: without a cycle, all memory is freed at once."""
+        if self._entry is not None and self.connection is None:  # there was none whose end could tell
+            self._entry.over()
         self._entry = self._members = None
 
     def _refuse(self, close: Close) -> None:
