@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from dwebsocket import group, require_websocket
+from dwebsocket.groups import process
 from dwebsocket.groups.group import Group
+from tests.links import PATIENCE_SECONDS
 from tests.peer import Close, Peer
 from tests.sites import Site
 
@@ -21,10 +24,17 @@ def new_room() -> Group:
 
 def members_of(room: Group) -> int:
     """How many members it has in this process."""
-    from dwebsocket.groups import process
-
     watched = process.dispatcher(room.alias)._watched.get(room.name)
     return 0 if watched is None else watched.members
+
+
+def settle(room: Group) -> None:
+    """Return when all that was sent to it has been handed on to its members."""
+    for lane, _ in process.dispatcher(room.alias)._watched[room.name].audiences:
+        for _ in range(2):  # between two errands it serves what has arrived
+            done = threading.Event()
+            lane.soon(done.set)
+            assert done.wait(PATIENCE_SECONDS)
 
 
 def joining(*rooms: Group, **options: Any) -> Callable[..., None]:
