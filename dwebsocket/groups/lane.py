@@ -21,6 +21,7 @@ logger = logging.getLogger("dwebsocket")
 
 _SLICE = 64  # members that are served before others have a turn, if it has come
 _BURST = 1000  # messages that are written together at most
+_BURST_BYTES = 256 * 1024  # and bytes, but for the last of them: as much may wait in an outbox beyond its bound
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
@@ -130,8 +131,12 @@ class Lane:
 
     def _take(self) -> list[tuple[Audience, Envelope | None]]:
         with self._queue_lock:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BURST))]
-            self._queued_bytes -= sum(_size(envelope) for _, envelope in batch)
+            batch: list[tuple[Audience, Envelope | None]] = []
+            size = 0
+            while self._queue and len(batch) < _BURST and size < _BURST_BYTES:
+                batch.append(self._queue.popleft())
+                size += _size(batch[-1][1])
+            self._queued_bytes -= size
         return batch
 
     def _serve(self, batch: list[tuple[Audience, Envelope | None]]) -> None:

@@ -102,6 +102,22 @@ def test_thousand_messages_are_a_burst_and_more_are_two(fleet: Fleet) -> None:
     assert received(member) == frames(*map(str, range(1500)))
 
 
+def test_burst_of_large_messages_is_bounded_in_bytes(fleet: Fleet) -> None:
+    """For a peer that does not read, all of a burst may have to wait in its outbox, whatever OUTBOX_BYTES says."""
+    one, both = fleet.join("a"), fleet.websocket("both")
+    both.is_in_several = True
+    fleet.join("a", both)
+    fleet.join("b", both)
+    large = "x" * 100_000
+    for _ in range(10):
+        fleet.send("a", large)
+        fleet.send("b", large)
+    fleet.run()
+    assert received(one) == frames(*[large] * 10)
+    assert both.connection.received == frames(*[large] * 20)
+    assert max(len(data) for data, *_ in [*offers(one), *both.connection.offers]) < 400_000
+
+
 def test_worker_lets_others_run_between_members(fleet: Fleet) -> None:
     for _ in range(1000):
         fleet.join("a")
