@@ -88,7 +88,12 @@ class Dispatcher:
                 return watched is not None
             latch = reactor.latch()
             watched.latches.append(latch)
-        latch.wait(timeout_seconds)
+        try:
+            latch.wait(timeout_seconds)
+        finally:
+            with self._lock:
+                if latch in watched.latches:  # an outage may be long, and many may come in vain
+                    watched.latches.remove(latch)
         return watched.is_confirmed
 
     def leave(self, member: Member) -> None:
