@@ -9,8 +9,10 @@ from __future__ import annotations
 import difflib
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.apps import apps
@@ -24,6 +26,9 @@ from django.utils.module_loading import import_string
 
 from . import conf
 from .decorators import OPTIONS
+from .groups import config, siblings
+from .groups.backend import GroupsBackend
+from .groups.group import declared
 from .middleware import WebSocketMiddleware, middleware_passed_over
 from .process.naming import dotted_name
 
@@ -215,6 +220,45 @@ def check_gevent_has_patched_first(**kwargs: Any) -> Sequence[CheckMessage]:
     ]
 
 
+@register()
+def check_gevent_has_patched_before_drivers(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Return a Warning for each driver that was imported before gevent has patched what it waits with."""
+    return [
+        Warning(
+            f"{driver} was imported before gevent has patched {early.patched}: {early.outcome}",
+            hint=_PATCH,
+            id="dwebsocket.W014",
+        )
+        for driver, early in _DRIVERS.items()
+        if _has_patched(early.patched) and early.module in sys.modules and early.is_early(sys.modules[early.module])
+    ]
+
+
+class _Early(NamedTuple):
+    """The sign of a driver that was imported too early, and what follows from it."""
+
+    module: str
+    patched: str
+    is_early: Callable[[Any], bool]
+    outcome: str
+
+
+_DRIVERS: Mapping[str, _Early] = {
+    "psycopg": _Early(
+        "psycopg.waiting",
+        "select",
+        lambda waiting: getattr(waiting, "wait", None) is getattr(waiting, "wait_c", waiting),  # chosen at the import
+        "it waits for the database in C, and every query stops all greenlets",
+    ),
+    "redis": _Early(
+        "redis.retry",
+        "time",
+        lambda retry: getattr(retry, "sleep", time.sleep) is not time.sleep,
+        "while it waits for its next attempt, all greenlets stop",
+    ),
+}
+
+
 def _has_patched(name: str) -> bool:
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched(name))
@@ -375,6 +419,69 @@ def check_asgi(**kwargs: Any) -> Sequence[CheckMessage]:
             id="dwebsocket.W010",
         )
     ]
+
+
+@register()
+def check_groups(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Return an Error for each alias of WEBSOCKET_GROUPS that cannot be used, and for each that is not there."""
+    aliases = _setting_or_default("GROUPS")
+    wrong = [str(found) for found in _backends() if isinstance(found, ImproperlyConfigured)]
+    missing = [
+        f"{groups!r} names an alias that WEBSOCKET_GROUPS does not have"
+        for groups in declared()
+        if groups.alias not in aliases
+    ]
+    hint = f"{siblings.WHAT_TO_DO}, or remove it: then messages stay within one process."
+    return [Error(message, hint=hint, id="dwebsocket.E004") for message in (*wrong, *missing)]
+
+
+@register(Tags.urls)
+def check_groups_reach_all_workers(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Return a Warning for each alias whose groups reach one process, where several serve the site."""
+    workers = siblings.known_workers()
+    if workers < 2:
+        return []
+    if getattr(settings, "ROOT_URLCONF", None):
+        list(_views(get_resolver().url_patterns))  # views import the modules in which groups are declared
+    names = {groups.alias: groups.name for groups in declared()}
+    return [
+        Warning(
+            f"there are {workers} workers, and what is sent to Groups({names[backend.alias]!r}) reaches the WebSockets"
+            f" of one of them: WEBSOCKET_GROUPS[{backend.alias!r}] is {type(backend).__name__}",
+            hint=f"{siblings.WHAT_TO_DO}.",
+            id="dwebsocket.W013",
+        )
+        for backend in _usable_backends()
+        if not backend.reaches_all_processes and backend.alias in names
+    ]
+
+
+_FINDINGS: Mapping[str, Callable[..., CheckMessage]] = {
+    "unreachable": partial(Warning, id="dwebsocket.W015"),
+    "buffer": partial(Warning, id="dwebsocket.W016"),
+    "eviction": partial(Warning, id="dwebsocket.W017"),
+}
+
+
+@register(deploy=True)  # it asks the broker, over the network
+def check_brokers_of_groups(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Return a Warning for each broker of WEBSOCKET_GROUPS that cannot be reached, or has a setting that hurts."""
+    return [
+        _FINDINGS[finding.kind](f"WEBSOCKET_GROUPS[{backend.alias!r}]: {finding.what}", hint=finding.advice)
+        for backend in _usable_backends()
+        for finding in backend.examine()
+    ]
+
+
+def _backends() -> list[GroupsBackend | ImproperlyConfigured]:
+    try:
+        return list(config.backends())
+    except ImproperlyConfigured:  # the setting as a whole: `check_settings` reports it
+        return []
+
+
+def _usable_backends() -> list[GroupsBackend]:
+    return [found for found in _backends() if isinstance(found, GroupsBackend)]
 
 
 def _middleware() -> Iterator[tuple[str, Any]]:

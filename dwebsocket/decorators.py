@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_vary_headers
 
 from . import conf
 from .contrib.rest_framework import patch_finalize_response
 from .database.atomic import atomic_request, exempt
 from .upgrade import View, upgrade
-from .upgrade.refusals import refuse_stripped, vary
+from .upgrade.refusals import refuse_stripped
 from .upgrade.request import prepare
+from .upgrade.viewrun import GENERATOR
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -96,6 +98,8 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
         raise TypeError(f"a view is a function, not {view!r}; options are given by name")
     if inspect.iscoroutinefunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError(f"{view!r} is asynchronous; a WebSocket view here is an ordinary function")
+    if inspect.isgeneratorfunction(view):
+        raise TypeError(f"{view!r}: {GENERATOR}")
 
     patch_finalize_response(view)
     exempt_on = exempt(view)
@@ -117,3 +121,8 @@ def _decorate(view: View, options: dict[str, Any], serve_http: Callable[..., Any
     setattr(decorated, MARK, True)
     setattr(decorated, OPTIONS, options)
     return decorated
+
+
+def vary(response: HttpResponseBase) -> None:
+    """Say that another answer is given to an opening handshake: a cache must keep the two apart."""
+    patch_vary_headers(response, ["Upgrade"])

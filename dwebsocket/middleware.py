@@ -11,10 +11,10 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.module_loading import import_string
 
 from . import conf
-from .decorators import MARK
+from .decorators import MARK, vary
 from .protocol.exceptions import HandshakeError
 from .upgrade import upgrade
-from .upgrade.refusals import refuse, vary
+from .upgrade.refusals import refuse
 from .upgrade.request import prepare
 
 _NOT_EXPECTED = (

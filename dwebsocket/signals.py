@@ -1,7 +1,7 @@
 """The signals of each WebSocket, and of the groups.
 
 Those of a WebSocket that was opened, or closed, are sent in the view's thread or greenlet, with `sender` the class of
-the WebSocket; those of the groups in another one. An exception in a receiver is logged; all else goes on.
+the WebSocket; those of the groups in a new one. An exception in a receiver is logged; all else goes on.
 """
 
 from __future__ import annotations

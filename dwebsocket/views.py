@@ -63,9 +63,11 @@ class WebSocketView(View):
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """The view for the URLconf.
 
-        TypeError where a method that is called on the WebSocket is asynchronous, or has a name that is never called.
+        TypeError where a method that is called on the WebSocket is asynchronous, or has a name that is never called,
+        and where a mixin stands right of WebSocketView: it is never asked.
         """
         _check_names(cls)
+        _check_bases(cls)
         for method in (cls.opened, cls.received, cls.group_message, cls.group_gap, cls.closed):
             if inspect.iscoroutinefunction(method):
                 raise TypeError(f"{method.__qualname__} is asynchronous; here it is an ordinary method")
@@ -125,7 +127,7 @@ class WebSocketView(View):
     ) -> Joined:
         """Get what is sent to `group`, as by `request.websocket.join()`.
 
-        Where the class defines `group_message()`, that is called with each message, unless `forward`
+        Where the class defines a method `group_message()`, that is called with each message, unless `forward`
         says otherwise; else the messages go straight to the peer. TypeError for `forward=False` where it has none.
         """
         if forward is None:
@@ -202,6 +204,16 @@ def _check_names(cls: type[WebSocketView]) -> None:
                         f"{kind.__qualname__}.{name} is never called: did you mean {hook}?"
                         " (A method for your own use: give it another name, or let it come from a mixin.)"
                     )
+
+
+def _check_bases(cls: type[WebSocketView]) -> None:
+    """TypeError for a mixin whose `dispatch()` is never called on the WebSocket: it may be the one that refuses."""
+    for kind in cls.__mro__[cls.__mro__.index(WebSocketView) + 1 :]:
+        if kind is not View and "dispatch" in vars(kind):
+            raise TypeError(
+                f"{kind.__qualname__} has no effect on the WebSockets of {cls.__qualname__}, for it stands right of"
+                f" WebSocketView in the bases: write class {cls.__name__}({kind.__name__}, WebSocketView)"
+            )
 
 
 def _hook_meant_by(name: str) -> str | None:

@@ -41,7 +41,7 @@ class Tick(NamedTuple):
 
 
 class Joined(NamedTuple):
-    """The result of `join()`. The attributes say something where the group has a history."""
+    """The answer of `join()`. The attributes say something where the group has a history."""
 
     position: str | None = None
     recovered: bool | None = None
@@ -64,7 +64,10 @@ class JoinableGroup(Protocol):
 class Members(Protocol):
     """The groups of one WebSocket."""
 
-    id: bytes
+    @property
+    def id(self) -> bytes:
+        """The name of the WebSocket among those of all processes."""
+        ...  # pragma: no cover
 
     def join(
         self,
@@ -74,8 +77,8 @@ class Members(Protocol):
         forward: bool | Translate,
         overflow: str | None,
         timeout_seconds: float | None,
-    ) -> Joined:
-        """Become a member; return when every later message arrives."""
+    ) -> Joined | None:
+        """Become a member; return when every later message arrives. None: the connection has ended meanwhile."""
         ...  # pragma: no cover
 
     def leave(self, group: JoinableGroup) -> None:
@@ -144,10 +147,10 @@ class WebSocket(Verbs):
         connection, members = self._open_to_join(), self._members()
         if members is None:
             raise self._end_error()
-        try:
-            return members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
-        except WebSocketClosed:  # in the meantime
-            raise self._end_error() from None
+        joined = members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+        if joined is None:
+            raise self._end_error()
+        return joined
 
     def leave(self, group: JoinableGroup) -> None:
         """Get nothing of `group` any more once this returns; does nothing where it was not joined."""

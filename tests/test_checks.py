@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,13 +17,16 @@ from django.test import override_settings
 from django.urls import clear_url_caches, include, path
 from django.utils.decorators import async_only_middleware, sync_and_async_middleware, sync_only_middleware
 
-from dwebsocket import WebSocketView, accept_websocket, conf, require_websocket
+from dwebsocket import Groups, WebSocketView, accept_websocket, conf, require_websocket
+from dwebsocket.groups import group
 from dwebsocket.middleware import WebSocketMiddleware
+from tests.groups.servers import REDIS, RedisServer
 from tests.project.settings import INSTALLED_APPS
 
 OWN = "dwebsocket.middleware.WebSocketMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 SECURITY = "django.middleware.security.SecurityMiddleware"
+REDIS_GROUPS = "dwebsocket.groups.redis.RedisGroups"
 
 Modules = Callable[..., None]
 
@@ -111,6 +115,7 @@ MISUSES: dict[str, dict[str, Any]] = {
     "E001": {"WEBSOCKET_PING_INTERVAL": 0},
     "E003": {"ROOT_URLCONF": "tests.test_checks"},
     "E002": {"WEBSOCKET_ACCEPT_ALL": True, "MIDDLEWARE": [OWN, CSRF]},
+    "E004": {"WEBSOCKET_GROUPS": {"default": {"BACKEND": REDIS_GROUPS}}},
     "W001": {"WEBSOCKET_ALLOWED_ORIGINS": ["*"]},
     "W002": {"WEBSOCKET_FACTORY_CLASS": "dwebsocket.backends.default.factory.WebSocketFactory"},
     "W003": {"WEBSOCKET_ACCEPT_ALL": True, "MIDDLEWARE": [CSRF]},
@@ -120,6 +125,7 @@ MISUSES: dict[str, dict[str, Any]] = {
     "W009": {"MIDDLEWARE": [SECURITY], "SECURE_SSL_REDIRECT": True},
     "W011": {"MIDDLEWARE": [OWN, CSRF, OWN]},
     "W012": {"WEBSOCKET_PING_INTERVAL": 120},
+    "W015": {"WEBSOCKET_GROUPS": {"default": {"BACKEND": REDIS_GROUPS, "LOCATION": "unix:///nowhere/redis.sock"}}},
     "W010": {"ASGI_APPLICATION": "project.asgi.application", "INSTALLED_APPS": ["channels", *INSTALLED_APPS]},
 }
 STAND_INS = {"crum": "class CurrentRequestUserMiddleware: ...", "channels": ""}
@@ -553,3 +559,143 @@ def test_middleware_twice_is_a_warning_that_says_which_one_to_keep() -> None:
 )
 def test_pings_that_are_too_seldom_for_a_proxy_are_a_warning(interval: Any, found: list[str]) -> None:
     assert ids(WEBSOCKET_PING_INTERVAL=interval) == found
+
+
+# Groups
+
+
+@pytest.fixture
+def declare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Groups]:
+    """Declares Groups for the time of the test, which are then the only ones."""
+    monkeypatch.setattr(group, "_declared", {})
+    return Groups
+
+
+@pytest.mark.parametrize(
+    ("alias", "words"),
+    [
+        ({"BACKEND": REDIS_GROUPS}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
+        ({"BACKEND": REDIS_GROUPS, "LOCATION": "http://a"}, "it must begin with redis://, rediss:// (TLS) or unix://"),
+        ({"BACKEND": "nowhere.Groups"}, "['BACKEND'] is 'nowhere.Groups': No module named 'nowhere'"),
+        ({"BACKEND": OWN}, "is no subclass of dwebsocket.groups.backend.GroupsBackend"),
+        ({"LOCATION": "redis://localhost"}, "has a LOCATION, which LocalGroups does not use"),
+        ({"TIMEOUTS": 5}, "has an unknown key 'TIMEOUTS'; it knows BACKEND, LOCATION"),
+        ({"TIMEOUT": "5"}, "['TIMEOUT'] is '5'; it must be a number of seconds above 0"),
+        ([], "it must be a dict with BACKEND, and perhaps LOCATION"),
+    ],
+    ids=str,
+)
+def test_alias_of_groups_that_cannot_be_used_is_an_error_that_says_why(alias: Any, words: str) -> None:
+    with override_settings(WEBSOCKET_GROUPS={"default": {}, "other": alias}):
+        (found,) = messages()
+    assert (found.id, found.level) == ("dwebsocket.E004", ERROR)
+    assert found.msg.startswith("WEBSOCKET_GROUPS['other']")
+    assert words in found.msg
+    assert f'"BACKEND": "{REDIS_GROUPS}"' in found.hint
+
+
+def test_groups_that_are_no_dict_are_one_error() -> None:
+    assert ids(WEBSOCKET_GROUPS=["redis://localhost"]) == ["E001"]
+
+
+def test_groups_of_an_alias_that_is_not_there_are_an_error(declare: Callable[..., Groups]) -> None:
+    declare("room", alias="other")
+    (found,) = messages()
+    assert found.id == "dwebsocket.E004"
+    assert found.msg.startswith("Groups('room', overflow=None, alias='other') names an alias that")
+    assert ids(WEBSOCKET_GROUPS={"default": {}, "other": {}}) == []
+
+
+def test_groups_within_one_process_are_a_warning_where_there_are_several_workers(
+    declare: Callable[..., Groups], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert messages() == []
+    declare("room")
+    (found,) = messages()
+    assert (found.id, found.level) == ("dwebsocket.W013", WARNING)
+    assert found.msg.startswith("there are 4 workers, and what is sent to Groups('room') reaches the WebSockets of one")
+    assert "RedisGroups" in found.hint
+    with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": REDIS_GROUPS, "LOCATION": "redis://localhost"}}):
+        assert messages() == []
+
+
+@pytest.mark.parametrize("value", ["1", "", "many"])
+def test_groups_within_one_process_pass_where_there_is_one_worker(
+    value: str, declare: Callable[..., Groups], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", value)
+    declare("room")
+    assert messages() == []
+
+
+def test_groups_that_a_view_declares_are_seen(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "_declared", {})
+    monkeypatch.setenv("WEB_CONCURRENCY", "2")
+    modules(declaring="from dwebsocket import Groups\nrooms = Groups('declared_by_a_view')\nurlpatterns = []\n")
+    clear_url_caches()
+    with override_settings(ROOT_URLCONF="declaring"):
+        assert [message.id for message in messages()] == ["dwebsocket.W013"]
+    clear_url_caches()
+
+
+def test_processes_of_uwsgi_count(
+    declare: Callable[..., Groups], modules: Modules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    declare("room")
+    modules(uwsgi="numproc = 3")
+    assert messages() == []
+    monkeypatch.setitem(sys.modules, "uwsgi", importlib.import_module("uwsgi"))
+    assert "there are 3 workers" in messages()[0].msg
+
+
+needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
+
+
+def ids_with_redis(tmp_path: Path, **redis: str) -> list[str]:
+    """What our checks find with a server that has these settings."""
+    settings = {name.replace("_", "-"): value for name, value in redis.items()}
+    with RedisServer(tmp_path, settings=settings) as server:
+        return ids(WEBSOCKET_GROUPS={"default": {"BACKEND": REDIS_GROUPS, "LOCATION": server.url}})
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    ("redis", "found"),
+    [
+        ({}, []),
+        ({"client_output_buffer_limit": "pubsub 8mb 2mb 60"}, ["W016"]),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, ["W017"]),
+    ],
+    ids=str,
+)
+def test_server_of_groups_is_asked_for_its_settings(tmp_path: Path, redis: dict[str, str], found: list[str]) -> None:
+    assert ids_with_redis(tmp_path, **redis) == found
+
+
+def test_server_of_groups_that_cannot_be_reached_is_a_warning_with_a_reason_and_no_password() -> None:
+    location = "redis://shop:secret@127.0.0.1:1/0"
+    with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": REDIS_GROUPS, "LOCATION": location}}):
+        (found,) = messages(include_deployment_checks=True)
+        assert messages() == []
+    assert found.id == "dwebsocket.W015"
+    assert "WEBSOCKET_GROUPS['default']: redis://127.0.0.1:1/0 cannot be used now: it refuses connections" in found.msg
+    assert "secret" not in f"{found.msg} {found.hint}"
+
+
+DRIVERS = "import psycopg, redis"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([DRIVERS, PATCH.format(""), SET_UP, RUN], ["W014", "W014"]),
+        ([PATCH.format(""), DRIVERS, SET_UP, RUN], []),
+        ([DRIVERS, SET_UP, RUN], []),
+        ([DRIVERS, PATCH.format("select=False"), SET_UP, RUN], ["W014"]),
+    ],
+    ids=lambda value: " ".join(value).replace(SET_UP, "django").replace(RUN, "check"),
+)
+def test_gevent_must_have_patched_before_drivers_are_imported(lines: list[str], expected: list[str]) -> None:
+    assert run(*lines) == str(expected)

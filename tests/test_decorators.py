@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -15,7 +16,9 @@ from django.test import RequestFactory, override_settings
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
-from django.views.decorators.cache import cache_page
+from django.views.decorators.cache import cache_page, never_cache
+from django.views.decorators.clickjacking import xframe_options_deny
+from django.views.decorators.gzip import gzip_page
 from django.views.decorators.vary import vary_on_headers
 
 from dwebsocket import accept_websocket, require_websocket
@@ -221,6 +224,49 @@ async def asynchronous(request: HttpRequest) -> HttpResponse:
 def test_asynchronous_view_is_a_type_error(view: Any) -> None:
     with pytest.raises(TypeError, match="asynchronous"):
         accept_websocket(view)
+
+
+def generator(request: HttpRequest) -> Any:
+    yield "hello"
+
+
+@pytest.mark.parametrize("view", [generator, functools.partial(generator)], ids=["function", "partial"])
+def test_view_that_yields_its_messages_is_a_type_error_that_says_how_they_are_sent(view: Any) -> None:
+    with pytest.raises(TypeError, match=r"does not yield its messages: request\.websocket\.send\(\) sends one"):
+        accept_websocket(view)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 knows no notes")
+@pytest.mark.parametrize("decorator", [never_cache, gzip_page, vary_on_headers("Accept"), xframe_options_deny])
+@pytest.mark.parametrize("accepts", [True, False])
+def test_decorator_below_ours_that_meets_none_is_told_where_it_belongs(
+    site: Site, caplog: pytest.LogCaptureFixture, decorator: Any, accepts: bool
+) -> None:
+    @accept_websocket
+    @decorator
+    def view(request: Any) -> None:
+        if accepts:
+            request.websocket.accept()
+
+    site(view)
+    if accepts:
+        assert site.connect().close(1000)
+    else:
+        assert site.handshake().status == 500
+    site.until_idle()
+    assert "Put that decorator above ours" in caplog.text
+
+
+def test_attribute_of_none_that_the_view_itself_wants_gets_no_advice(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    @accept_websocket
+    def view(request: Any) -> None:
+        request.websocket.headers = None
+        request.websocket.headers.get("Accept")
+
+    assert site(view).handshake().status == 500
+    assert "decorator" not in caplog.text.partition("AttributeError")[2]
 
 
 # Nesting

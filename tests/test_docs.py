@@ -23,8 +23,10 @@ from websockets.sync.client import connect
 
 import dwebsocket
 from dwebsocket import conf
+from dwebsocket.groups import config
 from dwebsocket.protocol import COMPILED
 from dwebsocket.upgrade.outcomes import close_for
+from tests.groups.servers import REDIS, RedisServer
 from tests.peer import Peer
 from tests.real import processes, proxies, servers
 from tests.real.chromium import browsing
@@ -32,9 +34,9 @@ from tests.real.nginx import DOCUMENTED
 from tests.real.processes import serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 
-README, COMPATIBILITY, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTING = (
-    "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md", "docs/migration.md",
-    "docs/security.md", "docs/settings.md", "docs/testing.md",
+README, COMPATIBILITY, DEPLOYMENT, DJANGO, GROUPS, MIGRATION, SECURITY, SETTINGS, TESTING = (
+    "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md", "docs/groups.md",
+    "docs/migration.md", "docs/security.md", "docs/settings.md", "docs/testing.md",
 )  # fmt: skip
 PAGES = {
     name: (ROOT / name).read_text()
@@ -45,6 +47,13 @@ START = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[gevent]'"
     " && .venv/bin/python example_project/manage.py runserver"
 )
+CHAT = (
+    ".venv/bin/python example_project/manage.py migrate",
+    ".venv/bin/pip install -e '.[gevent,redis]' 'gunicorn[gevent]'",
+    "REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/gunicorn --chdir example_project --workers 2"
+    " --worker-class gevent example.wsgi",
+    'REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/python example_project/manage.py tell anna "Your export is ready."',
+)
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
 IS_COMPILED = 'python -c "import dwebsocket; print(dwebsocket.COMPILED)"'
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -53,6 +62,7 @@ FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 RUN_BY = {
     README: {
         "# chat/views.py": "test_views_are_all_used_here",
+        "# chat/groups.py": "test_chat_reaches_the_others",
         "# mysite/urls.py": "test_views_are_all_used_here",
         "# mysite/settings.py": "test_echo_page_is_served_and_its_websocket_echoes",
         "<!doctype html>": "test_echo_page_works_in_a_browser",
@@ -61,6 +71,7 @@ RUN_BY = {
         START: "test_commands_are_those_that_ci_runs",
         TEST: "test_commands_are_those_that_ci_runs",
         IS_COMPILED: "test_command_tells_whether_it_is_compiled",
+        **dict.fromkeys(CHAT, "tests/real/test_chat.py"),
     },
     COMPATIBILITY: {
         "# mysite/middleware.py": "test_address_in_the_log_is_the_last_that_a_proxy_has_seen",
@@ -87,6 +98,19 @@ RUN_BY = {
         "# chat/views.py": "test_views_are_all_used_here",
         "# chat/api.py": "test_updates_authenticates_as_rest_framework_does",
         "# mysite/urls.py": "test_views_are_all_used_here",
+    },
+    GROUPS: {
+        "# chat/groups.py": "test_talk_reaches_all_tabs_and_the_other_user",
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "# chat/models.py": "test_ship_tells_the_customer_when_the_order_has_been_saved",
+        "# chat/tasks.py": "test_task_and_command_tell_from_another_process",
+        "# chat/management/commands/notice.py": "test_task_and_command_tell_from_another_process",
+        'python manage.py notice "We restart at six."': "test_task_and_command_tell_from_another_process",
+        "# chat/admin.py": "test_actions_of_the_admin_close",
+        "# mysite/settings.py": "test_task_and_command_tell_from_another_process",
+        "ACL SETUSER shop on >secret ~dws:* &dws:* +publish +subscribe +unsubscribe +ping +eval +set +select":
+            "test_user_with_the_rights_of_the_page_sends_and_joins",
     },
     MIGRATION: {
         "# mysite/settings.py": "test_old_echo_works_as_it_did",
@@ -132,6 +156,9 @@ ADDED = {
 }
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
 ENVIRONMENT |= {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
 
 
 class Block(NamedTuple):
@@ -180,6 +207,7 @@ def new_project(folder, *pages):
 
 
 def add(folder, path, text):
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
     with (folder / path).open("a") as file:
         file.write(text)
 
@@ -375,7 +403,7 @@ def test_checks_are_all_explained():
 
 
 def test_close_codes_of_exceptions_are_those_of_the_table():
-    kinds = (Http404, PermissionDenied, BadRequest, SuspiciousOperation)
+    kinds = (Http404, PermissionDenied, BadRequest, SuspiciousOperation, dwebsocket.GroupsUnavailable)
     table = dict(re.findall(r"^\| raises `(\w+)` \|.*\| (\d+) \|$", PAGES[DJANGO], re.MULTILINE))
     assert {name: int(code) for name, code in table.items()} == {kind.__name__: close_for(kind())[0] for kind in kinds}
 
@@ -462,7 +490,7 @@ def test_staff_is_refused_with_403(server):
 
 
 def test_chat_reaches_the_others(server):
-    with connect(server.ws("/chat/")) as one, connect(server.ws("/chat/")) as other:
+    with connect(server.ws("/chat/blue/")) as one, connect(server.ws("/chat/blue/")) as other:
         one.send("first")
         assert one.recv(timeout=10) == "first"
         other.send("second")
@@ -650,6 +678,180 @@ def test_typed_view_is_a_view(site):
         assert ws.recv(timeout=10) == "/typed/"
 
 
+# docs/groups.md
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def groups_site(redis, tmp_path_factory):
+    """The project of the page, with the Redis of the tests."""
+    folder = new_project(tmp_path_factory.mktemp("groups"), README, GROUPS)
+    add(folder, "mysite/settings.py", use(redis.url))
+    add(folder, "celery.py", "def shared_task(function):\n    return function\n")  # all that the block needs of it
+    run(folder, "python manage.py makemigrations chat && python manage.py migrate")
+    with serving(SERVERS["runserver"], folder, folder / "log") as served:
+        yield Site(folder, served)
+
+
+def use(url):
+    return f'WEBSOCKET_GROUPS["default"]["LOCATION"] = {url!r}\n'
+
+
+@contextmanager
+def joined(site, path, cookie="", says="hello"):
+    """A WebSocket whose view has joined its groups: it has answered."""
+    with site.connect(path, cookie) as ws:
+        ws.send(says)
+        assert ws.recv(timeout=PATIENCE_SECONDS)
+        yield ws
+
+
+def post(site, path, **data):
+    """What a view of the page does in another process."""
+    run_code(
+        site.folder,
+        f"from django.test import Client\nprint(Client(SERVER_NAME='127.0.0.1').post({path!r}, {data!r}).status_code)",
+    )
+
+
+@needs_redis
+def test_talk_reaches_all_tabs_and_the_other_user(groups_site):
+    anna, bert = groups_site.log_in("anna"), groups_site.log_in("bert")
+    with joined(groups_site, "/talk/blue/", anna) as one, joined(groups_site, "/talk/blue/", bert) as other:
+        assert json.loads(one.recv(timeout=10)) == {"who": "bert", "text": "hello"}
+        one.send("hi")
+        for ws in (one, other):
+            assert json.loads(ws.recv(timeout=10)) == {"who": "anna", "text": "hi"}
+
+
+@needs_redis
+def test_announce_reaches_the_room_from_another_process(groups_site):
+    with joined(groups_site, "/talk/red/", groups_site.log_in("carl")) as ws:
+        post(groups_site, "/announce/red/", text="soon")
+        assert json.loads(ws.recv(timeout=10)) == {"notice": "soon"}
+
+
+@needs_redis
+def test_ship_tells_the_customer_when_the_order_has_been_saved(groups_site):
+    with joined(groups_site, "/talk/green/", groups_site.log_in("dora")) as ws:
+        make = "from chat.models import Order\nuser = User.objects.get(username='dora')\n"
+        pk = int(run_code(groups_site.folder, f"{make}print(Order.objects.create(customer=user).pk)"))
+        assert json.loads(ws.recv(timeout=10)) == {"order": pk, "state": "new"}
+        post(groups_site, f"/ship/{pk}/")
+        assert json.loads(ws.recv(timeout=10)) == {"order": pk, "state": "shipped"}
+
+
+@needs_redis
+def test_task_and_command_tell_from_another_process(groups_site):
+    with joined(groups_site, "/talk/grey/", groups_site.log_in("emma")) as ws:
+        run_code(groups_site.folder, "from chat.tasks import export\nexport(User.objects.get(username='emma').pk)")
+        assert json.loads(ws.recv(timeout=10)) == {"export": "ready"}
+        run(groups_site.folder, block(GROUPS, "python manage.py notice"))
+        assert json.loads(ws.recv(timeout=10)) == {"notice": "We restart at six."}
+
+
+@needs_redis
+def test_board_translates(groups_site):
+    with groups_site.connect("/board/blue/") as ws:
+        ws.send("<b>")
+        assert ws.recv(timeout=PATIENCE_SECONDS) == "<li>&lt;b&gt;</li>"
+
+
+@needs_redis
+def test_inbox_counts_what_it_gets(groups_site):
+    with joined(groups_site, "/inbox/black/", says="read") as ws:
+        post(groups_site, "/announce/black/", text="one")
+        assert json.loads(ws.recv(timeout=10)) == {"unread": 1}
+
+
+@needs_redis
+def test_desk_gets_messages_in_a_method(groups_site):
+    with groups_site.connect("/desk/blue/") as ws:
+        ws.send("hello")
+        assert ws.recv(timeout=PATIENCE_SECONDS) == "room:blue: hello"
+
+
+@needs_redis
+def test_ticker_shows_the_price(groups_site):
+    with groups_site.connect("/ticker/") as ws:
+        assert json.loads(ws.recv(timeout=PATIENCE_SECONDS)) == {"EUR": 1.08}
+
+
+@needs_redis
+def test_actions_of_the_admin_close(groups_site):
+    act = """
+from chat.admin import OrderAdmin, admin
+from chat.models import Order
+orders = [Order.objects.create(customer=User.objects.get(username={name!r}))]
+OrderAdmin(Order, admin.site).{action}(None, orders)
+"""
+    cookie = groups_site.log_in("fred")
+    with joined(groups_site, "/talk/blue/", cookie) as ws:
+        run_code(groups_site.folder, act.format(name="fred", action="throw_out"))
+        with pytest.raises(ConnectionClosed) as caught:
+            while True:  # the signal may have told him of his order before
+                ws.recv(timeout=PATIENCE_SECONDS)
+        assert caught.value.rcvd.code == 4403
+    ask = "from chat.models import Order\nprint(Order.objects.order_by('pk').last().pk + 1)"
+    with joined(groups_site, f"/board/{run_code(groups_site.folder, ask)}/") as ws:
+        run_code(groups_site.folder, act.format(name="fred", action="close_rooms"))
+        assert close_code(ws) == 4000
+
+
+@needs_redis
+def test_logout_closes_at_once(groups_site):
+    cookie = groups_site.log_in("gerd")
+    with joined(groups_site, "/talk/blue/", cookie) as ws:
+        code = (
+            f"from django.test import Client\nclient = Client(SERVER_NAME='127.0.0.1')\nkey = {cookie!r}.split('=')[1]"
+        )
+        run_code(groups_site.folder, f"{code}\nclient.cookies['sessionid'] = key\nclient.logout()")
+        assert close_code(ws) == 4401
+
+
+@needs_redis
+def test_pages_come_back_after_an_outage(groups_site):
+    code = """
+from dwebsocket import groups_interrupted
+from dwebsocket.test import WebSocketClient
+with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/desk/white/") as ws:
+    ws.send("hello")
+    ws.receive()
+    groups_interrupted.send(None, alias="default", seconds=1.0)
+    print(list(ws), ws.close_code)
+"""
+    assert run_code(groups_site.folder, code) == "[] 1012"
+
+
+@needs_redis
+def test_user_with_the_rights_of_the_page_sends_and_joins(groups_site, tmp_path):
+    rights = block(GROUPS, "ACL SETUSER").removeprefix("ACL SETUSER ").strip()
+    with RedisServer(tmp_path, users=[rights]) as strict:
+        url = f"redis://shop:secret@127.0.0.1:{strict.port}/1"
+        code = f"""
+from django.conf import settings
+{use(url).replace("WEBSOCKET_GROUPS", "settings.WEBSOCKET_GROUPS")}
+from chat.groups import rooms
+from dwebsocket.test import WebSocketClient
+with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/chat/blue/") as ws:
+    ws.send("hello")
+    print(ws.receive())
+    rooms["blue"].send("once", once="a")
+    print(ws.receive())
+"""
+        assert run_code(groups_site.folder, code).split() == ["hello", "once"]
+
+
+def test_keys_of_groups_are_all_on_the_page_with_their_defaults():
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([^|]+)` \|", PAGES[GROUPS], re.MULTILINE)
+    assert {name: eval(default) for name, default in rows} == {"BACKEND": config.LOCAL, **config.DEFAULTS}
+
+
 # docs/migration.md
 
 
@@ -715,6 +917,27 @@ def test_page_goes_to_the_login_when_its_session_has_ended(site, chromium):
     end_sessions(site)
     WebDriverWait(chromium, PATIENCE_SECONDS).until(lambda browser: browser.title == "log in")
     assert chromium.current_url == site.server.http("/accounts/login/?next=/news/")
+
+
+#: No time passes between two attempts; `delays` has what the page wanted to wait, in milliseconds.
+WITHOUT_DELAY = """
+  const later = setTimeout, delays = [];
+  window.setTimeout = (open, delay) => { delays.push(delay); later(open, 0); };
+"""
+
+
+@on(SECURITY)
+def test_page_whose_opening_is_refused_tries_again_ever_later_and_then_no_more(site, chromium):
+    script = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WITHOUT_DELAY})
+    try:
+        chromium.delete_all_cookies()
+        chromium.get(site.server.http("/news/"))
+        until_log_shows(chromium, "no connection: reload this page to try again")
+        delays = chromium.execute_script("return delays")
+    finally:
+        chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert len(delays) == 8
+    assert all(1000 * 2**number / 2 <= delay for number, delay in enumerate(delays[:6]))
 
 
 @on(SECURITY)

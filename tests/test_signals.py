@@ -114,7 +114,7 @@ def test_opening_whose_guards_cannot_be_asked_is_told_as_its_end_is(
         with mock.patch.object(guards, "watch", side_effect=RuntimeError("can't start new thread")):
             request.websocket.accept()
 
-    assert site(view).connect().recv_message().code == 1011
+    assert leave(site(view).connect(), 1011).code == 1011
     assert the_end(site, told)["code"] == 1011
 
 

@@ -456,6 +456,15 @@ def test_method_that_is_never_called_is_a_type_error_that_suggests_what_is_meant
             view.as_view()
 
 
+@pytest.mark.parametrize("mixin", [LoginRequiredMixin, PermissionRequiredMixin, UserPassesTestMixin])
+def test_mixin_that_is_never_asked_is_a_type_error_that_says_where_it_belongs(mixin: type) -> None:
+    base = type("Base", (WebSocketView, mixin), {})
+    for view in (base, type("Base", (base,), {})):
+        with pytest.raises(TypeError, match=rf"bases: write class Base\({mixin.__name__}, WebSocketView\)$"):
+            view.as_view()
+    assert type("View", (mixin, WebSocketView), {}).as_view()
+
+
 class Broker:
     """A mixin that is no view, and has methods of its own by these names."""
 

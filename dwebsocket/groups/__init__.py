@@ -1,12 +1,20 @@
-"""Groups: tell all members something, from any process.
+"""Groups: a message reaches all members, whichever process it is sent from.
 
-group       Groups, Group, group(), user_group(), everyone: what a project declares and sends to
-messages    what members get, and the envelope that travels between processes
+group       Groups, Group, group(), user_group(), everyone: which a project declares and sends to
+messages    the envelope that travels between processes
 commit      a message leaves after the commit
 membership  the groups of one WebSocket
-audience    the members of one group in one process
-dispatcher  what arrives is written to the members, a burst in one send for each
+audience    the members of one group in one process, and the frames that they get
+events      messages that wait for a view
+lane        what arrives is written to the members, a burst in one send for each
+dispatcher  the groups of one process: it passes each message on to the lanes
 process     the dispatcher of this process, for each alias
+node        the name of this process, and of its WebSockets
+sending     a message leaves
+control     WebSockets are closed in every process
+logout      a logout closes those of its session
+siblings    a warning where a message within this process is too little
+testing     for tests: messages that were sent, and backends that are down
 backend     the contract of backends
 local       within this process
 redis       between all processes, by way of Redis

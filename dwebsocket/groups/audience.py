@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple, Protocol
 
 from ..connection.connection import Connection
@@ -12,12 +12,13 @@ from ..protocol.deflate import SharedCompression, serialize_once
 from ..protocol.messages import Message
 from ..websocket import GroupMessage, Translate, WebSocket
 from .messages import Envelope
+from .node import number_here
 
 logger = logging.getLogger("dwebsocket")
 
 
 class Kind(NamedTuple):
-    """A kind of members, which get the same bytes under the same conditions.
+    """The features that members share which get the same bytes under the same conditions.
 
     `translate` None: as it was sent. `is_forwarded` False: the view gets it, not the peer.
     """
@@ -31,16 +32,20 @@ class Kind(NamedTuple):
 class Owner(Protocol):
     """The WebSocket of a member, as far as a lane knows it."""
 
-    #: Which one it is, among those of all processes.
-    id: bytes
+    @property
+    def number(self) -> int:
+        """Its number among the WebSockets of this process."""
+        ...  # pragma: no cover
 
     @property
     def websocket(self) -> WebSocket:
         """The WebSocket itself."""
         ...  # pragma: no cover
 
-    #: Whether it is in more than one group.
-    is_in_several: bool
+    @property
+    def is_in_several(self) -> bool:
+        """Whether it is in more than one group."""
+        ...  # pragma: no cover
 
     def put(self, message: GroupMessage, key: str, bound: Bound) -> int:
         """Let `message` wait for the view; the answer is like that of `Connection.offer()`."""
@@ -51,16 +56,33 @@ class Owner(Protocol):
         ...  # pragma: no cover
 
 
+class Host(Protocol):
+    """The dispatcher of a group, as far as a member knows it."""
+
+    alias: str
+
+    def change(self, member: Member, kind: Kind) -> None:
+        """Let `member` be of another kind."""
+        ...  # pragma: no cover
+
+    def leave(self, member: Member) -> None:
+        """Let `member` get nothing any more."""
+        ...  # pragma: no cover
+
+    def leave_soon(self, member: Member) -> None:
+        """Do so, but wait for nothing."""
+        ...  # pragma: no cover
+
+
 class Member:
     """One WebSocket in one group. `is_in` is false as soon as it has left: then it gets nothing any more."""
 
-    __slots__ = ("audience", "connection", "is_in", "kind", "offer", "owner")
+    __slots__ = ("audience", "connection", "is_in", "kind", "owner")
 
     def __init__(self, owner: Owner, audience: Audience, connection: Connection, kind: Kind) -> None:
         self.owner = owner
         self.audience = audience
         self.connection = connection
-        self.offer: Callable[..., int] = connection.offer
         self.kind = kind
         self.is_in = True
 
@@ -68,10 +90,11 @@ class Member:
 class Audience:
     """The members of one group that one reactor serves, ordered by what they have in common."""
 
-    __slots__ = ("_members", "_snapshots", "group")
+    __slots__ = ("_members", "_snapshots", "group", "host")
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, host: Host) -> None:
         self.group = group
+        self.host = host
         self._members: dict[Kind, dict[Member, None]] = {}
         self._snapshots: list[tuple[Kind, tuple[Member, ...]]] | None = None
 
@@ -79,12 +102,18 @@ class Audience:
         return bool(self._members)
 
     def add(self, member: Member) -> None:
-        self._members.setdefault(member.kind, {})[member] = None
+        alike = self._members.get(member.kind)
+        if alike is None:
+            alike = self._members[member.kind] = {}
+        elif alike:
+            member.kind = next(iter(alike)).kind  # ten thousand that are equal need but one
+        alike[member] = None
         self._snapshots = None
 
     def remove(self, member: Member) -> None:
-        alike = self._members.get(member.kind)
-        if alike is not None and alike.pop(member, member) is None and not alike:
+        alike = self._members[member.kind]
+        del alike[member]
+        if not alike:
             del self._members[member.kind]
         self._snapshots = None
 
@@ -100,7 +129,7 @@ class Piece(NamedTuple):
     """One message for members of one kind. `number`: its place among those that have arrived together."""
 
     number: int
-    exclude: bytes
+    exclude: int  # the number of the WebSocket that does not get it; 0: none of this process
     key: str
     message: GroupMessage
     frame: bytes  # nothing where the view gets the message
@@ -121,7 +150,7 @@ class Burst:
         self._translated: dict[Translate | None, list[tuple[int, Envelope, GroupMessage, Message]]] = {}
 
     def pieces(self, kind: Kind) -> list[Piece]:
-        """The messages for members of that kind."""
+        """Return the pieces for members of that kind."""
         pieces = self._pieces.get(kind[:3])
         if pieces is None:
             pieces = self._pieces[kind[:3]] = list(self._make(kind))
@@ -132,7 +161,8 @@ class Burst:
         for number, envelope, message, data in self._translate(kind.translate):
             frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
             # The key of one group takes the place of no message of another group.
-            yield Piece(number, envelope.exclude, f"{group}\0{envelope.key.decode()}", message, frame)
+            exclude = number_here(envelope.exclude) if envelope.exclude else 0
+            yield Piece(number, exclude, f"{group}\0{envelope.key.decode()}", message, frame)
 
     def _translate(self, translate: Translate | None) -> list[tuple[int, Envelope, GroupMessage, Message]]:
         translated = self._translated.get(translate)

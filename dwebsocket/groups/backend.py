@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 
 class Publication(NamedTuple):
@@ -14,8 +14,19 @@ class Publication(NamedTuple):
     once: str | None = None
 
 
+class Finding(NamedTuple):
+    """One thing that is wrong with a broker: a sentence, and what to do about it."""
+
+    kind: Literal["unreachable", "buffer", "eviction"]
+    what: str
+    advice: str
+
+
 class Sink(Protocol):
-    """The receiver of what a backend tells. Every method may be called from any thread, and never waits or raises."""
+    """The ears of a process: a backend tells it what comes.
+
+    Every method may be called from any thread, and never waits or raises.
+    """
 
     def message(self, group: str, payload: bytes) -> None:
         """A message has come. It is passed on at the next `flush()`, or earlier."""
@@ -78,3 +89,7 @@ class GroupsBackend:
         is confirmed at once.
         """
         raise NotImplementedError
+
+    def examine(self) -> Iterable[Finding]:
+        """Ask the broker what is wrong with it, for `manage.py check --deploy`. Needs no `open()`, and never raises."""
+        return ()

@@ -1,4 +1,4 @@
-"""Sending inside a transaction: a message leaves after the commit, or never where it is rolled back."""
+"""Waiting for the commit: a message that is sent inside a transaction leaves after it, or never."""
 
 from __future__ import annotations
 

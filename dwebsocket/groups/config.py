@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -86,3 +86,12 @@ def backend(alias: str) -> GroupsBackend:
             f"{where} is {path!r}, which is no subclass of {GroupsBackend.__module__}.GroupsBackend"
         )
     return found(alias, settings)
+
+
+def backends() -> Iterator[GroupsBackend | ImproperlyConfigured]:
+    """A new backend for each alias, or the reason why there can be none."""
+    for alias in conf.get("GROUPS"):
+        try:
+            yield backend(alias)
+        except ImproperlyConfigured as error:
+            yield error

@@ -30,7 +30,7 @@ def listen() -> None:
     """Obey the orders that reach this process; called when a WebSocket has been opened here."""
     try:
         process.dispatcher(config.DEFAULT_ALIAS).listen(GROUP, _obey)
-    except Exception:  # ImproperlyConfigured: a view that uses groups gets it as well, and one without them works
+    except Exception:  # ImproperlyConfigured: a view that uses groups gets it as well, and others work
         _complain_once()
 
 

@@ -26,11 +26,12 @@ logger = logging.getLogger("dwebsocket")
 class Watched:
     """A group that this process receives."""
 
-    __slots__ = ("audiences", "is_confirmed", "latches", "listener", "members")
+    __slots__ = ("audiences", "is_confirmed", "latches", "listener", "members", "was_confirmed")
 
     def __init__(self) -> None:
         self.audiences: tuple[tuple[Lane, Audience], ...] = ()  # one for each reactor that has members
         self.is_confirmed = False  # by the backend, since the last outage
+        self.was_confirmed = False  # ever
         self.latches: list[Latch] = []  # of those who wait for that
         self.listener: Callable[[Envelope], None] | None = None  # of the process itself
         self.members = 0
@@ -50,6 +51,7 @@ class Dispatcher:
         interrupted: Callable[[float], None],
     ) -> None:
         self.backend = backend
+        self.alias = backend.alias
         self.received = 0  # messages
         self.bound = Bound(*(backend.settings[name] for name in ("OUTBOX_BYTES", "OUTBOX_SECONDS", "OVERFLOW")))
         self._overflowed = overflowed
@@ -69,7 +71,7 @@ class Dispatcher:
             lane = self._lane(connection.reactor)
             audience = next((audience for at, audience in watched.audiences if at is lane), None)
             if audience is None:
-                audience = Audience(group)
+                audience = Audience(group, self)
                 watched.audiences = (*watched.audiences, (lane, audience))
             member = Member(owner, audience, connection, kind)
             lane.enter(member)
@@ -186,8 +188,11 @@ class Dispatcher:
             for group in groups:
                 watched = self._watched.get(group)
                 if watched is not None:
-                    watched.is_confirmed = True
+                    if watched.was_confirmed and self._lost_at is not None:
+                        self._tell_gap(watched)
+                    watched.is_confirmed = watched.was_confirmed = True
                     self._open(watched)
+        self.flush()
 
     def lost(self, why: str) -> None:
         with self._lock:
@@ -201,12 +206,16 @@ class Dispatcher:
             if self._lost_at is None:
                 return
             seconds, self._lost_at = monotonic() - self._lost_at, None
-            for watched in self._watched.values():
-                for lane, audience in watched.audiences:
-                    lane.put(audience, GAP)
-                    self._busy[lane] = None
-        self.flush()
         self._call(self._interrupted, seconds)
+
+    def _tell_gap(self, watched: Watched) -> None:
+        """Let the members know that messages are missing: now, before the first one that arrives again.
+
+        At `restored()` it would be too late: of many groups some are received while others still wait for that.
+        """
+        for lane, audience in watched.audiences:
+            lane.put(audience, GAP)
+            self._busy[lane] = None
 
     @staticmethod
     def _open(watched: Watched) -> None:

@@ -25,7 +25,7 @@ class Groups:
     `overflow` says what happens to a member that is too slow, where `join()` does not: "close" (with 1013), "drop_new",
     "drop_oldest" or "latest"; None: OVERFLOW of the backend. `alias` is that of WEBSOCKET_GROUPS.
 
-    TypeError and ValueError for a wrong name or option, and where another module declares the name with other options.
+    TypeError and ValueError for wrong options; ValueError, too, where the name is declared already with other options.
     """
 
     def __init__(
@@ -59,6 +59,11 @@ class Groups:
 
 
 _declared: dict[str, Groups] = {}
+
+
+def declared() -> list[Groups]:
+    """All Groups that the modules which are loaded declare."""
+    return list(_declared.values())
 
 
 class Group:

@@ -1,4 +1,4 @@
-"""The way from what has arrived to the members: a burst leaves in one send for each of them."""
+"""Fan-out: what has arrived is written to the members, a burst in one send for each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from ..connection.limits import Bound
+from ..connection.limits import CLOSED, TAKEN, Bound
 from ..protocol.codes import CloseCode
 from ..protocol.frames import Close
 from ..reactors.base import Latch, Reactor
@@ -27,7 +27,6 @@ _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
 _IF_NOTHING_WAITS = Bound(max_bytes=0, max_seconds=0, overflow="drop_new")
 TOO_SLOW = Close(CloseCode.TRY_AGAIN_LATER, "too slow")
-CLOSED_AS_TOO_SLOW = -2  # as `Connection.offer()` says it
 
 #: Stands in the queue for messages that are missing.
 GAP = None
@@ -115,19 +114,29 @@ class Lane:
         self.wake()
 
     def _run(self) -> None:
-        while self._errands or self._queue:  # a stream of messages may never end: all have their turn in between
-            while self._errands:
-                self._errands.popleft()()
-                self.reactor.breathe(monotonic())
-            if self._queue:
-                self._serve(self._take())
-            if self._has_place():
-                self._full_for.clear()
-                while self._waiting:
-                    self._waiting.pop().set()
-            if self._slow:
-                slow, self._slow = self._slow, []
-                self._overflowed(slow)
+        while self._errands or self._queue:
+            for step in (self._do_errands, self._serve_queue, self._tell_who_is_slow):
+                try:
+                    step()
+                except Exception:  # the others must be served
+                    logger.exception("internal error; messages to groups may be lost")
+
+    def _do_errands(self) -> None:
+        while self._errands:
+            self._errands.popleft()()
+            self.reactor.breathe(monotonic())
+
+    def _serve_queue(self) -> None:
+        self._serve(self._take())
+        if self._has_place():
+            self._full_for.clear()
+            while self._waiting:
+                self._waiting.pop().set()
+
+    def _tell_who_is_slow(self) -> None:
+        if self._slow:
+            slow, self._slow = self._slow, []
+            self._overflowed(slow)
 
     def _take(self) -> list[tuple[Audience, Envelope | None]]:
         with self._queue_lock:
@@ -187,32 +196,34 @@ class Lane:
                         continue
                     if gathered is not None and member.owner.is_in_several:
                         gathered.setdefault(member.owner, []).extend((member, piece) for piece in pieces)
-                    elif not is_one_offer or (excluded and member.owner.id in excluded):
+                    elif not is_one_offer or (excluded and member.owner.number in excluded):
                         self._deliver([(member, piece) for piece in pieces])
-                    elif result := member.offer(together, count, bound, key):
+                    elif result := member.connection.offer(together, count, bound, key):
                         self._note(member, result)
             self.reactor.breathe(monotonic())
 
     def _deliver(self, parts: Iterable[Part]) -> None:
         """Give one WebSocket what it gets of a burst. If nothing waits for its peer, that leaves in one send, too."""
-        wanted = [(member, piece) for member, piece in parts if member.is_in and piece.exclude != member.owner.id]
-        forwarded = [(member, piece) for member, piece in wanted if member.kind.is_forwarded]
-        if len(forwarded) > 1:
-            together = b"".join([piece.frame for _, piece in forwarded])
-            if forwarded[0][0].offer(together, len(forwarded), _IF_NOTHING_WAITS) == 0:
-                forwarded = []
-        for member, piece in forwarded:
-            if result := member.offer(piece.frame, 1, member.kind.bound, piece.key):
+        for_peer: list[Part] = []
+        for_view: list[Part] = []
+        for member, piece in parts:
+            if member.is_in and not (piece.exclude and piece.exclude == member.owner.number):
+                (for_peer if member.kind.is_forwarded else for_view).append((member, piece))
+        if len(for_peer) > 1:
+            together = b"".join([piece.frame for _, piece in for_peer])
+            if for_peer[0][0].connection.offer(together, len(for_peer), _IF_NOTHING_WAITS) == TAKEN:
+                for_peer = []
+        for member, piece in for_peer:
+            if result := member.connection.offer(piece.frame, 1, member.kind.bound, piece.key):
                 self._note(member, result)
-        for member, piece in wanted:
-            if not member.kind.is_forwarded:
-                self._note(member, member.owner.put(piece.message, piece.key, member.kind.bound))
-        if len(wanted) > len(forwarded):
-            wanted[0][0].connection.notify()
+        for member, piece in for_view:
+            self._note(member, member.owner.put(piece.message, piece.key, member.kind.bound))
+        if for_view:
+            for_view[0][0].connection.notify()
 
     def _note(self, member: Member, result: int) -> None:
         """Remember a member that is too slow; `result` is that of an offer."""
-        if result > 0 or result == CLOSED_AS_TOO_SLOW:
+        if result > 0 or result == CLOSED:
             self._slow.append(member)
 
     def _tell(self, audience: Audience, envelope: Envelope | None) -> None:

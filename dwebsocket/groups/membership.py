@@ -7,19 +7,17 @@ import threading
 from collections.abc import Callable
 
 from ..connection.connection import Connection
-from ..connection.limits import Bound
+from ..connection.limits import CLOSED, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
-from ..protocol.codes import CloseCode
-from ..protocol.exceptions import WebSocketClosed
 from ..reactors.clock import monotonic
 from ..websocket import Gap, GroupMessage, Joined, Translate, WebSocket
 from . import process, siblings
 from .audience import Kind, Member
-from .dispatcher import Dispatcher
 from .events import FULL, Events
 from .group import Group, check_overflow
-from .lane import CLOSED_AS_TOO_SLOW, TOO_SLOW
+from .lane import TOO_SLOW
+from .node import websocket_id
 
 _lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest
 
@@ -33,7 +31,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def exclusively(function: Callable[[], None]) -> None:
-    """Call `function`, which must not wait, while no membership begins or ends."""
+    """Call `function`, which must not wait, so that no two overlap: two threads ask for the groups of one WebSocket."""
     with _lock:
         function()
 
@@ -44,16 +42,23 @@ class Memberships:
     A membership ends with the connection, not with the view: the entry of the registry tells.
     """
 
-    __slots__ = ("_entry", "_events", "_is_over", "_members", "id", "is_in_several")
+    __slots__ = ("_entry", "_events", "_is_over", "_members", "number")
 
     def __init__(self, entry: Entry) -> None:
-        self.id = process.member_id(entry.id)
-        self.is_in_several = False
+        self.number = entry.id
         self._entry = entry
-        self._members: dict[Group, tuple[Dispatcher, Member]] = {}
+        self._members: tuple[Member, ...] = ()  # mostly one: a dict would take four times its memory
         self._events: Events | None = None  # once the view wants messages for itself
         self._is_over = False
         entry.on_close(self._end)
+
+    @property
+    def id(self) -> bytes:
+        return websocket_id(self.number)
+
+    @property
+    def is_in_several(self) -> bool:
+        return len(self._members) > 1
 
     @property
     def websocket(self) -> WebSocket:
@@ -69,8 +74,11 @@ class Memberships:
         forward: bool | Translate,
         overflow: str | None,
         timeout_seconds: float | None,
-    ) -> Joined:
-        """Become a member of `group`, or change how; return when every later message will arrive."""
+    ) -> Joined | None:
+        """Become a member of `group`, or change how; return when every later message will arrive.
+
+        None where the connection has ended meanwhile.
+        """
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
@@ -78,20 +86,19 @@ class Memberships:
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
         with _lock:
-            present = self._members.get(group)
+            present = self._find(group)
             if present is not None:
-                dispatcher.change(present[1], kind)
+                dispatcher.change(present, kind)
             elif len(self._members) >= connection.limits.max_groups:
                 raise TooManyGroups(
                     f"a WebSocket may be in {connection.limits.max_groups} groups (max_groups), not in more"
                 )
             else:
-                self._members[group] = dispatcher, dispatcher.join(self, group.name, connection, kind)
-                self.is_in_several = len(self._members) > 1
+                self._members += (dispatcher.join(self, group.name, connection, kind),)
         is_confirmed = dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds)
         if self._is_over:  # its end may have come before this group was there
-            self.leave(group)
-            raise WebSocketClosed(connection.endpoint.close_code or CloseCode.ABNORMAL_CLOSURE)
+            self._end()
+            return None
         if not is_confirmed:
             if present is None:
                 self.leave(group)
@@ -104,16 +111,24 @@ class Memberships:
     def leave(self, group: Group) -> None:
         """Be no member of `group` any more; nothing of it arrives after this."""
         with _lock:
-            dispatcher, member = self._members.pop(group, (None, None))
-            self.is_in_several = len(self._members) > 1
-        if dispatcher is not None and member is not None:
-            dispatcher.leave(member)
+            member = self._find(group)
+            self._members = tuple(other for other in self._members if other is not member)
+        if member is not None:
+            member.audience.host.leave(member)
         if self._events is not None:
             self._events.forget(group.name)
 
     def names(self) -> frozenset[str]:
         """The names of the groups."""
-        return frozenset(group.name for group in list(self._members))
+        if self._is_over:  # a thread that has joined or left at the same time may have written what it had read before
+            return frozenset()
+        return frozenset(member.audience.group for member in self._members)
+
+    def _find(self, group: Group) -> Member | None:
+        for member in self._members:
+            if member.audience.group == group.name and member.audience.host.alias == group.alias:
+                return member
+        return None
 
     # The view's own messages
 
@@ -133,10 +148,8 @@ class Memberships:
         dropped = self._events.put(message, key, monotonic(), bound)
         if dropped != FULL:
             return dropped
-        for _, member in list(self._members.values()):
-            member.connection.close_soon(*TOO_SLOW)
-            break
-        return CLOSED_AS_TOO_SLOW
+        self._entry.close(*TOO_SLOW)
+        return CLOSED
 
     def put_gap(self, group: str) -> None:
         if self._events is not None:
@@ -154,6 +167,6 @@ class Memberships:
     def _end(self) -> None:
         """The connection is over. Called where it ends, perhaps in a reactor: it must not wait for a lock."""
         self._is_over = True
-        for dispatcher, member in list(self._members.values()):
-            dispatcher.leave_soon(member)
-        self._members.clear()
+        members, self._members = self._members, ()
+        for member in members:
+            member.audience.host.leave_soon(member)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +19,6 @@ from .dispatcher import Dispatcher
 
 _dispatchers: dict[str, Dispatcher] = {}
 _lock = threading.RLock()
-_node = secrets.token_hex(8)
 
 
 def dispatcher(alias: str) -> Dispatcher:
@@ -39,19 +37,14 @@ def dispatchers() -> list[Dispatcher]:
     return list(_dispatchers.values())
 
 
-def member_id(entry_id: int) -> bytes:
-    """The name of a WebSocket of this process among those of all processes."""
-    return b"%s:%d" % (_node.encode(), entry_id)
-
-
 def forget() -> None:
     """Begin anew, in the child of a fork: the members, and the connections to a broker, are the parent's."""
-    global _dispatchers, _lock, _node
-    _dispatchers, _lock, _node = {}, threading.RLock(), secrets.token_hex(8)
+    global _dispatchers, _lock
+    _dispatchers, _lock = {}, threading.RLock()
 
 
 def close() -> None:
-    """Close the backends: members get nothing any more."""
+    """Close the backends; the members that there are get nothing any more."""
     with _lock:
         while _dispatchers:
             _dispatchers.popitem()[1].backend.close()
@@ -61,7 +54,7 @@ def _make(alias: str) -> Dispatcher:
     return Dispatcher(config.backend(alias), overflowed=_tell_overflow, interrupted=partial(_tell_interruption, alias))
 
 
-# Receivers of a signal may wait, for a database perhaps: they run in a separate greenlet or thread.
+# Receivers of a signal may wait, for a database perhaps: so each time in a new greenlet or thread.
 
 
 def _tell_overflow(members: Sequence[Member]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.core.signals import request_started
 
 logger = logging.getLogger("dwebsocket")
 
-_WHAT_TO_DO = (
+WHAT_TO_DO = (
     'Set WEBSOCKET_GROUPS = {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "redis://…"}}'
 )
 
@@ -33,9 +34,15 @@ request_started.connect(_served)
 
 
 def workers_by_environment() -> int:
-    """The number of workers that the environment asks gunicorn and others for; 1 where it says nothing."""
+    """Return how many workers the environment asks gunicorn and others for; 1 where it says nothing."""
     value = os.environ.get("WEB_CONCURRENCY", "")
     return int(value) if value.isdecimal() else 1
+
+
+def known_workers() -> int:
+    """The number of workers, as far as the environment, or uWSGI, tells; 1 where neither does."""
+    by_uwsgi = getattr(sys.modules.get("uwsgi"), "numproc", 1)  # uWSGI makes this module; it exists nowhere else
+    return max(workers_by_environment(), by_uwsgi)
 
 
 def warn(alias: str) -> None:
@@ -44,10 +51,10 @@ def warn(alias: str) -> None:
     if _has_warned or hasattr(mail, "outbox"):  # Django's test environment
         return
     if _has_siblings or workers_by_environment() > 1:
-        problem = "there are several workers, and a message reaches the WebSockets of one worker alone"
+        problem = "there are several workers, and a message reaches only the WebSockets of the worker that sends it"
     elif _has_siblings is None:
         problem = "this process has served no request: it is no web server, and a message from it reaches no WebSocket"
     else:
         return
     _has_warned = True
-    logger.warning("WEBSOCKET_GROUPS[%r] is LocalGroups, but %s. %s", alias, problem, _WHAT_TO_DO)
+    logger.warning("WEBSOCKET_GROUPS[%r] is LocalGroups, but %s. %s", alias, problem, WHAT_TO_DO)

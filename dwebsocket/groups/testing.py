@@ -1,4 +1,4 @@
-"""Groups under test: what was sent, and backends that are down."""
+"""Tests of groups: the messages that were sent, and backends that are down."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sent_to(group: Group) -> Iterator[list[SentMessage]]:
     """Gather what is sent to `group` inside the `with` block, in a list, as soon as it leaves.
 
     What is sent inside a transaction is in it after the commit. With Django's TestCase, which never commits, that is
-    what `captureOnCommitCallbacks(execute=True)` is for; outside of an `atomic()` of the code nothing waits.
+    what `captureOnCommitCallbacks(execute=True)` is for; a message outside of any other `atomic()` does not wait.
     """
     if not isinstance(group, Group):
         raise TypeError(f"sent_to() takes a group, like rooms[7], not {type(group).__name__}")
@@ -91,7 +91,7 @@ class _Down(GroupsBackend):
 
 
 def forget_once() -> None:
-    """Clear the record of messages that were sent with `once`: each test begins anew."""
+    """Clear the memory of what was sent with `once`: each test begins anew."""
     for dispatcher in process.dispatchers():
         if isinstance(dispatcher.backend, LocalGroups):
             dispatcher.backend.forget_once()

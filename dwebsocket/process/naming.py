@@ -11,6 +11,8 @@ from django.utils.functional import LazyObject, empty
 
 def visible(text: str) -> str:
     """The text in one line: what a peer says does not forge lines of a log."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

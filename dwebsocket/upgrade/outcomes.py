@@ -124,6 +124,26 @@ def _may_want_the_old_verbs(request: HttpRequest, error: BaseException) -> bool:
     )
 
 
+_WANTS_A_RESPONSE = (
+    "The view has returned None, and a decorator below ours wants a response. Put that decorator above ours, or let the"
+    " view return one, HttpResponse(): after the opening it is ignored"
+)
+
+
+def advise(error: BaseException) -> None:
+    """Add to the error what to do about it, where Django's own decorator has met the None of a view.
+
+    Python 3.10 knows no notes.
+    """
+    if isinstance(error, AttributeError) and error.obj is None and hasattr(error, "add_note"):
+        traceback = error.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        raised_in = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+        if raised_in.startswith("django.") and hasattr(HttpResponse(), error.name or ""):
+            error.add_note(_WANTS_A_RESPONSE)
+
+
 def log(request: HttpRequest, response: HttpResponseBase) -> None:
     """Log an answer that comes too late: an error as Django does, any other that says something at DEBUG."""
     if response.status_code >= 400:

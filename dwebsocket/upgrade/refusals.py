@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.cache import patch_vary_headers
+from django.http import HttpRequest, HttpResponse
 from django.utils.log import log_response
 
 from ..exceptions import OriginForbidden, ServerNotSupported, ShuttingDown, TooManyConnections
@@ -29,11 +28,6 @@ def refuse_stripped(request: HttpRequest) -> HttpResponse | None:
     if not handshake.has_lost_its_upgrade(handshake_request(request.META)):
         return None
     return refuse(request, UpgradeRequired(_STRIPPED))
-
-
-def vary(response: HttpResponseBase) -> None:
-    """Say that another answer is given to an opening handshake: a cache must keep the two apart."""
-    patch_vary_headers(response, ["Upgrade"])
 
 
 def refuse(request: HttpRequest, error: HandshakeError) -> HttpResponse:

@@ -35,6 +35,9 @@ from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
 
+#: The error of a view that is a generator.
+GENERATOR = "the view is a generator; a WebSocket view does not yield its messages: request.websocket.send() sends one"
+
 _NORMAL = Close(CloseCode.NORMAL_CLOSURE)
 _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
@@ -115,11 +118,12 @@ class ViewRun:
             if self._opening.server_sent_101:
                 self._websocket.accept()
             response = view()
-            _check_is_no_coroutine(response)
+            _check_is_ordinary(response)
             if response is None and not self._websocket.closed:
                 self._websocket.accept()
             self._conclude(response, None)
         except BaseException as error:
+            outcomes.advise(error)
             self._conclude(None, error)
         finally:
             self._stay.end()
@@ -186,7 +190,9 @@ class ViewRun:
                 observers.tell_closed(self._entry)
 
 
-def _check_is_no_coroutine(response: object) -> None:
+def _check_is_ordinary(response: object) -> None:
     if inspect.iscoroutine(response):  # of an asynchronous class-based view, which no decorator recognises
         response.close()
         raise TypeError("the view is asynchronous; a WebSocket view here is an ordinary function")
+    if inspect.isgenerator(response):  # likewise
+        raise TypeError(GENERATOR)

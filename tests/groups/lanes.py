@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, cast
 
 from dwebsocket.connection.limits import Bound
-from dwebsocket.groups.audience import Audience, Kind, Member
+from dwebsocket.groups.audience import Audience, Host, Kind, Member
 from dwebsocket.groups.lane import Lane
 from dwebsocket.groups.messages import TEXT, Envelope
 from dwebsocket.protocol import frames
@@ -92,8 +93,8 @@ class Offered:
 class WebSocketOf:
     """The owner of members: one WebSocket, and what it puts aside for its view."""
 
-    def __init__(self, name: bytes, connection: Offered) -> None:
-        self.id = name
+    def __init__(self, number: int, connection: Offered) -> None:
+        self.number = number
         self.connection = connection
         self.is_in_several = False
         self.websocket = cast(WebSocket, object())
@@ -116,14 +117,15 @@ class Fleet:
         self.overflowed: list[list[Member]] = []
         self.lane = Lane(cast(Reactor, self.reactor), self.overflowed.append)
         self.audiences: dict[str, Audience] = {}
+        self._numbers = itertools.count(1)
 
-    def websocket(self, name: str) -> WebSocketOf:
-        return WebSocketOf(name.encode(), Offered(self.reactor))
+    def websocket(self) -> WebSocketOf:
+        return WebSocketOf(next(self._numbers), Offered(self.reactor))
 
     def join(self, group: str, websocket: WebSocketOf | None = None, kind: Kind = FORWARDED) -> Member:
         if websocket is None:
-            websocket = self.websocket(f"{group} {len(self.audiences)}")
-        audience = self.audiences.setdefault(group, Audience(group))
+            websocket = self.websocket()
+        audience = self.audiences.setdefault(group, Audience(group, cast(Host, None)))
         member = Member(websocket, audience, cast(Any, websocket.connection), kind)
         self.lane.enter(member)
         return member

@@ -35,7 +35,7 @@ class Office:
         self.reactor = StillReactor()
 
     def join(self, group: str, *, reactor: StillReactor | None = None, forward: bool = True) -> Member:
-        websocket = WebSocketOf(b"name", Offered(reactor or self.reactor))
+        websocket = WebSocketOf(7, Offered(reactor or self.reactor))
         chosen = FORWARDED if forward else kind(forward=False)
         return self.dispatcher.join(websocket, group, cast(Any, websocket.connection), chosen)
 

@@ -13,9 +13,10 @@ import pytest
 
 from dwebsocket.connection.limits import CLOSED, NOT_OPEN
 from dwebsocket.groups import lane as lanes
-from dwebsocket.groups.audience import Audience, Member
+from dwebsocket.groups.audience import Audience, Host, Member
 from dwebsocket.groups.lane import GAP, Lane
 from dwebsocket.groups.messages import CLOSE, Envelope
+from dwebsocket.groups.node import websocket_id
 from tests.groups.lanes import FORWARDED, Fleet, Offered, WebSocketOf, frame, kind, offers, received, text
 from tests.links import Home, Hub
 
@@ -62,7 +63,7 @@ def test_member_that_joins_behind_a_message_does_not_get_it_by_another_group(fle
 
 
 def test_burst_over_several_groups_is_one_send_too_in_the_order_of_arrival(fleet: Fleet) -> None:
-    websocket = fleet.websocket("both")
+    websocket = fleet.websocket()
     websocket.is_in_several = True
     fleet.join("a", websocket)
     fleet.join("b", websocket)
@@ -77,10 +78,10 @@ def test_burst_over_several_groups_is_one_send_too_in_the_order_of_arrival(fleet
 
 
 def test_sender_that_is_excluded_gets_all_but_its_own(fleet: Fleet) -> None:
-    one, two = fleet.join("a", fleet.websocket("one")), fleet.join("a", fleet.websocket("two"))
+    one, two = fleet.join("a"), fleet.join("a")
     fleet.send("a", "1")
-    fleet.put("a", text("of one", exclude=b"one"))
-    fleet.put("a", text("of another process", exclude=b"else:7"))
+    fleet.put("a", text("of one", exclude=websocket_id(one.owner.number)))
+    fleet.put("a", text("of another process", exclude=b"else:%d" % one.owner.number))
     fleet.send("a", "4")
     fleet.run()
     assert [(data, count) for data, count, *_ in offers(one)] == [(frames("1", "of another process", "4"), 3)]
@@ -88,8 +89,8 @@ def test_sender_that_is_excluded_gets_all_but_its_own(fleet: Fleet) -> None:
 
 
 def test_excluded_from_all_gets_nothing(fleet: Fleet) -> None:
-    one = fleet.join("a", fleet.websocket("one"))
-    fleet.put("a", text("1", exclude=b"one"))
+    one = fleet.join("a")
+    fleet.put("a", text("1", exclude=websocket_id(one.owner.number)))
     fleet.run()
     assert offers(one) == []
 
@@ -104,7 +105,7 @@ def test_thousand_messages_are_a_burst_and_more_are_two(fleet: Fleet) -> None:
 
 def test_burst_of_large_messages_is_bounded_in_bytes(fleet: Fleet) -> None:
     """For a peer that does not read, all of a burst may have to wait in its outbox, whatever OUTBOX_BYTES says."""
-    one, both = fleet.join("a"), fleet.websocket("both")
+    one, both = fleet.join("a"), fleet.websocket()
     both.is_in_several = True
     fleet.join("a", both)
     fleet.join("b", both)
@@ -174,7 +175,7 @@ def test_view_gets_its_messages_and_is_woken_once(fleet: Fleet) -> None:
 
 
 def test_peer_and_view_of_one_websocket_get_each_their_own(fleet: Fleet) -> None:
-    websocket = fleet.websocket("both")
+    websocket = fleet.websocket()
     websocket.is_in_several = True
     fleet.join("a", websocket)
     fleet.join("b", websocket, kind(forward=False))
@@ -224,7 +225,7 @@ def test_members_may_leave_while_others_are_served(fleet: Fleet) -> None:
 
 def test_member_of_several_groups_that_leaves_one_gets_the_rest_of_the_other(fleet: Fleet) -> None:
     """What was gathered for it is looked at again when its turn has come."""
-    websocket = fleet.websocket("both")
+    websocket = fleet.websocket()
     websocket.is_in_several = True
     first = fleet.join("a", websocket)
     fleet.join("b", websocket)
@@ -280,7 +281,7 @@ def test_close_comes_behind_what_was_sent_before_and_ahead_of_the_rest(fleet: Fl
 
 
 def test_close_of_one_group_keeps_the_order_of_the_others(fleet: Fleet) -> None:
-    websocket = fleet.websocket("both")
+    websocket = fleet.websocket()
     websocket.is_in_several = True
     fleet.join("a", websocket)
     fleet.join("b", websocket)
@@ -392,8 +393,7 @@ def test_sender_that_begins_to_wait_when_the_worker_has_just_emptied_the_queue_g
 
 
 def test_errand_waits_for_no_stream_of_messages_to_end(fleet: Fleet) -> None:
-    member = fleet.join("a", fleet.websocket("one"))
-    slow = fleet.join("a", fleet.websocket("slow"))
+    member, slow = fleet.join("a"), fleet.join("a")
     ran: list[int] = []
     cast(Offered, slow.connection).answers = [1]
 
@@ -447,14 +447,14 @@ def test_two_thousand_members_do_not_keep_others_from_running(hub: Hub) -> None:
 
     def fan_out() -> float:
         lane = Lane(hub.reactor, lambda members: None)
-        audience = Audience("a")
+        audience = Audience("a", cast(Host, None))
         for number in range(2000):
-            websocket = WebSocketOf(b"%d" % number, Busy(cast(Any, None)))
+            websocket = WebSocketOf(number, Busy(cast(Any, None)))
             lane.enter(Member(websocket, audience, cast(Any, websocket.connection), FORWARDED))
         lane.put(audience, text("1"))
         lane.soon(lambda: None)
         lane.put(audience, text("2"))
-        last = WebSocketOf(b"last", Offered(cast(Any, None)))
+        last = WebSocketOf(2001, Offered(cast(Any, None)))
         last.connection.on_offer = lambda: done.set()
         lane.enter(Member(last, audience, cast(Any, last.connection), FORWARDED))
         began = time.perf_counter()
@@ -473,8 +473,8 @@ def test_two_thousand_members_do_not_keep_others_from_running(hub: Hub) -> None:
 @pytest.mark.parametrize("senders", [1, 8])
 def test_members_on_a_reactor_see_the_order_in_which_messages_were_queued(home: Home, senders: int) -> None:
     lane = Lane(home.reactor, lambda members: None)
-    audience = Audience("a")
-    websockets = [WebSocketOf(b"%d" % number, Offered(cast(Any, None))) for number in range(3)]
+    audience = Audience("a", cast(Host, None))
+    websockets = [WebSocketOf(number, Offered(cast(Any, None))) for number in range(3)]
     for websocket in websockets:
         lane.enter(Member(websocket, audience, cast(Any, websocket.connection), FORWARDED))
 

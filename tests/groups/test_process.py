@@ -78,15 +78,6 @@ def test_wrong_settings_are_told_at_each_use() -> None:
     assert process.dispatchers() == []
 
 
-def test_members_have_names_that_no_other_process_gives() -> None:
-    name = process.member_id(7)
-    assert name != process.member_id(8)
-    assert b" " not in name
-    program = "import dwebsocket.groups.process as p; print(p.member_id(7).decode())"
-    setup = "import django.conf; django.conf.settings.configure(); "
-    assert run_program(setup + program).strip().encode() != name
-
-
 FORK = """
 import os, sys, threading
 import django
@@ -96,18 +87,18 @@ settings.configure(
 )
 django.setup()
 from dwebsocket import group
-from dwebsocket.groups import membership, process
+from dwebsocket.groups import membership, node, process
 from tests.groups.backends import ObedientGroups
 
 group("room:7").send("a")
-node, dispatcher = process.member_id(1), process.dispatcher("default")
+name, dispatcher = node.websocket_id(1), process.dispatcher("default")
 process._lock.acquire()  # by a thread that the child does not have
 membership._lock.acquire()
 read, write = os.pipe()
 pid = os.fork()
 if not pid:
     def use():
-        os.write(write, b"%d" % (process.member_id(1) != node))
+        os.write(write, b"%d" % (node.websocket_id(1) != name))
         os.write(write, b"%d" % (process.dispatchers() == []))
         group("room:7").send("b")
         os.write(write, b"%d" % (process.dispatcher("default") is not dispatcher))

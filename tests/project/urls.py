@@ -1,6 +1,6 @@
 from django.urls import path
 
-from tests.project import views
+from tests.project import group_views, views
 
 urlpatterns = [
     path("plain/", views.plain),
@@ -69,4 +69,12 @@ urlpatterns = [
     path("add-by-class/", views.AddByClass.as_view()),
     path("add-exempt-above/", views.add_exempt_above),
     path("add-exempt-below/", views.add_exempt_below),
+    path("member/", group_views.member),
+    path("member-of-many/", group_views.member_of_many),
+    path("member-in-chunks/", group_views.member_in_chunks),
+    path("publish/", group_views.publish),
+    path("publish-in-child/", group_views.publish_in_child),
+    path("save-and-publish/", group_views.save_and_publish),
+    path("reader-of-rows/", group_views.reader_of_rows),
+    path("facts/", group_views.facts),
 ]

@@ -13,7 +13,7 @@ import pytest
 
 from dwebsocket import HandshakeError, State, WebSocket, WebSocketClosed, guards, require_websocket
 from dwebsocket.connection.connection import Connection
-from dwebsocket.process.registry import registry
+from dwebsocket.process.registry import Entry, registry
 from dwebsocket.upgrade.opening import Outcome
 from tests.helpers import levels
 from tests.sites import Site
@@ -173,8 +173,8 @@ def test_thread_that_finds_the_connection_can_use_it_at_once(site: Site) -> None
 
 
 def test_opening_that_is_decided_holds_only_its_outcome(site: Site) -> None:
-    """All else would live as long as the view."""
-    kept = (type, Outcome, Connection, types.FunctionType, nullcontext, str, tuple, bool, type(None))
+    """All else would live as long as the view. The entry does so anyway."""
+    kept = (type, Outcome, Connection, Entry, types.FunctionType, nullcontext, str, tuple, bool, type(None))
 
     @require_websocket
     def view(request: Any) -> None:

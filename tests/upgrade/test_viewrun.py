@@ -1051,3 +1051,13 @@ def test_asynchronous_class_based_view_is_a_type_error_that_says_so(
 def test_origin_that_is_no_origin_is_refused(site: Site, origin: str) -> None:
     site(require_websocket(lambda request: None))
     assert site.handshake(headers={"Origin": origin.format(site.host)}).status == 403
+
+
+def test_generator_that_a_decorator_hides_is_a_type_error_that_says_how_messages_are_sent(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def view(request: Any) -> Any:
+        yield "hello"
+
+    assert site(require_websocket(lambda request: view(request))).handshake().status == 500
+    assert "does not yield its messages" in caplog.text

@@ -8,6 +8,7 @@ wire           one connection: a socket, and the replies that come out of it
 subscriptions  which groups are wanted, received, on their way (sans-I/O)
 watchdog       when the way of a message is tried, and when it is lost (sans-I/O)
 commands       what is sent to the server, in bytes (sans-I/O)
+examination    what a deployment should know of the server
 faults         what went wrong, in a sentence that says what to do (sans-I/O)
 """
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import GroupsUnavailable
-from ..backend import GroupsBackend, Publication, Sink
+from ..backend import Finding, GroupsBackend, Publication, Sink
 from . import commands, faults
 from .location import Location
 from .watchdog import Watchdog
@@ -64,6 +64,13 @@ class RedisGroups(GroupsBackend):
     def publish(self, publications: Sequence[Publication]) -> None:
         if publications:
             self._send([self._names.publication(publication) for publication in publications])
+            if self._subscriber is not None:
+                self._subscriber.server_answers()
+
+    def examine(self) -> Iterator[Finding]:
+        from .examination import examine
+
+        return examine(self._location, self._timeout)
 
     def _publish_probe(self) -> None:
         """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_CONNECTIONS = 16
 _EXAMPLE = "redis://127.0.0.1:6379/0"
+_PERCENT = "a password with / : @ ? or # in it is percent-encoded"
 _SCHEMES = ("redis", "rediss", "unix")
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 #: What this backend decides itself.
@@ -46,9 +47,11 @@ class Location:
             parse_url: Any = redis.connection.parse_url
             given = dict(parse_url(url))
         except ValueError as error:
+            # Other errors may quote a part of the password.
+            why = f" ({error})" if "Invalid value for" in str(error) else ""
             raise ImproperlyConfigured(
-                f"{where}['LOCATION'] is no URL ({error}): write one like {_EXAMPLE!r}"
-            ) from error
+                f"{where}['LOCATION'] is no URL{why}: write one like {_EXAMPLE!r}; {_PERCENT}"
+            ) from None
         given.update(settings["OPTIONS"])
         self.max_connections = _count(where, given.pop("max_connections", DEFAULT_MAX_CONNECTIONS))
         self._class = given.pop("connection_class", redis.connection.Connection)
@@ -57,8 +60,10 @@ class Location:
         for name in _FILES:
             if given.get(name) and not Path(given[name]).is_file():
                 raise ImproperlyConfigured(f"{where}['OPTIONS'][{name!r}] is {given[name]!r}: there is no such file")
-        timeout = settings["TIMEOUT"]
-        self.options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **given, **_OURS}
+        self._timeout = float(settings["TIMEOUT"])
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            given[name] = given.get(name) or self._timeout  # None would wait for ever
+        self.options = {**given, **_OURS}
         self._is_tls = issubclass(self._class, redis.connection.SSLConnection)
         self.text = _text(url, given)
         try:
@@ -92,8 +97,7 @@ class Location:
         wire = Wire(sock)
         try:
             hello = commands.hello(str(self.options.get("client_name") or name).encode())
-            deadline = time.monotonic() + float(self.options["socket_timeout"])
-            (answer,) = wire.exchange(hello, 1, deadline)
+            (answer,) = wire.exchange(hello, 1, time.monotonic() + self._timeout)
             if isinstance(answer, hiredis.ReplyError):
                 raise faults.explain(str(answer))
             faults.judge_hello(answer)
@@ -124,7 +128,9 @@ def _checked(where: str, url: Any) -> str:
     if scheme == "unix" and not path:
         raise ImproperlyConfigured(f"{where}['LOCATION'] has no path: write unix:///run/redis/redis.sock")
     if scheme != "unix" and path and not path.isdecimal():
-        raise ImproperlyConfigured(f"{where}['LOCATION'] ends with /{path}, which is no number of a database")
+        raise ImproperlyConfigured(
+            f"{where}['LOCATION'] has a path that is no number of a database: write one like {_EXAMPLE!r}; {_PERCENT}"
+        )
     return url
 
 

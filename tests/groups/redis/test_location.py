@@ -31,10 +31,10 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
         ("127.0.0.1:6379", {}, "begins with '127.0.0.1'"),
         ("redis+sentinel://h/0/name", {}, "Sentinel is not supported yet"),
         ("redis://h:port", {}, "is no URL"),
-        ("redis://h/name", {}, "ends with /name, which is no number of a database"),
+        ("redis://h/name", {}, "has a path that is no number of a database"),
         ("unix://", {}, "has no path"),
         ("redis://h", {"max_connections": 0}, "['max_connections'] is 0; it must be 1 or more"),
-        ("redis://h?max_connections=x", {}, "is no URL"),
+        ("redis://h?max_connections=x", {}, "is no URL (Invalid value for 'max_connections'"),
         ("redis://h", {"protocol": 3}, "has the option 'protocol', which this backend sets itself"),
         ("redis://h", {"colour": "red"}, "does not fit redis.Connection: "),
         ("redis://h", {"ssl_ca_certs": "/nowhere.pem"}, "is '/nowhere.pem': there is no such file"),
@@ -46,6 +46,15 @@ def test_settings_that_are_wrong_are_refused_at_once(url: Any, options: Any, adv
         location(url, options)
     assert "WEBSOCKET_GROUPS['default']" in str(caught.value)
     assert advice in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://:secret/word@h", "redis://user:secret#word@h", "redis://:secret?word@h/x"])
+def test_password_that_is_not_encoded_is_not_shown(url: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        location(url)
+    assert "percent-encoded" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "word@" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,11 @@ def test_max_connections_comes_from_options_or_from_the_url() -> None:
     assert location("redis://h").max_connections == 16
     assert location("redis://h?max_connections=3").max_connections == 3
     assert location("redis://h?max_connections=3", {"max_connections": 4}).max_connections == 4
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 2), ({"socket_timeout": None}, 2), ({"socket_timeout": 5}, 5)])
+def test_connection_never_waits_for_ever(given: dict[str, Any], expected: float) -> None:
+    assert location("redis://h", given).options["socket_timeout"] == expected
 
 
 WITHOUT_REDIS = """

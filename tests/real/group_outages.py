@@ -1,0 +1,125 @@
+"""Outages of every kind, and what all of them must come to: noticed, told, over."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.real.group_checker import check, gaps
+from tests.real.group_crowd import Crowd, Subscriber, until
+from tests.real.group_site import Publisher, Result, Site, last, unsure
+from tests.real.servers import Server
+
+NOTICED = r"groups 'default': redis://\S+ is lost"
+
+
+def open_many(crowd: Crowd, servers: Sequence[Server], path: str, count: int) -> list[Subscriber]:
+    """Open `count` on each server, several at a time; each has joined the groups of `path`."""
+
+    def open_one(at: int) -> Subscriber:
+        server = servers[at % len(servers)]
+        return crowd.add(server, path, f"{path} {at} on {servers.index(server)}")
+
+    with ThreadPoolExecutor(8) as pool:
+        subscribers = list(pool.map(open_one, range(count * len(servers))))
+    groups = [part.partition("=")[2] for part in path.partition("?")[2].split("&") if part.startswith("group=")]
+    for subscriber in subscribers:
+        for group in groups:
+            subscriber.wait_for(f"joined {group}")
+    return subscribers
+
+
+def wait_for_last(subscribers: Sequence[Subscriber], results: Sequence[Result]) -> None:
+    """Return when each subscriber has the last message of each stream."""
+    for stream, n in last(results).items():
+        for subscriber in subscribers:
+            subscriber.wait_for(f"{stream.group} {stream.publisher} {n}")
+
+
+def wait_until_it_goes_on(subscribers: Sequence[Subscriber], publishers: Sequence[Publisher]) -> None:
+    """Return when each subscriber has a message that was sent from now on."""
+    now = time.monotonic()
+
+    def all_have() -> bool:
+        fresh = {str(r.message) for p in publishers for r in p.results() if r.began > now and r.outcome == "ok"}
+        return bool(fresh) and all(
+            any(entry.text in fresh for entry in subscriber.log[-200:]) for subscriber in subscribers
+        )
+
+    until(all_have, "messages after the outage", 60)
+
+
+def assert_told(subscribers: Sequence[Subscriber], results: Sequence[Result], at_least: int = 1) -> None:
+    """Each subscriber has all, or a Gap where something is missing."""
+    logs = {subscriber.name: subscriber.entries() for subscriber in subscribers}
+    check(logs, unsure=unsure(results), last=last(results))
+    for name, log in logs.items():
+        assert gaps(log) >= at_least, f"{name} has {gaps(log)} gaps"
+
+
+def seconds_until_noticed(servers: Sequence[Server], fault: Callable[[], None]) -> float:
+    """Let `fault` come, and return how long the slowest server took to say so."""
+    began = time.monotonic()
+    fault()
+    for server in servers:
+        server.expect_log(NOTICED)
+    return time.monotonic() - began
+
+
+def chance_outage(site: Site, chance: random.Random) -> str:
+    """Let one outage of a random kind and length come and go; what it was."""
+    seconds = chance.choice([0.0, 0.05, 0.3]) + chance.random() * chance.choice([0.0, 0.2, 3.0])
+    relay, redis = site.relay, site.redis
+
+    def kill() -> None:
+        redis.kill()
+        time.sleep(seconds)
+        redis.start()
+
+    def stop() -> None:
+        redis.pause()
+        time.sleep(seconds)
+        redis.resume()
+
+    def refuse() -> None:
+        relay.refuse()
+        time.sleep(seconds)
+        relay.accept()
+
+    def hold(*ways: object) -> None:
+        relay.hold(*ways)  # type: ignore[arg-type]
+        time.sleep(seconds)
+        if chance.random() < 0.5:
+            relay.cut()
+        relay.go_on()
+
+    def cut_twice() -> None:
+        """Again, while the groups are being subscribed."""
+        relay.trickle(relay.up, 200, 0.01)
+        relay.cut()
+        time.sleep(seconds / 4)
+        relay.cut()
+        relay.trickle(relay.up, 0, 0)
+
+    def kill_subscribers() -> None:
+        with redis.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    kinds: dict[str, Callable[[], None]] = {
+        "kill -9": kill,
+        "SIGSTOP": stop,
+        "refuse": refuse,
+        "hold": hold,
+        "hold up": lambda: hold(relay.up),
+        "hold down": lambda: hold(relay.down),
+        "cut": relay.cut,
+        "cut twice": cut_twice,
+        "half-close up": lambda: relay.half_close(relay.up),
+        "half-close down": lambda: relay.half_close(relay.down),
+        "CLIENT KILL": kill_subscribers,
+    }
+    kind = chance.choice(sorted(kinds))
+    kinds[kind]()
+    return f"{kind} {seconds:.2f} s"
