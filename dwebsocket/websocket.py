@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, Protocol, cast
 from .connection import verbs
 from .connection.connection import Connection
 from .connection.verbs import Verbs
-from .protocol.exceptions import WebSocketClosed
 from .protocol.messages import Message
 from .reactors.clock import monotonic
 

@@ -85,7 +85,7 @@ def test_join_waits_for_the_confirmation(office: Office) -> None:
     waiting = [threading.Thread(target=lambda: results.append(office.is_confirmed("a", 10))) for _ in range(2)]
     for thread in waiting:
         thread.start()
-    until(lambda: len(office.dispatcher._watched["a"].latches) == 2)
+    until(lambda: office.dispatcher._watched["a"].latches)
     office.backend.confirm()
     for thread in waiting:
         thread.join(5)
@@ -99,11 +99,23 @@ def test_those_that_have_waited_in_vain_leave_nothing_behind(office: Office) -> 
     office.backend.lose()
     for _ in range(10):
         assert not office.is_confirmed("a", 0.001)
-    assert office.dispatcher._watched["a"].latches == []
+    assert len(office.dispatcher._watched["a"].latches) == 1
 
 
 def test_group_that_was_left_meanwhile_is_not_confirmed(office: Office) -> None:
     assert not office.is_confirmed("a")
+
+
+def test_those_that_wait_for_a_group_are_told_when_it_is_left(office: Office) -> None:
+    office.backend.confirms = False
+    member = office.join("a")
+    results: list[bool] = []
+    waiting = threading.Thread(target=lambda: results.append(office.is_confirmed("a", 60)))
+    waiting.start()
+    until(lambda: office.dispatcher._watched["a"].latches)
+    office.dispatcher.leave(member)
+    waiting.join(10)
+    assert results == [False]
 
 
 def test_confirmation_of_a_group_that_was_left_does_nothing(office: Office) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from django.http import HttpResponse
-from django.test import override_settings
 
 from dwebsocket import (
     GroupMessage,
@@ -821,11 +820,8 @@ def test_view_that_does_not_come_for_its_messages_misses_some(
         site.tell(gathered(request.websocket))
         request.websocket.wait()
 
-    with (
-        recorded(group_overflow) as overflows,
-        override_settings(WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 1010}}),  # five times 201
-    ):
-        [peer] = joined(site(view))
+    with recorded(group_overflow) as overflows:
+        [peer] = joined(site(view, WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 1010}}))  # five times 201
         for number in range(10):
             room.send(str(number), key="a")
         until(lambda: overflows, "the signal")
@@ -852,11 +848,8 @@ def test_view_that_does_not_come_for_its_messages_is_closed(site: Site) -> None:
         site.wait_for(go)
         site.tell(len(gathered(request.websocket)))
 
-    with (
-        recorded(group_overflow) as overflows,
-        override_settings(WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 1010}}),
-    ):
-        [peer] = joined(site(view))
+    with recorded(group_overflow) as overflows:
+        [peer] = joined(site(view, WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 1010}}))
         for number in range(10):
             room.send(str(number))
         assert_ends(peer, 1013, "too slow")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
-from django.test import override_settings
 
 from dwebsocket import (
     Gap,
@@ -26,19 +25,19 @@ from tests.sites import Site
 
 
 @pytest.fixture
-def backend() -> Iterator[ObedientGroups]:
+def backend(site: Site) -> ObedientGroups:
     """The one backend of the site."""
-    with override_settings(WEBSOCKET_GROUPS=SETTING):
-        backend = process.dispatcher("default").backend
-        assert isinstance(backend, ObedientGroups)
-        yield backend
+    site(WEBSOCKET_GROUPS=SETTING)
+    backend = process.dispatcher("default").backend
+    assert isinstance(backend, ObedientGroups)
+    return backend
 
 
 def test_join_returns_when_the_backend_has_confirmed(site: Site, backend: ObedientGroups) -> None:
     room, backend.confirms = new_room(), False
     site(joining(room))
     peers = [site.connect() for _ in range(2)]
-    until(lambda: len(process.dispatcher("default")._watched[room.name].latches) == 2 if members_of(room) else False)
+    until(lambda: members_of(room) == 2, "both to wait")
     backend.confirm()
     for peer in peers:
         assert peer.recv_message() == "joined"
@@ -53,11 +52,11 @@ def test_view_that_does_not_handle_the_silence_closes_with_1013(
     site: Site, backend: ObedientGroups, caplog: pytest.LogCaptureFixture
 ) -> None:
     room, backend.confirms = new_room(), False
-    assert_ends(site(joining(room, timeout=0.01)).connect(), 1013)
+    assert_ends(site(joining(room, timeout=0.01)).connect(), 1013, "Service Unavailable")
     site.until_idle()
     assert members_of(room) == 0
     assert room.name not in backend.watched
-    assert [entry for entry in levels(caplog) if entry[1] == "ERROR"] == []
+    assert [entry for entry in levels(caplog) if entry[1] == "ERROR"] == [("django.request", "ERROR")]
 
 
 def test_view_that_finds_it_out_before_the_101_answers_503(
@@ -72,7 +71,7 @@ def test_view_that_finds_it_out_before_the_101_answers_503(
 
     response = site(view).handshake()
     assert (response.status, response.headers["retry-after"]) == (503, "5")
-    assert [entry for entry in levels(caplog) if entry[1] == "ERROR"] in ([], [("django.request", "ERROR")])
+    assert levels(caplog) == [("django.request", "WARNING")]
 
 
 def test_view_may_handle_the_silence_and_say_how_long_it_waits(site: Site, backend: ObedientGroups) -> None:
@@ -96,44 +95,68 @@ def test_view_may_handle_the_silence_and_say_how_long_it_waits(site: Site, backe
 
 def test_setting_says_how_long_join_waits(site: Site) -> None:
     room = new_room()
-    with override_settings(WEBSOCKET_GROUPS={"default": {**SETTING["default"], "JOIN_TIMEOUT": 0.02}}):
-        backend: Any = process.dispatcher("default").backend
-        backend.confirms = False
 
-        @require_websocket
-        def view(request: Any) -> None:
-            with pytest.raises(GroupsUnavailable, match=r"within 0\.02 seconds"):
-                request.websocket.join(room)
-            request.websocket.send("still here")
+    @require_websocket
+    def view(request: Any) -> None:
+        with pytest.raises(GroupsUnavailable, match=r"within 0\.02 seconds"):
+            request.websocket.join(room)
+        request.websocket.send("still here")
 
-        assert site(view).connect().recv_message() == "still here"
-        site.until_idle()
+    site(view, WEBSOCKET_GROUPS={"default": {**SETTING["default"], "JOIN_TIMEOUT": 0.02}})
+    backend: Any = process.dispatcher("default").backend
+    backend.confirms = False
+    assert site.connect().recv_message() == "still here"
 
 
-@pytest.mark.parametrize("confirms", [True, False])
+@pytest.mark.parametrize("has_others", [True, False])
 def test_connection_that_ends_during_join_is_closed_and_in_no_group(
-    site: Site, backend: ObedientGroups, confirms: bool
+    site: Site, backend: ObedientGroups, has_others: bool
 ) -> None:
+    """A view that joins a group alone hears of the end at once; else when its time is over, or at the confirmation."""
     room, backend.confirms = new_room(), False
 
     @require_websocket
     def view(request: Any) -> None:
         websocket = request.websocket
         try:
-            websocket.join(room, timeout=10 if confirms else 0.3)
+            websocket.join(room, timeout=60)
         except WebSocketClosed as error:
             site.tell((error.close_code, error.websocket is websocket, websocket.groups))
 
     peer = site(view).connect()
     until(lambda: members_of(room), "the join")
+    if has_others:
+        process.dispatcher("default").listen(room.name, lambda envelope: None)
     leave(peer, code=4001)
-    until(lambda: not members_of(room), "the end of the membership")
-    if confirms:
+    until(lambda: members_of(room) == has_others, "the end of the membership")
+    if has_others:
         backend.confirm()
-        for latch in []:
-            latch.set()
     assert site.hear() == (4001, True, frozenset())
-    assert members_of(room) == 0
+    assert members_of(room) == has_others
+
+
+def test_end_that_comes_while_a_thread_joins_leaves_no_name(site: Site, backend: ObedientGroups) -> None:
+    one, two = new_room(), new_room()
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        websocket.join(one)
+        watch = backend.watch
+
+        def end_and_watch(add: Any, drop: Any) -> None:
+            if two.name in add:
+                websocket._opening.members()._end()
+            watch(add, drop)
+
+        with mock.patch.object(backend, "watch", end_and_watch), pytest.raises(WebSocketClosed):
+            websocket.join(two)
+        site.tell(websocket.groups)
+
+    peer = site(view).connect()
+    assert site.hear() == frozenset()
+    until(lambda: not members_of(one) and not members_of(two), "both to be left")
+    leave(peer)
 
 
 def test_outage_is_a_gap_for_the_view_and_a_signal_for_the_process(site: Site, backend: ObedientGroups) -> None:

@@ -47,7 +47,9 @@ def test_server_with_several_processes_warns_once(caplog: pytest.LogCaptureFixtu
     serve(is_multiprocess=True)
     for _ in range(3):
         group("room:7").send("a")
-    assert warnings(caplog) == ["there are several workers, and a message reaches the WebSockets of one worker alone."]
+    assert warnings(caplog) == [
+        "there are several workers, and a message reaches only the WebSockets of the worker that sends it."
+    ]
 
 
 @pytest.mark.parametrize("workers", ["2", "16"])
