@@ -203,6 +203,7 @@ def _check_group(group: object) -> None:
         raise TypeError(
             f"{group!r} is a str: write group({group!r}), or rooms[key] of the Groups that you have declared"
         )
-    if not hasattr(group, "alias"):
-        hint = ": take one of them, as in rooms[7]" if hasattr(group, "__getitem__") else ""
+    are_many = hasattr(group, "__getitem__")  # of Groups, which have a name and an alias, too
+    if are_many or not hasattr(group, "alias"):
+        hint = ": take one of them, as in rooms[7]" if are_many else ""
         raise TypeError(f"a group is made by Groups[key], group() or user_group(), not {type(group).__name__}{hint}")

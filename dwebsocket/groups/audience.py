@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -12,6 +13,8 @@ from ..protocol.messages import Message
 from ..websocket import GroupMessage, Translate, WebSocket
 from .messages import Envelope
 from .node import number_here
+
+logger = logging.getLogger("dwebsocket")
 
 
 class Kind(NamedTuple):
@@ -133,17 +136,21 @@ class Piece(NamedTuple):
 
 
 class Burst:
-    """Messages of one group that have arrived together. Each is encoded once for every kind of member."""
+    """Messages of one group that have arrived together. Each is encoded once for every kind of member.
 
-    __slots__ = ("_pieces", "audience", "envelopes")
+    A function that translates is called once for each message, and what it raises is logged.
+    """
+
+    __slots__ = ("_pieces", "_translated", "audience", "envelopes")
 
     def __init__(self, audience: Audience) -> None:
         self.audience = audience
         self.envelopes: list[tuple[int, Envelope]] = []
         self._pieces: dict[Hashable, list[Piece]] = {}
+        self._translated: dict[Translate | None, list[tuple[int, Envelope, GroupMessage, Message]]] = {}
 
     def pieces(self, kind: Kind) -> list[Piece]:
-        """Return the pieces for members of that kind. The errors of a `translate` are raised."""
+        """Return the pieces for members of that kind."""
         pieces = self._pieces.get(kind[:3])
         if pieces is None:
             pieces = self._pieces[kind[:3]] = list(self._make(kind))
@@ -151,11 +158,29 @@ class Burst:
 
     def _make(self, kind: Kind) -> Iterable[Piece]:
         group = self.audience.group
-        for number, envelope in self.envelopes:
-            message = GroupMessage(group, envelope.data)
-            data: Message | None = message.data if kind.translate is None else kind.translate(message)
-            if data is not None:
-                frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
-                # The key of one group takes the place of no message of another group.
-                exclude = number_here(envelope.exclude) if envelope.exclude else 0
-                yield Piece(number, exclude, f"{group}\0{envelope.key.decode()}", message, frame)
+        for number, envelope, message, data in self._translate(kind.translate):
+            frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
+            # The key of one group takes the place of no message of another group.
+            exclude = number_here(envelope.exclude) if envelope.exclude else 0
+            yield Piece(number, exclude, f"{group}\0{envelope.key.decode()}", message, frame)
+
+    def _translate(self, translate: Translate | None) -> list[tuple[int, Envelope, GroupMessage, Message]]:
+        translated = self._translated.get(translate)
+        if translated is None:
+            translated = self._translated[translate] = []
+            for number, envelope in self.envelopes:
+                try:
+                    message = GroupMessage(self.audience.group, envelope.data)
+                    data = message.data if translate is None else _checked(translate(message))
+                except Exception:  # of a function that a view has given to join(), or of text that is no UTF-8
+                    logger.exception("a message to the group %r could not be translated", self.audience.group)
+                else:
+                    if data is not None:
+                        translated.append((number, envelope, message, data))
+        return translated
+
+
+def _checked(data: object) -> Message | None:
+    if data is None or isinstance(data, (str, bytes)):
+        return data
+    raise TypeError(f"the function that translates returns str, bytes or None, not {type(data).__name__}")

@@ -66,7 +66,9 @@ def _obey(envelope: Envelope) -> None:
     entries = registry.members()
     if entries:
         order = json.loads(envelope.payload)
-        entries[0].reactor.spawn(functools.partial(_close, entries, order), "dwebsocket disconnect")
+        # A thread that sends is none of the hub's, and a greenlet that it spawned would wait there for ever.
+        reactor = entries[0].reactor
+        reactor.post(lambda: reactor.spawn(functools.partial(_close, entries, order), "dwebsocket disconnect"))
 
 
 def _close(entries: list[Entry], order: dict[str, Any]) -> None:

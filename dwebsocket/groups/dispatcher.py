@@ -140,6 +140,7 @@ class Dispatcher:
         if not watched.members:
             del self._watched[group]
             self.backend.watch((), (group,))
+            self._open(watched)  # the connection of a view that joins has ended meanwhile: it need not wait
 
     def watched(self) -> list[str]:
         """The names of all groups that this process receives."""

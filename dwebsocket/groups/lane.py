@@ -21,6 +21,7 @@ logger = logging.getLogger("dwebsocket")
 
 _SLICE = 64  # members that are served before others have a turn, if it has come
 _BURST = 1000  # messages that are written together at most
+_BURST_BYTES = 256 * 1024  # and bytes, but for the last of them: as much may wait in an outbox beyond its bound
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
@@ -99,8 +100,9 @@ class Lane:
             return True
         latch = self.reactor.latch()
         self._waiting.append(latch)
-        self.wake()
-        latch.wait(timeout_seconds)
+        if not self._has_place():  # else the worker may have looked for waiting ones just before
+            self.wake()
+            latch.wait(timeout_seconds)
         return self._has_place()
 
     def _has_place(self) -> bool:
@@ -138,8 +140,12 @@ class Lane:
 
     def _take(self) -> list[tuple[Audience, Envelope | None]]:
         with self._queue_lock:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BURST))]
-            self._queued_bytes -= sum(_size(envelope) for _, envelope in batch)
+            batch: list[tuple[Audience, Envelope | None]] = []
+            size = 0
+            while self._queue and len(batch) < _BURST and size < _BURST_BYTES:
+                batch.append(self._queue.popleft())
+                size += _size(batch[-1][1])
+            self._queued_bytes -= size
         return batch
 
     def _serve(self, batch: list[tuple[Audience, Envelope | None]]) -> None:
@@ -160,12 +166,7 @@ class Lane:
         gathered: dict[Owner, list[Part]] | None = {} if len(bursts) > 1 else None
         for burst in bursts:
             for kind, members in burst.audience.kinds():
-                try:
-                    pieces = burst.pieces(kind)
-                except Exception:  # of a function that a view has given to join()
-                    logger.exception("a message to the group %r could not be translated", burst.audience.group)
-                    continue
-                if pieces:
+                if pieces := burst.pieces(kind):
                     self._write_to(members, kind, pieces, gathered)
         for parts in (gathered or {}).values():
             parts.sort(key=lambda part: part[1].number)
@@ -230,12 +231,14 @@ class Lane:
         close = None if envelope is GAP else envelope.close()
         for kind, members in audience.kinds():
             for member in members:
-                if close is not None:
-                    member.connection.close_soon(*close)
-                elif not kind.is_forwarded:
-                    with self.lock:
+                with self.lock:
+                    if not member.is_in:
+                        continue
+                    if close is not None:
+                        member.connection.close_soon(*close)
+                    elif not kind.is_forwarded:
                         member.owner.put_gap(audience.group)
-                    member.connection.notify()
+                        member.connection.notify()
                 self.reactor.breathe(monotonic())
 
 

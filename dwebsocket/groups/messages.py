@@ -28,14 +28,18 @@ class Envelope(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes) -> Envelope:
-        """The envelope in `data`. ValueError where it holds none, or one of a kind that this version does not know."""
+        """The envelope in `data`.
+
+        ValueError where it holds none, one of a kind that this version does not know, or a close that may not be sent.
+        """
         kind, exclude, size, rest = data.split(b" ", 3)
         if kind not in (TEXT, BINARY, CLOSE):
             raise ValueError(f"an envelope of the unknown kind {kind!r}")
-        if size == b"0":
-            return cls(kind, rest, exclude)
-        key_size = int(size)
-        return cls(kind, rest[key_size:], exclude, rest[:key_size])
+        key_size = 0 if size == b"0" else int(size)
+        envelope = cls(kind, rest[key_size:], exclude, rest[:key_size])
+        if kind == CLOSE:
+            envelope.close().serialize()
+        return envelope
 
     def close(self) -> Close:
         """The close code and reason of an envelope of the kind CLOSE."""

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
+from .. import conf
 from ..exceptions import GroupsUnavailable
 from ..protocol.messages import Message
-from . import config, process, sending
+from . import process, sending
 from .backend import GroupsBackend, Publication, Sink
 from .dispatcher import Dispatcher
 from .group import Group
@@ -50,10 +51,9 @@ def sent_to(group: Group) -> Iterator[list[SentMessage]]:
 @contextmanager
 def groups_down() -> Iterator[None]:
     """Let every backend be unreachable inside the `with` block: `send()` and `join()` raise GroupsUnavailable."""
-    process.dispatcher(config.DEFAULT_ALIAS)
     with ExitStack() as stack:
-        for dispatcher in process.dispatchers():
-            stack.enter_context(_down(dispatcher))
+        for alias in conf.get("GROUPS"):
+            stack.enter_context(_down(process.dispatcher(alias)))
         yield
 
 

@@ -126,7 +126,7 @@ class Opening:
     def members(self) -> Memberships | None:
         """The groups of this WebSocket; None once its view has ended."""
         if self._members is None:
-            exclusively(self._make_members)
+            exclusively(self._make_members)  # that of the opening ends with the 101
         return self._members
 
     def _make_members(self) -> None:
@@ -135,6 +135,8 @@ class Opening:
 
     def over(self) -> None:
         """The view has ended, and so has the connection: without a cycle, all memory is freed at once."""
+        if self._entry is not None and self.connection is None:  # there was none whose end could tell
+            self._entry.over()
         self._entry = self._members = None
 
     def _refuse(self, close: Close) -> None:

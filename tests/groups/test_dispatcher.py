@@ -1,0 +1,307 @@
+"""The groups of one process: what is watched, who is told, and what an outage does."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+from dwebsocket.connection.limits import Bound
+from dwebsocket.exceptions import GroupsUnavailable
+from dwebsocket.groups import lane as lanes
+from dwebsocket.groups.audience import Member
+from dwebsocket.groups.backend import Publication
+from dwebsocket.groups.config import DEFAULTS
+from dwebsocket.groups.dispatcher import Dispatcher
+from dwebsocket.groups.local import LocalGroups
+from dwebsocket.groups.messages import TEXT, Envelope
+from dwebsocket.reactors.base import Reactor
+from tests.groups.backends import ObedientGroups
+from tests.groups.lanes import FORWARDED, Offered, StillReactor, WebSocketOf, frame, kind, received
+from tests.links import until
+
+
+class Office:
+    """A dispatcher over a backend that obeys, and members on reactors that stand still."""
+
+    def __init__(self, backend: Any = None) -> None:
+        self.backend: Any = ObedientGroups("default", DEFAULTS) if backend is None else backend
+        self.overflowed: list[list[Member]] = []
+        self.interrupted: list[float] = []
+        self.dispatcher = Dispatcher(
+            self.backend, overflowed=self.overflowed.append, interrupted=self.interrupted.append
+        )
+        self.reactor = StillReactor()
+
+    def join(self, group: str, *, reactor: StillReactor | None = None, forward: bool = True) -> Member:
+        websocket = WebSocketOf(7, Offered(reactor or self.reactor))
+        chosen = FORWARDED if forward else kind(forward=False)
+        return self.dispatcher.join(websocket, group, cast(Any, websocket.connection), chosen)
+
+    def is_confirmed(self, group: str, seconds: float = 0) -> bool:
+        return self.dispatcher.wait_for(group, cast(Reactor, self.reactor), seconds)
+
+    def send(self, group: str, message: str) -> None:
+        self.dispatcher.publish([Publication(group, Envelope(TEXT, message.encode()).serialize())])
+
+
+@pytest.fixture
+def office() -> Office:
+    return Office()
+
+
+def events(member: Member) -> list[Any]:
+    return cast(WebSocketOf, member.owner).events
+
+
+# Watching
+
+
+def test_group_is_watched_from_its_first_member_to_its_last(office: Office) -> None:
+    assert office.backend.opened == 0
+    one = office.join("a")
+    assert (office.backend.opened, office.backend.watched) == (1, {"a"})
+    two = office.join("a")
+    office.dispatcher.leave(one)
+    office.dispatcher.leave(one)
+    assert office.backend.watched == {"a"}
+    assert office.dispatcher.watched() == ["a"]
+    office.dispatcher.leave(two)
+    assert office.backend.watched == set()
+    assert office.dispatcher.watched() == []
+
+
+def test_bound_of_members_is_that_of_the_settings() -> None:
+    settings = {**DEFAULTS, "OUTBOX_BYTES": 5, "OUTBOX_SECONDS": 6, "OVERFLOW": "latest"}
+    assert Office(ObedientGroups("default", settings)).dispatcher.bound == Bound(5, 6, "latest")
+
+
+def test_join_waits_for_the_confirmation(office: Office) -> None:
+    office.backend.confirms = False
+    office.join("a")
+    assert not office.is_confirmed("a", 0.001)
+    results: list[bool] = []
+    waiting = [threading.Thread(target=lambda: results.append(office.is_confirmed("a", 10))) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+    until(lambda: office.dispatcher._watched["a"].latches)
+    office.backend.confirm()
+    for thread in waiting:
+        thread.join(5)
+    assert results == [True, True]
+    assert office.is_confirmed("a")
+
+
+def test_those_that_have_waited_in_vain_leave_nothing_behind(office: Office) -> None:
+    """One member keeps the group; an outage may last for hours, and clients come again and again."""
+    office.join("a")
+    office.backend.lose()
+    for _ in range(10):
+        assert not office.is_confirmed("a", 0.001)
+    assert len(office.dispatcher._watched["a"].latches) == 1
+
+
+def test_group_that_was_left_meanwhile_is_not_confirmed(office: Office) -> None:
+    assert not office.is_confirmed("a")
+
+
+def test_those_that_wait_for_a_group_are_told_when_it_is_left(office: Office) -> None:
+    office.backend.confirms = False
+    member = office.join("a")
+    results: list[bool] = []
+    waiting = threading.Thread(target=lambda: results.append(office.is_confirmed("a", 60)))
+    waiting.start()
+    until(lambda: office.dispatcher._watched["a"].latches)
+    office.dispatcher.leave(member)
+    waiting.join(10)
+    assert results == [False]
+
+
+def test_confirmation_of_a_group_that_was_left_does_nothing(office: Office) -> None:
+    office.backend.confirms = False
+    office.dispatcher.leave(office.join("a"))
+    office.dispatcher.watching(["a", "b"])
+    assert office.dispatcher.watched() == []
+
+
+# Messages
+
+
+def test_message_reaches_members_on_every_reactor_when_it_is_flushed(office: Office) -> None:
+    other = StillReactor()
+    here, there = office.join("a"), office.join("a", reactor=other)
+    office.send("a", "1")
+    assert (office.reactor.wakes, other.wakes) == (1, 1)
+    office.reactor.run()
+    other.run()
+    assert received(here) == received(there) == frame("1")
+    assert office.dispatcher.received == 1
+
+
+def test_burst_of_the_broker_wakes_a_lane_once(office: Office) -> None:
+    member = office.join("a")
+    office.dispatcher.publish([Publication("a", Envelope(TEXT, b"%d" % n).serialize()) for n in range(10)])
+    assert office.reactor.wakes == 1
+    office.dispatcher.flush()
+    assert office.reactor.wakes == 1, "nothing new"
+    office.reactor.run()
+    assert received(member) == b"".join(frame(str(n)) for n in range(10))
+
+
+def test_lane_without_members_of_a_group_is_not_woken(office: Office) -> None:
+    other = StillReactor()
+    office.join("a")
+    office.join("b", reactor=other)
+    office.send("a", "1")
+    assert other.wakes == 0
+
+
+@pytest.mark.parametrize("payload", [b"", b"x  0 of a newer version", b"c  0 soon", b"c  0 1006 "])
+def test_what_is_no_message_is_logged_and_hurts_no_other(
+    office: Office, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = office.join("a")
+    office.backend.publish([Publication("a", payload), Publication("a", Envelope(TEXT, b"1").serialize())])
+    office.reactor.run()
+    assert received(member) == frame("1")
+    assert "a message to the group 'a' is no message of this version" in caplog.text
+
+
+def test_listener_hears_its_group_and_what_it_raises_is_logged(
+    office: Office, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Envelope] = []
+
+    def listen(envelope: Envelope) -> None:
+        heard.append(envelope)
+        raise LookupError("of a listener")
+
+    member = office.join("a")
+    for _ in range(3):
+        office.dispatcher.listen("a", listen)
+    office.send("a", "1")
+    office.reactor.run()
+    assert heard == [Envelope(TEXT, b"1")]
+    assert received(member) == frame("1")
+    assert "of a listener" in caplog.text
+    office.dispatcher.leave(member)
+    assert office.backend.watched == {"a"}, "it listens for ever"
+
+
+def test_leave_soon_waits_for_no_lock(office: Office) -> None:
+    member = office.join("a")
+    lane = office.dispatcher._lanes[cast(Reactor, office.reactor)]
+    with office.dispatcher._lock, lane.lock:
+        ended = threading.Thread(target=office.dispatcher.leave_soon, args=(member,))
+        ended.start()
+        ended.join(5)
+        assert not ended.is_alive()
+    assert office.dispatcher.watched() == ["a"]
+    office.reactor.run()
+    assert office.dispatcher.watched() == []
+
+
+def test_members_come_and_go_in_many_threads_and_the_count_is_right(office: Office) -> None:
+    def come_and_go(name: str) -> None:
+        for _ in range(300):
+            office.dispatcher.leave(office.join(name))
+
+    threads = [threading.Thread(target=come_and_go, args=("ab"[number % 2],)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert office.dispatcher.watched() == []
+    assert office.backend.watched == set()
+
+
+# Too much
+
+
+def test_sender_within_the_process_waits_and_then_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_MAX_QUEUED_BYTES", 404)
+    office = Office(LocalGroups("default", {**DEFAULTS, "TIMEOUT": 0.01}))
+    member = office.join("a")
+    for _ in range(3):
+        office.send("a", "1")
+    with pytest.raises(GroupsUnavailable, match="messages come faster than they can be written to the members"):
+        office.send("a", "1")
+    office.reactor.run()
+    office.send("a", "2")
+    office.reactor.run()
+    assert received(member) == frame("1") * 3 + frame("2")
+
+
+def test_sender_by_way_of_a_broker_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_MAX_QUEUED_BYTES", 404)
+    office = Office()
+    member = office.join("a", forward=False)
+    for number in range(10):
+        office.send("a", str(number))
+    office.reactor.run()
+    assert events(member) == ["0", "1", "2", "3", None]
+
+
+# An outage
+
+
+def test_outage_is_a_gap_for_views_and_told_once(office: Office) -> None:
+    view, peer, late = office.join("a", forward=False), office.join("a"), office.join("b", forward=False)
+    office.send("a", "1")
+    office.backend.lose()
+    office.dispatcher.lost("again")
+    assert not office.is_confirmed("a")
+    with pytest.raises(GroupsUnavailable):
+        office.send("a", "lost")
+    assert office.interrupted == []
+    office.backend.restore()
+    office.dispatcher.restored()
+    office.send("a", "2")
+    office.reactor.run()
+    assert events(view) == ["1", None, "2"]
+    assert events(late) == [None]
+    assert received(peer) == frame("1") + frame("2")
+    assert len(office.interrupted) == 1
+    assert 0 <= office.interrupted[0] < 5
+    assert office.is_confirmed("a")
+
+
+def test_first_contact_is_no_outage(office: Office) -> None:
+    view = office.join("a", forward=False)
+    office.dispatcher.restored()
+    office.reactor.run()
+    assert (events(view), office.interrupted) == ([], [])
+
+
+def test_second_outage_is_told_too(office: Office) -> None:
+    view = office.join("a", forward=False)
+    for _ in range(2):
+        office.backend.lose()
+        office.backend.restore()
+    office.reactor.run()
+    assert events(view) == [None, None]
+    assert len(office.interrupted) == 2
+
+
+def test_group_that_is_joined_during_an_outage_is_confirmed_at_its_end(office: Office) -> None:
+    office.join("a")
+    office.backend.lose()
+    office.join("b")
+    assert not office.is_confirmed("b", 0.001)
+    office.backend.restore()
+    assert office.is_confirmed("b")
+    assert office.is_confirmed("a")
+
+
+def test_interruption_that_cannot_be_told_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    office = Office()
+
+    def fail(seconds: float) -> None:
+        raise LookupError("no thread can be started")
+
+    office.dispatcher._interrupted = fail
+    office.join("a")
+    office.backend.lose()
+    office.backend.restore()
+    assert "no thread can be started" in caplog.text
