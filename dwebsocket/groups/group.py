@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..connection.outbox import OVERFLOWS
 from ..protocol.frames import Close
-from ..websocket import WebSocket
+from ..websocket import Overflow, WebSocket
 from . import config, names, sending
 from .messages import BINARY, CLOSE, TEXT, Envelope
 
@@ -35,7 +35,7 @@ class Groups:
         history: int = 0,
         ttl: float | None = None,
         presence: bool = False,
-        overflow: str | None = None,
+        overflow: Overflow | None = None,
         alias: str = config.DEFAULT_ALIAS,
     ) -> None:
         self.name = names.check_prefix(name)
@@ -51,8 +51,12 @@ class Groups:
     def __getitem__(self, key: int | str | uuid.UUID) -> Group:
         return Group(names.check(f"{self.name}:{names.key_text(key)}"), self.overflow, self.alias)
 
-    def __iter__(self) -> Any:  # else Python would take rooms[0], rooms[1] … for its items
-        raise TypeError("Groups cannot be iterated over: only the project knows its keys")
+    if TYPE_CHECKING:
+        __iter__: None
+    else:
+
+        def __iter__(self):  # else Python would take rooms[0], rooms[1] … for its items
+            raise TypeError("Groups cannot be iterated over: only the project knows its keys")
 
     def __repr__(self) -> str:
         return f"Groups({self.name!r}, overflow={self.overflow!r}, alias={self.alias!r})"
