@@ -20,7 +20,9 @@ from .load import LoadFailed
 from .measure import Bench
 from .processes import choose_cores, pinned
 from .report import Measurement, Measurements
-from .rows import ALL_ROWS, BEFORE, ROWS, Contender, Row
+from .rows import ALL_ROWS, BEFORE, ROWS, SERVERS, Contender, Row, narrow
+
+CONTENDERS = sorted({contender.name for row in ROWS.values() for contender in row.contenders})
 
 
 def main() -> int:
@@ -31,6 +33,7 @@ def main() -> int:
         say("Nothing is measured: there is no C compiler, or no Python.h.")
         return 0
     rows = list(BEFORE) if options.before else with_what_they_need(options.rows)
+    narrow(lambda row, contender: is_wanted(options, row, contender))
     cores = choose_cores()
     say(f"The server runs on core {cores.server}, the load client on core {cores.client}: {cores.remark}.")
     with tempfile.TemporaryDirectory(prefix="dwebsocket-benchmarks-") as folder:
@@ -38,9 +41,13 @@ def main() -> int:
         bench = Bench(
             Path(folder), cores, {each.server for name in rows for each in ALL_ROWS[name].contenders}, options.before
         )
+        for server, lack in sorted(bench.left_out.items()):
+            say(f"Left out: {SERVERS[server].label} (no {lack}).")
+        narrow(lambda row, contender: contender.server not in bench.left_out)
         with pinned(cores.client):
             measurements = measure_all(bench, rows, options.rounds, options.seconds)
-    write(measurements, rows, report.environment(cores), options)
+        environment = report.environment(cores) | bench.versions()
+    write(measurements, rows, environment, options)
     for each in measurements.failed():
         say(f"FAILED: {each.row}, round {each.round}, {each.contender}: {each.failed}")
     return 1 if measurements.failed() else 0
@@ -49,12 +56,15 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument(
+        "--contenders", nargs="+", choices=CONTENDERS, metavar="NAME", help="only these, by their names in rows.py"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of each row (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement (default: %(default)s)")
     parser.add_argument(
         "--before", default="", metavar="REVISION", help="measure our own rows beside that commit, and nothing else"
     )
-    parser.add_argument("--quick", action="store_true", help="one round of one second")
+    parser.add_argument("--quick", action="store_true", help="one round of one second, of some rows fewer contenders")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw the chart there, a PNG")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, too")
@@ -62,6 +72,12 @@ def arguments() -> argparse.Namespace:
     if options.quick:
         options.rounds, options.seconds = 1, 1
     return options
+
+
+def is_wanted(options: argparse.Namespace, row: Row, contender: Contender) -> bool:
+    if options.contenders:
+        return contender.name in options.contenders
+    return not (options.quick and row.quick) or contender.name in row.quick
 
 
 def with_what_they_need(chosen: list[str]) -> list[str]:
@@ -84,12 +100,12 @@ def measure_all(bench: Bench, rows: list[str], rounds: int, seconds: float) -> M
 
 
 def rate(row: Row, measurements: Measurements) -> tuple[str, ...]:
-    """Half of what the slowest contender reached in the row that this one follows."""
+    """Half, or another part, of what the slowest of these contenders reached in the row that this one follows."""
     if row.half_of is None:
         return ()
     key = ALL_ROWS[row.half_of].value.key
-    reached = [measurements.median(row.half_of, each.name, key) for each in ALL_ROWS[row.half_of].contenders]
-    return (f"--rate={min(filter(None, reached), default=0) / 2:.0f}",)
+    reached = [measurements.median(row.half_of, each.name, key) for each in row.contenders]
+    return (f"--rate={min(filter(None, reached), default=0) * row.part:.0f}",)
 
 
 def measure(bench: Bench, name: str, round_: int, contender: Contender, load: tuple[str, ...]) -> Measurement:

@@ -2,13 +2,20 @@
  *
  *   load echo  closed loop: every connection keeps --depth messages of --size bytes in flight
  *   load rate  open loop: --rate messages/s over all connections, at times fixed in advance; latency counts from them
- *   load idle  opens --connections, says READY, answers pings, until its standard input ends
+ *   load idle  opens --connections, says READY, answers pings, until its standard input ends; at each line that it reads
+ *              there, it sends one message on every connection, and says ANSWERED when all of them are
  *   load churn connect, opening handshake, one echo, closing handshake, end of stream: --connections at a time
  *   load get   plain HTTP GET: --connections at a time, each request on a new one, or --keep-alive
+ *   load fan   --connections members of --rooms, "{room}" in --path, count what is published: --depth messages under
+ *              way, the next one when the last member of a room has its message; or --rate messages/s, at times fixed
+ *              in advance, and the latency of each until its last member. --publisher is the descriptor to publish
+ *              with, --publications a file with what is written there, for each room in turn: a line with the length,
+ *              and the bytes. Members get --expected, after a message that begins with --greeting, if there is one;
+ *              --engine-io: they speak that protocol, as much of it as is needed
  *
  * --spin=N makes it N nanoseconds slower for each message: where that changes the result, it was the bottleneck.
  *
- * It says MEASURING when it is warm, and ends with one JSON object. What goes wrong is counted in its "errors"; the
+ * It says MEASURING when it is warm, MEASURED at the end of the time, and ends with one JSON object. What goes wrong is counted in its "errors"; the
  * first of them is told on standard error. RFC 6455 names what the variables hold.
  */
 #define _GNU_SOURCE
@@ -37,7 +44,7 @@
 
 enum { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 enum { FIN = 0x80, MASK = 0x80, SMALL = 125 };
-enum { SOURCES = 64, OPENING_AT_ONCE = 64, HEAD = 4096, BUFFER = 1 << 18 };
+enum { SOURCES = 64, OPENING_AT_ONCE = 64, HEAD = 4096, BUFFER = 1 << 18, PUBLICATIONS = 1 << 16 };
 
 typedef enum { UNUSED, CONNECTING, ASKING, OPEN, CLOSING, CLOSED_BY_PEER } State;
 
@@ -46,7 +53,7 @@ typedef struct {
     State state;
     bool blocked; /* waits for EPOLLOUT */
 
-    char *head; /* of the HTTP response, and for GET its body */
+    char *head; /* of the HTTP response, and for GET its body; of a member, a frame that is not complete */
     size_t head_length;
 
     uint8_t header[10]; /* of the frame that arrives */
@@ -61,14 +68,17 @@ typedef struct {
     uint64_t sent, received; /* messages, in all */
     uint8_t pong[6 + SMALL];
     size_t pong_length;
+
+    bool is_member; /* it has the greeting */
 } Connection;
 
 static struct {
-    int port, connections, depth, rate, keep_alive, binary, spin;
+    int port, connections, depth, rate, keep_alive, binary, spin, rooms, publisher, engine_io;
     size_t size;
     double seconds, warmup, patience;
-    const char *path;
-} options = {.connections = 1, .depth = 1, .size = 64, .seconds = 1, .warmup = 0.3, .patience = 15, .path = "/"};
+    const char *path, *publications, *expected, *greeting;
+} options = {.connections = 1, .depth = 1, .size = 64, .seconds = 1, .warmup = 0.3, .patience = 15, .path = "/",
+             .rooms = 1, .publisher = -1, .greeting = ""};
 
 static struct {
     uint64_t connect, refused, wrong, closed, unanswered;
@@ -80,19 +90,24 @@ struct Mode {
     bool http;                           /* plain HTTP, no WebSocket */
     bool reopens;                        /* a connection that ended is followed by another */
     void (*opened)(Connection *c);       /* after the 101 */
+    void (*arrived)(Connection *c, const uint8_t *data, size_t length); /* what comes after it */
     void (*received)(Connection *c);     /* after each message */
-    void (*begun)(void);                 /* when all are open */
+    void (*ready)(void);                 /* when all are open */
+    void (*begun)(void);                 /* when the time runs */
+    void (*turn)(void);                  /* before each wait */
+    uint64_t (*unanswered)(void);
 };
 
 static const Mode *mode;
 static Connection *connections;
 static struct sockaddr_in server;
 static int epoll, timer = -1;
-static uint8_t *messages, payload_first, payload_last, buffer[BUFFER];
+static uint8_t *messages, payload_first, payload_last;
+static uint8_t space[HEAD + BUFFER], *const buffer = space + HEAD; /* in front of it: what a member has of a frame */
 static size_t message_length;
 static char request[1024];
 static size_t request_length;
-static int started, opening, open_now;
+static int started, opening, open_now, awaited; /* awaited: members without their greeting */
 static uint64_t done, pings, dialled; /* done: messages, cycles or requests, whatever the mode counts */
 static uint64_t begin, measure_from, measure_until, last_progress;
 static bool counting, progress; /* progress: since the last poll */
@@ -215,10 +230,15 @@ static void make_messages(void) {
     free(payload);
 }
 
-static void make_request(void) {
+static void make_request(int room) {
+    const char *place = strstr(options.path, "{room}"), *rest = place ? place + strlen("{room}") : "";
+    char number[16] = "";
+    if (place) snprintf(number, sizeof number, "%d", room);
     request_length = (size_t)snprintf(
-        request, sizeof request, "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: http://127.0.0.1:%d\r\n%s\r\n",
-        options.path, options.port, options.port,
+        request, sizeof request,
+        "GET %.*s%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: http://127.0.0.1:%d\r\n%s\r\n",
+        (int)(place ? place - options.path : (long)strlen(options.path)), options.path, number, rest, options.port,
+        options.port,
         !mode->http          ? "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " KEY
                                "\r\nSec-WebSocket-Version: 13\r\n"
         : options.keep_alive ? "Connection: keep-alive\r\n"
@@ -227,6 +247,7 @@ static void make_request(void) {
 
 static void ask(Connection *c) {
     c->head_length = 0;
+    if (options.rooms > 1) make_request((int)(c - connections) % options.rooms);
     if (send(c->fd, request, request_length, MSG_NOSIGNAL) != (ssize_t)request_length) {
         count_error(&errors.connect, "the request was not taken: %s", strerror(errno));
         end(c);
@@ -380,7 +401,7 @@ static void receive_handshake(Connection *c, const uint8_t *data, size_t length)
         c->head = NULL;
     }
     mode->opened(c);
-    receive_frames(c, data + used, length - used);
+    mode->arrived(c, data + used, length - used);
 }
 
 static void receive_response(Connection *c, const uint8_t *data, size_t length) {
@@ -406,17 +427,17 @@ static void receive_end(Connection *c, ssize_t n) {
 
 /* Of a long payload only the first and the last byte are looked at: the kernel need not copy those between. */
 static bool is_in_long_payload(const Connection *c) {
-    return c->payload_left < c->payload_length && c->payload_left > 1 && c->payload_length > sizeof buffer;
+    return c->payload_left < c->payload_length && c->payload_left > 1 && c->payload_length > (size_t)BUFFER;
 }
 
 static void receive(Connection *c) {
     bool dropped = is_in_long_payload(c);
-    ssize_t n = dropped ? recv(c->fd, NULL, c->payload_left - 1, MSG_TRUNC) : recv(c->fd, buffer, sizeof buffer, 0);
+    ssize_t n = dropped ? recv(c->fd, NULL, c->payload_left - 1, MSG_TRUNC) : recv(c->fd, buffer, (size_t)BUFFER, 0);
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) receive_end(c, n);
     else if (dropped) c->payload_left -= (uint64_t)n;
     else if (c->state == ASKING) (mode->http ? receive_response : receive_handshake)(c, buffer, (size_t)n);
-    else receive_frames(c, buffer, (size_t)n);
+    else mode->arrived(c, buffer, (size_t)n);
 }
 
 static void connected(Connection *c) {
@@ -443,7 +464,7 @@ static void handle(Connection *c, uint32_t events) {
 
 static void nothing(Connection *c) { (void)c; }
 
-static void no_preparation(void) {}
+static void no_turn(void) {}
 
 static void echo_begin(void) {
     for (int i = 0; i < options.connections; i++) {
@@ -461,6 +482,13 @@ static void echo_received(Connection *c) {
 /* Message j of connection i, of n, is number j * n + i of all. */
 static uint64_t intended(uint64_t number) { return begin + number * 1000000000u / (uint64_t)options.rate; }
 
+static void set_timer(uint64_t time) {
+    struct itimerspec at = {0};
+    at.it_value.tv_sec = (time_t)(time / 1000000000u);
+    at.it_value.tv_nsec = (long)(time % 1000000000u);
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
 static void rate_begin(void) {
     latencies_size = (size_t)(options.rate * (options.seconds + 1));
     latencies = allocate(latencies_size, sizeof *latencies);
@@ -477,19 +505,24 @@ static void rate_send_due(void) {
         c->due++;
         if (!c->blocked) flush(c);
     }
-    uint64_t next = intended(number);
-    struct itimerspec at = {0};
-    at.it_value.tv_sec = (time_t)(next / 1000000000u);
-    at.it_value.tv_nsec = (long)(next % 1000000000u);
-    timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+    set_timer(intended(number));
+}
+
+static bool count_latency(uint64_t time) {
+    if (!is_measured(time) || latencies_length == latencies_size) return false;
+    latencies[latencies_length++] = (uint32_t)((now() - time) / 1000);
+    return true;
 }
 
 static void rate_received(Connection *c) {
     uint64_t index = (uint64_t)(c - connections), count = (uint64_t)options.connections;
-    uint64_t time = intended((c->received - 1) * count + index);
-    if (!is_measured(time) || latencies_length == latencies_size) return;
-    latencies[latencies_length++] = (uint32_t)((now() - time) / 1000);
-    done++;
+    done += count_latency(intended((c->received - 1) * count + index));
+}
+
+static uint64_t unanswered_messages(void) {
+    uint64_t n = 0;
+    for (Connection *c = connections; c < connections + options.connections; c++) n += c->sent - c->received + c->due;
+    return n;
 }
 
 static void churn_opened(Connection *c) { c->due = 1; }
@@ -500,12 +533,217 @@ static void churn_received(Connection *c) {
     c->state = CLOSING;
 }
 
+static void poll_once(int milliseconds);
+
+/* ---- fan-out: message n is for room n % rooms, whose members have it as their message n / rooms ---- */
+
+static struct {
+    uint64_t published; /* when, or in an open loop when it should have been */
+    int missing;        /* members that do not have it yet */
+} publications[PUBLICATIONS]; /* message n is at n % PUBLICATIONS */
+static uint64_t published, complete;
+static struct {
+    char *bytes;
+    size_t length;
+} *to_publish;
+static uint8_t expected_frame[HEAD];
+static size_t expected_length;
+static char *unsent; /* publications that leave in one call */
+static size_t unsent_size;
+
+static int members_of(uint64_t number) {
+    int room = (int)(number % (uint64_t)options.rooms);
+    return options.connections / options.rooms + (room < options.connections % options.rooms);
+}
+
+static void read_publications(void) {
+    FILE *file = fopen(options.publications ? options.publications : "", "r");
+    if (!file) die("--publications: %s", strerror(errno));
+    to_publish = allocate((size_t)options.rooms, sizeof *to_publish);
+    for (int room = 0; room < options.rooms; room++) {
+        size_t length;
+        if (fscanf(file, "%zu", &length) != 1 || fgetc(file) != '\n') die("--publications: no room %d", room);
+        to_publish[room].bytes = allocate(length, 1);
+        to_publish[room].length = length;
+        if (fread(to_publish[room].bytes, 1, length, file) != length) die("--publications: room %d is short", room);
+        if (length * (size_t)options.depth > unsent_size) unsent_size = length * (size_t)options.depth;
+    }
+    unsent = allocate(unsent_size, 1);
+    fclose(file);
+}
+
+static void fan_prepare(void) {
+    size_t length = strlen(options.expected);
+    expected_frame[0] = FIN | TEXT;
+    expected_length = length <= SMALL ? 2 : 4;
+    expected_frame[1] = (uint8_t)(length <= SMALL ? length : 126);
+    if (length > SMALL) {
+        expected_frame[2] = (uint8_t)(length >> 8);
+        expected_frame[3] = (uint8_t)length;
+    }
+    memcpy(expected_frame + expected_length, options.expected, length);
+    expected_length += length;
+    read_publications();
+}
+
+/* Some servers greet a member before Redis has confirmed its subscription: what is published at once would be lost. */
+static void fan_settle(void) {
+    for (uint64_t until = now() + nanoseconds(0.3); now() < until;) poll_once(10);
+}
+
+static void fan_begin(void) {
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = publications};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, options.publisher, &event) < 0) die("--publisher: %s", strerror(errno));
+    if (options.rate) rate_begin();
+}
+
+/* What the broker, or the publisher, answers: only whether it is an error. */
+static void receive_confirmation(void) {
+    char answer[HEAD];
+    ssize_t n = recv(options.publisher, answer, sizeof answer - 1, MSG_DONTWAIT);
+    if (n < 0 && errno == EAGAIN) return;
+    if (n <= 0) die("the publisher is gone");
+    answer[n] = 0;
+    if (answer[0] == '-' || strstr(answer, "\n-") || !strncmp(answer, "HTTP/1.1 4", 10) || !strncmp(answer, "HTTP/1.1 5", 10))
+        count_error(&errors.refused, "not published: %.200s", answer);
+}
+
+static void send_unsent(size_t length) {
+    for (size_t sent = 0; sent < length;) {
+        ssize_t n = send(options.publisher, unsent + sent, length - sent, MSG_NOSIGNAL);
+        if (n < 0) die("the publisher: %s", strerror(errno));
+        sent += (size_t)n;
+    }
+}
+
+static bool is_due(uint64_t time) {
+    if (options.rate) return intended(published) <= time && time < measure_until;
+    return published - complete < (uint64_t)options.depth && time < measure_until;
+}
+
+static void publish_due(void) {
+    size_t length = 0;
+    for (uint64_t time = now(); is_due(time);) {
+        int room = (int)(published % (uint64_t)options.rooms), missing = members_of(published);
+        if (publications[published % PUBLICATIONS].missing) die("%d messages later, one has not arrived", PUBLICATIONS);
+        publications[published % PUBLICATIONS].missing = missing;
+        publications[published % PUBLICATIONS].published = options.rate ? intended(published) : time;
+        if (length + to_publish[room].length > unsent_size) send_unsent(length), length = 0;
+        memcpy(unsent + length, to_publish[room].bytes, to_publish[room].length);
+        length += to_publish[room].length;
+        published++;
+    }
+    send_unsent(length);
+    if (options.rate) set_timer(intended(published));
+}
+
+static uint64_t under_way(void) { return published - complete; }
+
+static void member_received(Connection *c) {
+    if (options.spin) spin(options.spin);
+    uint64_t room = (uint64_t)(c - connections) % (uint64_t)options.rooms;
+    uint64_t number = c->received++ * (uint64_t)options.rooms + room;
+    if (number >= published) return count_error(&errors.wrong, "a message that was not published");
+    progress = true;
+    done += counting;
+    if (--publications[number % PUBLICATIONS].missing) return;
+    complete++;
+    if (options.rate && count_latency(publications[number % PUBLICATIONS].published))
+        done += (uint64_t)members_of(number);
+}
+
+static void say(Connection *c, const char *text) { c->pong_length = put_frame(c->pong, TEXT, (uint8_t *)text, strlen(text)); }
+
+static bool is_text(const uint8_t *payload, size_t length, const char *text) {
+    return length == strlen(text) && !memcmp(payload, text, length);
+}
+
+static bool begins_with(const uint8_t *payload, size_t length, const char *text) {
+    return length >= strlen(text) && !memcmp(payload, text, strlen(text));
+}
+
+static void become_member(Connection *c) {
+    c->is_member = true;
+    awaited--;
+    progress = true;
+}
+
+/* Of Engine.IO: 0 opens, and 40 enters the namespace; 2 is a ping, and 3 its answer. */
+static bool receive_engine_io(Connection *c, const uint8_t *payload, size_t length) {
+    if (!options.engine_io || !length) return false;
+    if (payload[0] == '0') say(c, "40");
+    else if (is_text(payload, length, "2")) say(c, "3");
+    else return length > 1 && payload[0] == '4' && payload[1] == '0';
+    return true;
+}
+
+static void receive_other(Connection *c, int first, const uint8_t *payload, size_t length) {
+    bool is_text_message = first == (FIN | TEXT);
+    if (first & 8 && length <= SMALL) {
+        c->header[0] = (uint8_t)first;
+        c->payload_length = length;
+        memcpy(c->control, payload, length);
+        receive_control(c);
+    } else if (is_text_message && !c->is_member && begins_with(payload, length, options.greeting)) {
+        become_member(c);
+    } else if (!is_text_message || !receive_engine_io(c, payload, length)) {
+        count_error(&errors.wrong, "not what was published: %02x, %.*s", first, (int)length, payload);
+        end(c);
+    }
+}
+
+/* The length of the frame that the data begins with, or 0 while it is not complete. */
+static size_t receive_frame(Connection *c, const uint8_t *data, size_t length) {
+    if (c->is_member && length >= expected_length && !memcmp(data, expected_frame, expected_length)) {
+        member_received(c);
+        return expected_length;
+    }
+    if (length < 4 && (length < 2 || data[1] > SMALL)) return 0;
+    size_t header = data[1] > SMALL ? 4 : 2, payload = data[1] > SMALL ? (size_t)(data[2] << 8 | data[3]) : data[1];
+    if (data[1] > 126 || header + payload > HEAD) {
+        count_error(&errors.wrong, "a frame that is too long, or masked");
+        end(c);
+    }
+    if (c->state != OPEN || length < header + payload) return 0;
+    receive_other(c, data[0], data + header, payload);
+    return header + payload;
+}
+
+static void member_arrived(Connection *c, const uint8_t *data, size_t length) {
+    if (c->head_length) {
+        data -= c->head_length; /* `space` has room for it */
+        length += c->head_length;
+        memcpy((uint8_t *)data, c->head, c->head_length);
+        c->head_length = 0;
+    }
+    for (size_t n; c->state == OPEN && length && (n = receive_frame(c, data, length)); length -= n) data += n;
+    if (c->state != OPEN) return;
+    if (length) {
+        if (!c->head) c->head = allocate(1, HEAD + 1);
+        memcpy(c->head, data, length);
+        c->head_length = length;
+    }
+    if (c->pong_length) flush(c);
+}
+
+static void member_opened(Connection *c) {
+    c->head_length = 0;
+    awaited++;
+    if (!*options.greeting) become_member(c);
+}
+
+#define ECHOES .arrived = receive_frames, .unanswered = unanswered_messages, .ready = no_turn
+
 static const Mode MODES[] = {
-    {.name = "echo", .opened = nothing, .received = echo_received, .begun = echo_begin},
-    {.name = "rate", .opened = nothing, .received = rate_received, .begun = rate_begin},
-    {.name = "idle", .opened = nothing, .received = nothing, .begun = no_preparation},
-    {.name = "churn", .reopens = true, .opened = churn_opened, .received = churn_received, .begun = no_preparation},
-    {.name = "get", .http = true, .reopens = true, .opened = nothing, .received = nothing, .begun = no_preparation},
+    {.name = "echo", ECHOES, .opened = nothing, .received = echo_received, .begun = echo_begin, .turn = no_turn},
+    {.name = "rate", ECHOES, .opened = nothing, .received = rate_received, .begun = rate_begin, .turn = rate_send_due},
+    {.name = "idle", ECHOES, .opened = nothing, .received = nothing, .begun = no_turn, .turn = no_turn},
+    {.name = "churn", ECHOES, .reopens = true, .opened = churn_opened, .received = churn_received, .begun = no_turn,
+     .turn = no_turn},
+    {.name = "get", ECHOES, .http = true, .reopens = true, .opened = nothing, .received = nothing, .begun = no_turn,
+     .turn = no_turn},
+    {.name = "fan", .arrived = member_arrived, .unanswered = under_way, .opened = member_opened, .received = nothing,
+     .ready = fan_settle, .begun = fan_begin, .turn = publish_due},
 };
 
 /* ---- the loop ---- */
@@ -515,46 +753,56 @@ static void poll_once(int milliseconds) {
     struct epoll_event events[512];
     int n = epoll_wait(epoll, events, 512, milliseconds);
     if (n < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
-    for (int i = 0; i < n; i++)
-        if (events[i].data.ptr) handle(events[i].data.ptr, events[i].events);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr == publications) receive_confirmation();
+        else if (events[i].data.ptr) handle(events[i].data.ptr, events[i].events);
+    }
     if (progress) last_progress = now();
-    else if (now() - last_progress > nanoseconds(options.patience)) die("no answer for %.0f s", options.patience);
+    else if (now() - last_progress > nanoseconds(options.patience)) die("no answer for %.0f s: %d of %d open, %d of them wait to be members; %lu published, %lu of them complete",
+            options.patience, open_now, options.connections, awaited, (unsigned long)published, (unsigned long)complete);
 }
 
 static void open_all(void) {
     last_progress = now();
-    while (started < options.connections || (opening && !mode->reopens)) {
-        while (started < options.connections && opening < OPENING_AT_ONCE) dial(&connections[started++]);
+    while (started < options.connections || (opening + awaited && !mode->reopens)) {
+        while (started < options.connections && opening + awaited < OPENING_AT_ONCE) dial(&connections[started++]);
         poll_once(100);
     }
     if (!mode->reopens && open_now < options.connections)
         die("only %d of %d connections are open", open_now, options.connections);
 }
 
+static void talk(void) {
+    for (Connection *c = connections; c < connections + options.connections; c++) {
+        c->due++;
+        flush(c);
+    }
+    last_progress = now();
+    while (unanswered_messages() && !errors.closed && !errors.wrong) poll_once(100);
+    puts("ANSWERED");
+    fflush(stdout);
+}
+
 static void idle_until_told(void) {
+    char line[16];
     puts("READY");
     fflush(stdout);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, happened;
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, STDIN_FILENO, &event) < 0) die("standard input is no pipe");
     for (;;) {
         if (epoll_wait(epoll, &happened, 1, -1) < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
-        if (!happened.data.ptr) return;
-        handle(happened.data.ptr, happened.events);
+        if (happened.data.ptr) handle(happened.data.ptr, happened.events);
+        else if (!fgets(line, sizeof line, stdin)) return;
+        else talk();
     }
 }
 
 static void run_until(uint64_t time) {
     uint64_t t;
     while ((t = now()) < time) {
-        if (timer >= 0) rate_send_due();
+        mode->turn();
         poll_once((int)((time - t) / 1000000u) + 1);
     }
-}
-
-static uint64_t unanswered(void) {
-    uint64_t n = 0;
-    for (Connection *c = connections; c < connections + options.connections; c++) n += c->sent - c->received + c->due;
-    return n;
 }
 
 static int by_size(const void *a, const void *b) {
@@ -586,6 +834,7 @@ static void print_result(double seconds, double cpu) {
 }
 
 static void measure(void) {
+    mode->ready();
     begin = now();
     measure_from = begin + nanoseconds(options.warmup);
     measure_until = measure_from + nanoseconds(options.seconds);
@@ -600,8 +849,12 @@ static void measure(void) {
     counting = false;
     double seconds = (double)(now() - from) / 1e9;
     cpu = cpu_seconds() - cpu;
-    for (uint64_t patience = now() + nanoseconds(5); timer >= 0 && unanswered() && now() < patience;) poll_once(100);
-    if (timer >= 0 && unanswered()) count_error(&errors.unanswered, "messages without an answer");
+    puts("MEASURED");
+    fflush(stdout);
+    bool is_waiting = timer >= 0 || options.expected; /* nothing that was published may be lost */
+    for (uint64_t patience = now() + nanoseconds(5); is_waiting && mode->unanswered() && now() < patience;)
+        poll_once(100);
+    if (is_waiting && mode->unanswered()) count_error(&errors.unanswered, "messages without an answer");
     if (!done) count_error(&errors.unanswered, "nothing was answered");
     print_result(seconds, cpu);
 }
@@ -611,7 +864,8 @@ static void read_options(int argc, char **argv) {
         {"port", 1, 0, 'p'},    {"path", 1, 0, 'u'},     {"connections", 1, 0, 'c'}, {"size", 1, 0, 's'},
         {"depth", 1, 0, 'd'},   {"rate", 1, 0, 'r'},     {"seconds", 1, 0, 't'},     {"warmup", 1, 0, 'w'},
         {"binary", 0, 0, 'b'},  {"keep-alive", 0, 0, 'k'}, {"patience", 1, 0, 'a'},
-        {"spin", 1, 0, 'n'},    {0, 0, 0, 0},
+        {"spin", 1, 0, 'n'},    {"rooms", 1, 0, 'o'},    {"publisher", 1, 0, 'l'},   {"publications", 1, 0, 'f'},
+        {"expected", 1, 0, 'e'}, {"greeting", 1, 0, 'g'}, {"engine-io", 0, 0, 'i'},   {0, 0, 0, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (option) {
@@ -627,6 +881,12 @@ static void read_options(int argc, char **argv) {
         case 'b': options.binary = 1; break;
         case 'k': options.keep_alive = 1; break;
         case 'n': options.spin = atoi(optarg); break;
+        case 'o': options.rooms = atoi(optarg); break;
+        case 'l': options.publisher = atoi(optarg); break;
+        case 'f': options.publications = optarg; break;
+        case 'e': options.expected = optarg; break;
+        case 'g': options.greeting = optarg; break;
+        case 'i': options.engine_io = 1; break;
         default: exit(2);
         }
     }
@@ -635,6 +895,9 @@ static void read_options(int argc, char **argv) {
     if (!mode || !options.port || !options.size || options.connections < 1 || options.depth < 1)
         die("usage: load MODE --port=PORT ..., see the top of load.c");
     if (!strcmp(mode->name, "rate") && options.rate < 1) die("--rate is missing");
+    if (!strcmp(mode->name, "fan") && (options.publisher < 0 || !options.expected || strlen(options.expected) > HEAD / 2 ||
+                                       options.rooms < 1 || options.rooms > options.connections))
+        die("--publisher or --expected is missing, or there are rooms without members");
     if (mode->reopens && options.connections > OPENING_AT_ONCE) die("not more than %d at a time", OPENING_AT_ONCE);
 }
 
@@ -645,7 +908,8 @@ int main(int argc, char **argv) {
     connections = allocate((size_t)options.connections, sizeof *connections);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     make_messages();
-    make_request();
+    make_request(0);
+    if (options.expected) fan_prepare();
     open_all();
     if (!strcmp(mode->name, "idle")) {
         idle_until_told();

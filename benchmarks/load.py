@@ -27,9 +27,11 @@ class Client:
         command = [compiler, "-O2", "-std=gnu99", "-o", str(self.program), str(SOURCE)]
         subprocess.run(command, check=True)  # noqa: S603
 
-    def run(self, *arguments: str, clocks: Mapping[str, Callable[[], float]]) -> dict[str, Any]:
-        """What it measured, and how far each of the clocks has gone meanwhile."""
-        process = self._start(*arguments)
+    def run(
+        self, *arguments: str, clocks: Mapping[str, Callable[[], float]], descriptors: tuple[int, ...] = ()
+    ) -> dict[str, Any]:
+        """What it measured, and how far each of the clocks has gone meanwhile. It is given the descriptors."""
+        process = self._start(*arguments, descriptors=descriptors)
         with process:
             try:
                 return self._result(process, clocks)
@@ -37,22 +39,32 @@ class Client:
                 process.kill()
 
     @contextmanager
-    def idle(self, connections: int, *arguments: str) -> Iterator[None]:
-        """So many connections are open, and do nothing but answer pings."""
+    def idle(self, connections: int, *arguments: str) -> Iterator[Callable[[], None]]:
+        """So many connections are open, and do nothing but answer pings; a call sends a message on each, and returns
+        when all are answered.
+        """
         process = self._start("idle", f"--connections={connections}", *arguments)
         with process:
             try:
                 self._expect(process, "READY")
-                yield
+                yield lambda: self._talk(process)
                 self._end_of_idle(process)
             finally:
                 process.kill()
 
-    def _start(self, *arguments: str) -> subprocess.Popen[str]:
+    def _start(self, *arguments: str, descriptors: tuple[int, ...] = ()) -> subprocess.Popen[str]:
         pipe = subprocess.PIPE
         command = [str(self.program), *arguments]
         with pinned(self.core):
-            return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)  # noqa: S603
+            return subprocess.Popen(  # noqa: S603
+                command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, pass_fds=descriptors
+            )
+
+    def _talk(self, process: subprocess.Popen[str]) -> None:
+        stdin, _, _ = _pipes(process)
+        stdin.write("\n")
+        stdin.flush()
+        self._expect(process, "ANSWERED")
 
     def _expect(self, process: subprocess.Popen[str], word: str) -> None:
         _, out, errors = _pipes(process)
@@ -63,9 +75,11 @@ class Client:
         _, out, errors = _pipes(process)
         self._expect(process, "MEASURING")
         before = {name: clock() for name, clock in clocks.items()}
+        self._expect(process, "MEASURED")
+        gone = {name: clock() - before[name] for name, clock in clocks.items()}
         result: dict[str, Any] = json.loads(out.readline() or "{}")
         _raise_if_failed(result, errors.read)
-        return result | {name: clock() - before[name] for name, clock in clocks.items()}
+        return result | gone
 
     def _end_of_idle(self, process: subprocess.Popen[str]) -> None:
         stdin, out, errors = _pipes(process)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import resource
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .builds import install
+from .fan import HOST, NCHAN, NGINX, Place, PublisherFailed, publishing, redis_server
 from .load import Client, LoadFailed
-from .processes import Cores, Running, idle_seconds, started
-from .rows import PEERS, SERVERS, Contender, Server
+from .processes import Cores, Running, idle_seconds, pinned, started
+from .rows import PAYLOAD, PEERS, SERVERS, Contender, Fan, Server
 
 SPARE_DESCRIPTORS = 200
+FEW_MEMBERS = ("--connections=10", "--rooms=1", "--depth=1", "--rate=0", "--seconds=0.5")
+NPM = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock")
 
 
 class Bench:
@@ -29,8 +35,34 @@ class Bench:
         self.descriptors = _raise_descriptors()
         self.client = Client(folder, cores.client)
         self.peers = Path(shutil.copytree(Path(__file__).with_name("peers"), folder / "peers"))
-        builds = {SERVERS[server].build for server in servers}
+        lacks = {server: ", ".join(filter(self._lacks, SERVERS[server].needs)) for server in servers}
+        #: The servers that this machine has not, and what they would need.
+        self.left_out = {server: lack for server, lack in lacks.items() if lack}
+        builds = {SERVERS[server].build for server in lacks if server not in self.left_out}
         self.builds = {build: install(build, folder, before) for build in sorted(filter(None, builds))}
+
+    def _lacks(self, need: str) -> bool:
+        if need == "nchan":
+            return not (NGINX and NCHAN.exists())
+        if shutil.which(need) is None:
+            return True
+        return need == "npm" and not self._install_node_modules()
+
+    def _install_node_modules(self) -> bool:
+        return not subprocess.run(NPM, cwd=self.peers / "socketio", stdout=subprocess.DEVNULL).returncode  # noqa: S603
+
+    def versions(self) -> dict[str, str]:
+        """Of what is not of PyPI, as far as it was measured or could have been."""
+        commands = {
+            "redis-server": (["redis-server", "--version"], r"v=(\S+)"),
+            "node": (["node", "--version"], r"v(\S+)"),
+            "nginx": ([NGINX, "-v"], r"nginx/(\S+)"),
+        }
+        there = {name: command for name, command in commands.items() if shutil.which(command[0][0])}
+        found = {name: _search(pattern, *command) for name, (command, pattern) in there.items()}
+        for package in self.peers.glob("socketio/node_modules/socket.io/package.json"):
+            found["socket.io"] = json.loads(package.read_text())["version"]
+        return found
 
     def measure(self, contender: Contender, *load: str) -> dict[str, Any]:
         """The values of one measurement, by the keys that rows.py compares."""
@@ -39,17 +71,31 @@ class Bench:
                 f"{contender.connections} connections, and no more than {self.descriptors} files may be open"
             )
         server = SERVERS[contender.server]
-        command = tuple(part.replace(PEERS, str(self.peers)) for part in server.command)
-        with (
-            tempfile.TemporaryFile() as log,
-            started(
-                command, core=self.cores.server, environ=self._environ(server), folder=self.folder, log=log
-            ) as running,
-        ):
+        ports: dict[str, int] = {}
+        with ExitStack() as stack:
+            environ = self._environ(server)
+            if server.fan:
+                ports["redis"] = stack.enter_context(redis_server(self.cores.client))
+                environ["BENCHMARKS_REDIS"] = f"redis://{HOST}:{ports['redis']}"
+            if contender.load[:1] == ("publish",):
+                return self._publish(server, environ, load)
+            log = stack.enter_context(tempfile.TemporaryFile())
+            command = self._command(server.command)
+            running = stack.enter_context(
+                started(command, core=self.cores.server, environ=environ, folder=self.folder, log=log)
+            )
+            ports["server"] = running.port
+            address = (f"--port={running.port}", f"--path={server.path}")
             try:
-                return self._measure(contender, running, f"--port={running.port}", f"--path={server.path}", *load)
-            except LoadFailed as error:
+                if contender.load[:1] == ("fan",):
+                    return self._fan(contender, running, ports, environ, *address, *load)
+                return self._measure(contender, running, *address, *load)
+            except (LoadFailed, PublisherFailed) as error:
                 raise LoadFailed(f"{error}\n{running.last_words()}") from error
+
+    def _command(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        places = {PEERS: str(self.peers), "{nginx}": NGINX, "{nchan}": str(NCHAN)}
+        return tuple(_replace(part, places) for part in command)
 
     def _measure(self, contender: Contender, running: Running, *load: str) -> dict[str, Any]:
         address = load[:2]
@@ -59,12 +105,49 @@ class Bench:
         with ExitStack() as stack:
             if contender.idle:
                 before = running.resident_kib()
-                stack.enter_context(self.client.idle(contender.idle, *address))
+                say = stack.enter_context(self.client.idle(contender.idle, *address))
                 values["idle_kib"] = (running.resident_kib() - before) / contender.idle
+            if contender.load == ("membership",):
+                return values | self._membership(contender, running, say)
             if contender.load:
                 mode, *options = contender.load
                 values |= _rates(self.client.run(mode, *load, *options, clocks=self._clocks(running)))
         return values
+
+    def _membership(self, contender: Contender, running: Running, say: Callable[[], None]) -> dict[str, Any]:
+        """What each connection holds more since its third message, which makes it a member."""
+        say()
+        say()
+        before = running.resident_kib()
+        say()
+        return {"membership_kib": (running.resident_kib() - before) / contender.idle}
+
+    def _fan(
+        self, contender: Contender, running: Running, ports: Mapping[str, int], environ: Mapping[str, str], *load: str
+    ) -> dict[str, Any]:
+        fan = SERVERS[contender.server].fan or Fan()
+        mode, *options = contender.load
+        place = Place(self.cores.client, environ, self.folder)
+        publisher = fan._replace(publisher=self._command(fan.publisher))
+        with publishing(publisher, contender.option("rooms"), place, ports) as published:
+            arguments = (mode, *load, *options, *fan.options, *published.options)
+            run = partial(self.client.run, *arguments, descriptors=(published.descriptor,))
+            run(*FEW_MEMBERS, clocks={})  # as with the echo
+            return _rates(run(clocks=self._clocks(running)))
+
+    def _publish(self, server: Server, environ: Mapping[str, str], load: tuple[str, ...]) -> dict[str, Any]:
+        """The publisher has the core of a server, and Redis that of the load client."""
+        seconds = next(part.partition("=")[2] for part in load if part.startswith("--seconds="))
+        command = [*self._command(server.command), PAYLOAD, seconds]
+        with pinned(self.cores.server):
+            found = subprocess.run(command, env=environ, cwd=self.folder, capture_output=True, text=True)  # noqa: S603
+        if found.returncode:
+            raise LoadFailed(found.stderr[-2000:])
+        values = json.loads(found.stdout)
+        return values | {
+            "per_second": values["done"] / values["seconds"],
+            "server_cpu_us": values["server_cpu_seconds"] / values["done"] * 1e6,
+        }
 
     def _clocks(self, running: Running) -> dict[str, Callable[[], float]]:
         return {
@@ -88,6 +171,18 @@ def _rates(result: dict[str, Any]) -> dict[str, Any]:
         "client_busy": 1 - result["client_core_idle_seconds"] / seconds,
         "server_share": result["server_cpu_seconds"] / seconds,
     }
+
+
+def _replace(text: str, places: Mapping[str, str]) -> str:
+    for place, found in places.items():
+        text = text.replace(place, found)
+    return text
+
+
+def _search(pattern: str, *command: str) -> str:
+    found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
+    match = re.search(pattern, found.stdout)
+    return match[1] if match else "?"
 
 
 def _raise_descriptors() -> int:

@@ -164,10 +164,12 @@ def _line(measurements: Measurements, name: str, row: Row, contender: str) -> tu
         measurements.median(name, contender, key)
         for key in (row.value.key, "server_cpu_us", "server_busy", "client_busy")
     )
+    p50 = measurements.median(name, contender, "p50_us")
+    half = "" if p50 is None else f" (50th: {p50:,.0f} µs)"
     return (
         row.work,
         label(row, contender),
-        "failed" if number is None else row.value.words(number),
+        "failed" if number is None else row.value.words(number) + half,
         "" if cpu is None else f"{cpu:.1f} µs",
         "" if server is None else f"{server:.0%}",
         "" if client is None else f"{client:.0%}{' (!)' if client > BUSY_CLIENT else ''}",
@@ -177,15 +179,14 @@ def _line(measurements: Measurements, name: str, row: Row, contender: str) -> tu
 def _client(measurements: Measurements) -> str:
     """Whether it was the load client that was measured."""
     sentences = []
-    slower = measurements.ratios("client", "slower client", "as it is", "per_second")
-    if slower:
-        sentences.append(
-            f"A load client that takes 0.5 µs more for each message gets {median(slower):.2f} of the replies."
-        )
-    floor = [each.values for each in measurements if (each.row, each.server) == ("echo", "floor") and each.values]
-    if floor:
-        each_us = median(values["client_cpu_seconds"] / values["done"] for values in floor) * 1e6
-        sentences.append(f"Against a server that does not even decode, it uses {each_us:.1f} µs of CPU for a message.")
+    for row, more, of in (("client", "0.5 µs", "replies"), ("fan-client", "0.2 µs", "deliveries")):
+        if slower := measurements.ratios(row, "slower client", "as it is", "per_second"):
+            sentences.append(f"A load client that takes {more} more for each gets {median(slower):.2f} of the {of}.")
+    for row, server, what in (("echo", "floor", "message"), ("fan", "fan-floor", "delivery")):
+        floor = [each.values for each in measurements if (each.row, each.server) == (row, server) and each.values]
+        if floor:
+            each_us = median(values["client_cpu_seconds"] / values["done"] for values in floor) * 1e6
+            sentences.append(f"With a server that has no codec, it uses {each_us:.1f} µs of CPU for a {what}.")
     busy = [each for each in measurements if each.values.get("client_busy", 0) > BUSY_CLIENT]
     if busy:
         names = ", ".join(sorted({f"{each.row}/{each.contender}" for each in busy}))

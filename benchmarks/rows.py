@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from enum import Enum
 from typing import NamedTuple
 
 PEERS = "{peers}"  # the folder of the scripts
 FD = "{fd}"  # the listening socket that the server is given
 GUNICORN = (sys.executable, "-m", "gunicorn", f"--config={PEERS}/gunicorn_conf.py", f"--bind=fd://{FD}")
+
+
+PAYLOAD = "".join("abcdefghijklmnopqrstuvwxyz0123456789"[i % 36] for i in range(128))  # that is published
+
+
+class Publishing(Enum):
+    """How the load client publishes a message."""
+
+    RECORDED = "it repeats to Redis what the publisher has said there once"
+    LIVE = "it asks the publisher's process for each message, which says something else each time"
+    HTTP = "it sends a POST to the server"
+
+
+class Fan(NamedTuple):
+    """How a server fans messages out: what publishes them, and what members get."""
+
+    publisher: tuple[str, ...] = ()
+    publishing: Publishing = Publishing.RECORDED
+    greeting: str = "joined"  # the message that tells members that they are members begins with it; without: the 101
+    expected: str = PAYLOAD
+    engine_io: bool = False  # the protocol below socket.io
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """For the load client."""
+        options = (f"--greeting={self.greeting}", f"--expected={self.expected}")
+        return (*options, "--engine-io") if self.engine_io else options
 
 
 class Server(NamedTuple):
@@ -17,6 +46,8 @@ class Server(NamedTuple):
     command: tuple[str, ...]
     path: str = "/"
     build: str | None = None  # of dwebsocket: "compiled", "pure", or "before", an earlier revision, compiled
+    fan: Fan | None = None
+    needs: tuple[str, ...] = ()  # what is not of PyPI; without it, the server is left out
 
 
 def script(name: str) -> tuple[str, ...]:
@@ -59,6 +90,90 @@ SERVERS: dict[str, Server] = {
 }
 
 
+def publisher(kind: str) -> tuple[str, ...]:
+    return (sys.executable, f"{PEERS}/publish.py", kind)
+
+
+REDIS = ("redis-server",)
+ROOM = "/rooms/{room}/"
+OURS = Fan(publisher("dwebsocket"))
+PLAIN = Fan(publisher("redis"))
+SOCKETIO = f'42["message","{PAYLOAD}"]'
+SOCKETIO_PATH = "/socket.io/?EIO=4&transport=websocket&room={room}"
+
+#: Each gets from Redis what is published, but nchan, which is given it.
+FAN_SERVERS: dict[str, Server] = {
+    "fan-floor": Server("no codec (uvloop)", script("fan_floor_uvloop"), ROOM, fan=PLAIN, needs=REDIS),
+    "fan-pywsgi": Server("dwebsocket (gevent)", script("dwebsocket_pywsgi"), ROOM, "compiled", OURS, REDIS),
+    "fan-gunicorn-gevent": Server("dwebsocket (gunicorn gevent)", gunicorn("gevent"), ROOM, "compiled", OURS, REDIS),
+    "fan-gthread": Server(
+        "dwebsocket (gunicorn gthread)", gunicorn("gthread", "--threads=8"), ROOM, "compiled", OURS, REDIS
+    ),
+    "fan-websockets": Server("websockets.broadcast (uvloop)", script("fan_websockets"), ROOM, fan=PLAIN, needs=REDIS),
+    "fan-channels-core": Server(
+        "Channels (uvicorn), channels_redis core",
+        uvicorn("core_members"),
+        ROOM,
+        fan=Fan(publisher("channels-core"), Publishing.LIVE),
+        needs=REDIS,
+    ),
+    "fan-channels-pubsub": Server(
+        "Channels (uvicorn), channels_redis pub/sub",
+        uvicorn("pubsub_members"),
+        ROOM,
+        fan=Fan(publisher("channels-pubsub")),
+        needs=REDIS,
+    ),
+    "fan-python-socketio": Server(
+        "python-socketio (gevent)",
+        script("fan_socketio_pywsgi"),
+        SOCKETIO_PATH,
+        # Its answer to 40 comes when it has made the connection a member of its room.
+        fan=Fan(publisher("python-socketio"), greeting='40{"sid":', expected=SOCKETIO, engine_io=True),
+        needs=REDIS,
+    ),
+    "fan-socket.io": Server(
+        "socket.io (node)",
+        ("node", f"{PEERS}/socketio/server.mjs", FD),
+        SOCKETIO_PATH,
+        fan=Fan(("node", f"{PEERS}/socketio/publish.mjs"), greeting='42["joined"]', expected=SOCKETIO, engine_io=True),
+        needs=(*REDIS, "node", "npm"),
+    ),
+    "fan-nchan": Server(
+        "nchan (nginx, C)",
+        (sys.executable, f"{PEERS}/fan_nchan.py", "{nginx}", "{nchan}", FD),
+        ROOM,
+        fan=Fan(publishing=Publishing.HTTP, greeting=""),
+        needs=("nchan", *REDIS),
+    ),
+    "joins-pywsgi": Server("dwebsocket (gevent)", script("dwebsocket_pywsgi"), "/joins/", "compiled", OURS, REDIS),
+    "joins-gthread": Server(
+        "dwebsocket (gunicorn gthread)", gunicorn("gthread", "--threads=8"), "/joins/", "compiled", OURS, REDIS
+    ),
+    "joins-channels-core": Server(
+        "Channels (uvicorn), channels_redis core", uvicorn("core_joiners"), fan=PLAIN, needs=REDIS
+    ),
+    "joins-channels-pubsub": Server(
+        "Channels (uvicorn), channels_redis pub/sub", uvicorn("pubsub_joiners"), fan=PLAIN, needs=REDIS
+    ),
+    "late": Server("dwebsocket (gevent)", script("dwebsocket_pywsgi"), "/late/0/", "compiled", OURS, REDIS),
+    "late-ten": Server(
+        "dwebsocket (gevent), rooms of ten", script("dwebsocket_pywsgi"), "/late/10/", "compiled", OURS, REDIS
+    ),
+    # What publishes is measured itself, and there is no server.
+    "publish-redis": Server("redis-py, publish()", publisher("redis"), fan=PLAIN, needs=REDIS),
+    "publish-dwebsocket": Server("dwebsocket, group.send()", publisher("dwebsocket"), "", "compiled", OURS, REDIS),
+    "publish-channels-core": Server(
+        "channels_redis core, group_send()", publisher("channels-core"), fan=PLAIN, needs=REDIS
+    ),
+    "publish-channels-pubsub": Server(
+        "channels_redis pub/sub, group_send()", publisher("channels-pubsub"), fan=PLAIN, needs=REDIS
+    ),
+    "publish-python-socketio": Server("python-socketio, emit()", publisher("python-socketio"), fan=PLAIN, needs=REDIS),
+}
+SERVERS |= FAN_SERVERS
+
+
 class Contender(NamedTuple):
     """One server under one load; `idle` connections are open meanwhile. Without a load, only they are measured."""
 
@@ -67,9 +182,14 @@ class Contender(NamedTuple):
     load: tuple[str, ...] = ()
     idle: int = 0
 
+    def option(self, name: str, default: int = 0) -> int:
+        """Of the load."""
+        found = [part.partition("=")[2] for part in self.load if part.startswith(f"--{name}=")]
+        return int(found[-1]) if found else default
+
     @property
     def connections(self) -> int:
-        return self.idle + sum(int(option.split("=")[1]) for option in self.load if option.startswith("--connections="))
+        return self.idle + self.option("connections")
 
 
 class Value(NamedTuple):
@@ -89,6 +209,9 @@ REQUESTS = Value("per_second", "requests/s")
 SERVER_CPU = Value("server_cpu_us", "µs of CPU", 1)
 MEMORY = Value("idle_kib", "KiB", 1)
 P99 = Value("p99_us", "µs")
+DELIVERIES = Value("per_second", "deliveries/s")
+JOINS = Value("per_second", "joins/s")
+MEMBERSHIP = Value("membership_kib", "KiB", 2)
 
 
 class Goal(NamedTuple):
@@ -115,7 +238,10 @@ class Row(NamedTuple):
     value: Value
     contenders: tuple[Contender, ...]
     goals: tuple[Goal, ...] = ()
-    half_of: str | None = None  # the row that says the rate of an open loop: half of what its slowest contender reached
+    # The row that says the rate of an open loop: half of what the slowest contender reached there, or another part.
+    half_of: str | None = None
+    part: float = 0.5
+    quick: tuple[str, ...] = ()  # the contenders that --quick measures; without: all
 
 
 def everyone(*load: str, servers: tuple[str, ...], idle: int = 0) -> tuple[Contender, ...]:
@@ -234,6 +360,116 @@ ROWS: dict[str, Row] = {
     ),
 }
 
+GEVENT, THREADS, FLOOR = "fan-pywsgi", "fan-gthread", "fan-floor"
+EVERY_FAN = (
+    FLOOR,
+    GEVENT,
+    "fan-gunicorn-gevent",
+    THREADS,
+    "fan-websockets",
+    "fan-socket.io",
+    "fan-python-socketio",
+    "fan-channels-core",
+    "fan-channels-pubsub",
+    "fan-nchan",
+)
+#: Without those that need seconds for a message to 10,000. Threads have fewer members: with two descriptors for each,
+#: 10,000 are often more than a process may have.
+FAST_FANS = (FLOOR, GEVENT, "fan-websockets", "fan-socket.io", "fan-nchan")
+FAN = ("fan", "--connections=1000", "--rooms=1")
+FAN_1, FAN_4 = (*FAN, "--depth=1"), (*FAN, "--depth=4")
+# As many deliveries under way as in one room of 1,000 with one message.
+FAN_ROOMS = ("fan", "--connections=10000", "--rooms=1000", "--depth=100")
+JOIN = ("echo", "--size=64", "--connections=100", "--depth=1")
+
+FAN_ROWS: dict[str, Row] = {
+    "fan": Row(
+        "fan-out to one room of 1,000, 128 B, 1 message under way",
+        DELIVERIES,
+        everyone(*FAN_1, servers=EVERY_FAN),
+        (
+            Goal(GEVENT, FLOOR, 1.0),
+            Goal(GEVENT, "fan-channels-core", 25),
+            Goal(GEVENT, "fan-channels-pubsub", 25),
+            Goal(GEVENT, "fan-socket.io", 1.5),
+            Goal(GEVENT, "fan-websockets", 1.5),
+            Goal(THREADS, GEVENT, 0.6),
+        ),
+        quick=(FLOOR, GEVENT),
+    ),
+    "fan-4": Row(
+        "fan-out to one room of 1,000, 128 B, 4 messages under way",
+        DELIVERIES,
+        everyone(*FAN_4, servers=EVERY_FAN),
+        (
+            Goal(GEVENT, FLOOR, 2.5),
+            Goal(GEVENT, "fan-channels-core", 60),
+            Goal(GEVENT, "fan-channels-pubsub", 60),
+            Goal(THREADS, GEVENT, 0.6),
+        ),
+    ),
+    "fan-client": Row(
+        "the same, and the load client 0.2 µs slower for each delivery",
+        DELIVERIES,
+        (Contender("as it is", GEVENT, FAN_4), Contender("slower client", GEVENT, (*FAN_4, "--spin=200"))),
+        (Goal("slower client", "as it is", 0.95),),
+    ),
+    "fan-10k": Row(
+        "fan-out to one room of 10,000, 128 B, 4 messages under way",
+        DELIVERIES,
+        (
+            *everyone("fan", "--connections=10000", "--rooms=1", "--depth=4", servers=FAST_FANS),
+            Contender("9,000 members", THREADS, ("fan", "--connections=9000", "--rooms=1", "--depth=4")),
+        ),
+        (Goal(GEVENT, FLOOR, 1.5), Goal("9,000 members", GEVENT, 0.6)),
+    ),
+    "fan-rooms": Row(
+        "fan-out to 1,000 rooms of 10 in turn, 128 B, 1,000 deliveries under way",
+        DELIVERIES,
+        (
+            Contender("one room of 1,000", GEVENT, FAN_1),
+            *everyone(*FAN_ROOMS, servers=FAST_FANS),
+            Contender("rooms of 9", THREADS, ("fan", "--connections=9000", "--rooms=1000", "--depth=111")),
+        ),
+        (Goal(GEVENT, "one room of 1,000", 0.5), Goal("rooms of 9", GEVENT, 0.6)),
+    ),
+    "fan-latency": Row(
+        "99th percentile of publish to the last of 1,000, at a tenth of the highest rate",
+        P99,
+        everyone(*FAN, "--seconds=10", servers=(FLOOR, GEVENT, THREADS)),
+        (Goal(GEVENT, FLOOR, 1.2, at_least=False),),
+        half_of="fan",
+        part=0.1 / 1000,  # of deliveries
+    ),
+    "fan-joins": Row(
+        "leave a room, join a new one, answer; 100 connections",
+        JOINS,
+        everyone(*JOIN, servers=("joins-pywsgi", "joins-gthread", "joins-channels-core", "joins-channels-pubsub")),
+    ),
+    "fan-membership": Row(
+        "memory of a membership, 5,000 connections",
+        MEMBERSHIP,
+        everyone("membership", servers=("late", "late-ten"), idle=5000),
+        (Goal("late", None, 0.5, at_least=False),),
+    ),
+    "fan-publish": Row(
+        "publish from a process outside, 128 B",
+        MESSAGES,
+        everyone(
+            "publish",
+            servers=(
+                "publish-redis",
+                "publish-dwebsocket",
+                "publish-python-socketio",
+                "publish-channels-core",
+                "publish-channels-pubsub",
+            ),
+        ),
+        (Goal("publish-dwebsocket", "publish-redis", 0.8),),
+    ),
+}
+ROWS |= FAN_ROWS
+
 
 def beside_before(work: str, value: Value, *load: str, server: str = "pywsgi", idle: int = 0) -> Row:
     """The same work for this revision and for the one before: a change must cost no more than a fiftieth."""
@@ -262,3 +498,12 @@ BEFORE: dict[str, Row] = {
     "before-threads": beside_before("64 B text echo, 100 connections, threads", MESSAGES, *ECHO, server="gthread"),
 }
 ALL_ROWS = ROWS | BEFORE
+
+
+def narrow(keeps: Callable[[Row, Contender], bool]) -> None:
+    """Take the other contenders out of all rows, and the goals that name them."""
+    for name, row in ALL_ROWS.items():
+        kept = tuple(each for each in row.contenders if keeps(row, each))
+        names = {None, *(each.name for each in kept)}
+        goals = tuple(goal for goal in row.goals if {goal.ours, goal.peer} <= names)
+        ALL_ROWS[name] = row._replace(contenders=kept, goals=goals)

@@ -34,6 +34,11 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "SERVER": ([None, "dwebsocket.servers.gevent.PyWSGI"], [PyWSGI, "PyWSGI", 1]),
     "MAX_CONNECTIONS": ([1, 10_000, None], [0, -1, 1.5, True, "1"]),
     "DRAIN_SECONDS": (SECONDS, [*NO_SECONDS, None]),
+    "GROUPS": (
+        [{"default": {}}, {"default": {"TIMEOUT": 1}, "other": {}}],
+        [None, {}, {"other": {}}, ["default"], "x"],
+    ),
+    "CLOSE_ON_LOGOUT": ([True, False, None], [0, 1, "yes"]),
     "SHUTDOWN_CODE": ([1000, 1001, 1012, 3000, 4999], [1005, 1006, 999, 5000, "1001", None, True]),
     "ALLOWED_ORIGINS": (
         [["https://example.com"], ("https://*.example.com:8443", "*"), [], ["chrome-extension://abcdef"]],
@@ -73,6 +78,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "PING_TIMEOUT": ([*SECONDS, None], NO_SECONDS),
     "CLOSE_TIMEOUT": (SECONDS, [*NO_SECONDS, None]),
     "IDLE_TIMEOUT": ([*SECONDS, None], NO_SECONDS),
+    "MAX_GROUPS": ([1, 10_000], [0, -1, 1.5, True, None]),
 }
 
 DEFAULTS = {
@@ -81,6 +87,8 @@ DEFAULTS = {
     "SERVER": None,
     "MAX_CONNECTIONS": None,
     "DRAIN_SECONDS": 10,
+    "GROUPS": {"default": {}},
+    "CLOSE_ON_LOGOUT": None,
     "SHUTDOWN_CODE": 1012,
     "ALLOWED_ORIGINS": [],
     "REQUIRE_ORIGIN": False,
@@ -99,6 +107,7 @@ DEFAULTS = {
     "PING_TIMEOUT": 20,
     "CLOSE_TIMEOUT": 10,
     "IDLE_TIMEOUT": None,
+    "MAX_GROUPS": 128,
 }
 
 

@@ -47,6 +47,13 @@ START = (
     "python3 -m venv .venv && .venv/bin/pip install -e '.[gevent]'"
     " && .venv/bin/python example_project/manage.py runserver"
 )
+CHAT = (
+    ".venv/bin/python example_project/manage.py migrate",
+    ".venv/bin/pip install -e '.[gevent,redis]' 'gunicorn[gevent]'",
+    "REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/gunicorn --chdir example_project --workers 2"
+    " --worker-class gevent example.wsgi",
+    'REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/python example_project/manage.py tell anna "Your export is ready."',
+)
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
 IS_COMPILED = 'python -c "import dwebsocket; print(dwebsocket.COMPILED)"'
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -64,6 +71,7 @@ RUN_BY = {
         START: "test_commands_are_those_that_ci_runs",
         TEST: "test_commands_are_those_that_ci_runs",
         IS_COMPILED: "test_command_tells_whether_it_is_compiled",
+        **dict.fromkeys(CHAT, "tests/real/test_chat.py"),
     },
     COMPATIBILITY: {
         "# mysite/middleware.py": "test_address_in_the_log_is_the_last_that_a_proxy_has_seen",
@@ -909,6 +917,27 @@ def test_page_goes_to_the_login_when_its_session_has_ended(site, chromium):
     end_sessions(site)
     WebDriverWait(chromium, PATIENCE_SECONDS).until(lambda browser: browser.title == "log in")
     assert chromium.current_url == site.server.http("/accounts/login/?next=/news/")
+
+
+#: No time passes between two attempts; `delays` has what the page wanted to wait, in milliseconds.
+WITHOUT_DELAY = """
+  const later = setTimeout, delays = [];
+  window.setTimeout = (open, delay) => { delays.push(delay); later(open, 0); };
+"""
+
+
+@on(SECURITY)
+def test_page_whose_opening_is_refused_tries_again_ever_later_and_then_no_more(site, chromium):
+    script = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WITHOUT_DELAY})
+    try:
+        chromium.delete_all_cookies()
+        chromium.get(site.server.http("/news/"))
+        until_log_shows(chromium, "no connection: reload this page to try again")
+        delays = chromium.execute_script("return delays")
+    finally:
+        chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert len(delays) == 8
+    assert all(1000 * 2**number / 2 <= delay for number, delay in enumerate(delays[:6]))
 
 
 @on(SECURITY)

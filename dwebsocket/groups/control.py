@@ -15,9 +15,8 @@ from django.utils.functional import LazyObject, empty
 
 from ..database.own import close_own_connections
 from ..process.registry import Entry, registry
-from ..protocol.frames import Close
 from . import config, names, process, sending
-from .group import FORBIDDEN, user_key
+from .group import FORBIDDEN, check_close, user_key
 from .messages import TEXT, Envelope
 
 logger = logging.getLogger("dwebsocket")
@@ -47,8 +46,9 @@ def disconnect_user(
 
     A WebSocket is a user's if its opening handshake was. It is done after the commit, and fails, as `Group.send()`.
     ValueError for a user that is not logged in, a code that may not be sent, or a reason of more than 123 bytes.
+    TypeError for a reason that is no str.
     """
-    Close(code, reason).serialize()
+    check_close(code, reason)
     _order({"user": user_key(user), "code": code, "reason": str(reason)}, using=using, now=now)
 
 

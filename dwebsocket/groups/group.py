@@ -143,6 +143,7 @@ class Group:
         """Close the WebSocket of every member, in every process, behind what was sent before. Errors as for `send()`.
 
         ValueError for a code that may not be sent, or a reason of more than 123 bytes.
+        TypeError for a reason that is no str.
         """
         sending.send(self.alias, self.name, closing(code, reason), using=using, now=now)
 
@@ -194,8 +195,15 @@ everyone = Group(f"{names.RESERVED}everyone")
 
 def closing(code: int, reason: str) -> Envelope:
     """The envelope that closes with `code` and `reason`. TypeError, ValueError for what a Close frame cannot carry."""
-    Close(code, reason).serialize()
+    check_close(code, reason)
     return Envelope(CLOSE, b"%d %s" % (code, reason.encode()))
+
+
+def check_close(code: int, reason: str) -> None:
+    """TypeError, ValueError where a Close frame cannot carry `code` and `reason`."""
+    if not hasattr(reason, "encode"):  # a lazy translation has it
+        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
+    Close(code, reason).serialize()
 
 
 def check_overflow(overflow: str | None) -> str | None:

@@ -18,12 +18,16 @@ from tests.groups.servers import REDIS, RedisServer
 from tests.real.group_checker import Message, Stream
 from tests.real.group_crowd import until
 from tests.real.relay import Relay
-from tests.real.servers import KINDS, ROOT, Kind, Server, assert_quiet
+from tests.real.servers import KINDS, ROOT, Kind, Server, assert_quiet, gunicorn
 
 needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
 
 THREADS, GEVENT = "gunicorn-gthread", "gunicorn-gevent"
 BOTH = (THREADS, GEVENT)
+
+_SMALL_BUFFERS = "--config=tests/project/gunicorn_small_buffers.py"
+#: The same, where the kernel holds little for a peer that does not read.
+SMALL = {"threads": gunicorn("gthread", "--threads=2", _SMALL_BUFFERS), "gevent": gunicorn("gevent", _SMALL_BUFFERS)}
 
 #: What a process says of an outage.
 OUTAGE = re.compile(r"^WARNING dwebsocket: groups 'default': redis://\S+ is (lost|still lost|back).*\n", re.MULTILINE)

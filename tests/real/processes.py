@@ -26,10 +26,10 @@ def end(process, signal_number, log):
 class Served:
     """A running server: where it listens, and what it has logged."""
 
-    def __init__(self, command, cwd, log_file):
+    def __init__(self, command, cwd, log_file, environment=()):
         # The settings are the project's own, not those that the tests themselves run with.
-        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        environment = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **dict(environment)}
         self._log_file = log_file
         with log_file.open("wb") as log:
             self._process = subprocess.Popen(
@@ -58,9 +58,9 @@ class Served:
 
 
 @contextmanager
-def serving(command, cwd, log_file):
+def serving(command, cwd, log_file, environment=()):
     """The project in `cwd`, served by `command`; at the end its log must be quiet."""
-    served = Served(command, cwd, log_file)
+    served = Served(command, cwd, log_file, environment)
     try:
         served.wait_until_up()
         yield served

@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import path
 from typing_extensions import assert_type
 
-from dwebsocket import WebSocket, WebSocketRequest, WebSocketView, has_perm
+from dwebsocket import Gap, GroupMessage, Joined, WebSocket, WebSocketRequest, WebSocketView, group, has_perm
 
 
 class Chat(LoginRequiredMixin, WebSocketView):
@@ -33,6 +33,21 @@ class Chat(LoginRequiredMixin, WebSocketView):
 class Quiet(PermissionRequiredMixin, Chat):
     permission_required = "chat.view_room"
     websocket_options = {**Chat.websocket_options, "detach": False}
+
+
+class InGroups(WebSocketView):
+    def opened(self) -> None:
+        assert_type(self.join(group("room:7")), Joined)
+        self.join(group("room:8"), forward=True, overflow="drop_new", timeout=0.5)
+        assert_type(self.groups, frozenset[str])
+
+    def group_message(self, message: GroupMessage) -> None:
+        self.send(message.data)
+        self.leave(group(message.group))
+
+    def group_gap(self, gap: Gap) -> None:
+        for event in self.events(every=1):
+            assert_type(isinstance(event, Gap), bool)
 
 
 class ChatWithPage(UserPassesTestMixin, WebSocketView):

@@ -47,6 +47,7 @@ def keeps_its_type(request: HttpRequest) -> JsonResponse:
     max_message_size=None,
     streaming=True,
     receive_queue=1,
+    max_groups=3,
     send_timeout=None,
     ping_interval=2.5,
     ping_timeout=None,

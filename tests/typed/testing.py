@@ -5,8 +5,16 @@ from typing import Any
 from django.test import Client, TestCase
 from typing_extensions import assert_type
 
-from dwebsocket import CloseCode, WebSocketClosed
-from dwebsocket.test import TestWebSocket, WebSocketClient, WebSocketClientMixin, WebSocketRefused
+from dwebsocket import CloseCode, WebSocketClosed, group
+from dwebsocket.test import (
+    SentMessage,
+    TestWebSocket,
+    WebSocketClient,
+    WebSocketClientMixin,
+    WebSocketRefused,
+    groups_down,
+    sent_to,
+)
 
 
 class ApiClient(WebSocketClientMixin, Client):
@@ -61,6 +69,14 @@ def test_websocket(websocket: TestWebSocket) -> None:
     assert_type(websocket.close_reason, str)
     websocket.close()
     websocket.close(CloseCode.GOING_AWAY, reason="leaving")
+
+
+def test_groups() -> None:
+    with sent_to(group("room:7")) as sent, groups_down():
+        assert_type(sent, list[SentMessage])
+        for message in sent:
+            assert_type(message.data, str | bytes)
+            assert_type(message.at_commit, bool)
 
 
 def test_refusal(websocket_client: WebSocketClient) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from dwebsocket import CloseCode, State, WebSocket
+from dwebsocket import CloseCode, Gap, Group, GroupMessage, Joined, State, Tick, WebSocket
 
 
 def verbs(websocket: WebSocket) -> None:
@@ -45,3 +45,28 @@ def verbs(websocket: WebSocket) -> None:
     assert_type(websocket.state is State.OPEN, bool)
     assert_type(websocket.subprotocol, str | None)
     assert_type(websocket.latency, float | None)
+
+
+def groups(websocket: WebSocket, room: Group) -> None:
+    assert_type(websocket.join(room), Joined)
+    websocket.join(room, forward=False, overflow="latest", timeout=1)
+    websocket.join(room, forward=lambda message: f"{message.group}: {message.data!r}")
+    websocket.join(room, forward=only_text)
+    assert_type(websocket.groups, frozenset[str])
+    assert_type(websocket.member_id(), bytes)
+    websocket.leave(room)
+    for event in websocket.events(every=0.5):
+        if isinstance(event, GroupMessage):
+            assert_type(event.group, str)
+            assert_type(event.data, str | bytes)
+            assert_type(event.json(), Any)
+        elif isinstance(event, Gap):
+            assert_type(event.group, str)
+        elif isinstance(event, Tick):
+            assert_type(event.number, int)
+        else:
+            assert_type(event, str | bytes)
+
+
+def only_text(message: GroupMessage) -> str | None:
+    return message.data if isinstance(message.data, str) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 
 SECRET_KEY = secrets.token_hex()
@@ -27,3 +28,12 @@ MIDDLEWARE = [
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 WEBSOCKET_MAX_CONNECTIONS = 20_000
+
+if "BENCHMARKS_REDIS" in os.environ:
+    REDIS = os.environ["BENCHMARKS_REDIS"]
+    WEBSOCKET_GROUPS = {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": REDIS}}
+    HOSTS = {"hosts": [{"address": REDIS, "max_connections": 1000}]}  # 100 are not enough for 100 that join at once
+    CHANNEL_LAYERS = {
+        "core": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": HOSTS},
+        "pubsub": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": HOSTS},
+    }

@@ -64,6 +64,8 @@ class RedisGroups(GroupsBackend):
     def publish(self, publications: Sequence[Publication]) -> None:
         if publications:
             self._send([self._names.publication(publication) for publication in publications])
+            if self._subscriber is not None:
+                self._subscriber.server_answers()
 
     def examine(self) -> Iterator[Finding]:
         from .examination import examine

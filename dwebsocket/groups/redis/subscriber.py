@@ -24,7 +24,7 @@ from ..backend import Sink
 from . import commands, faults
 from .location import Location
 from .subscriptions import LINGER_SECONDS, Subscriptions
-from .watchdog import Backoff, Watchdog
+from .watchdog import FIRST_SECONDS, Backoff, Watchdog
 from .wire import NOTHING, Wire
 
 logger = logging.getLogger("dwebsocket")
@@ -64,6 +64,8 @@ class Subscriber:
         self._groups: dict[bytes, str] = {}  # of each channel that is subscribed
         self._out = bytearray()  # what the socket has not taken yet
         self._is_up = False
+        self._is_refused = False  # by the last attempt, for a reason that the next one would meet again
+        self._is_answering = False  # since the last attempt the server has taken a publication
         self._has_node = False  # our own channel is confirmed
         self._published: int | None = None  # the probe that the server has taken
         self._unfit: faults.Unfit | None = None  # what was found out with it
@@ -79,6 +81,12 @@ class Subscriber:
         if confirmed:
             self._sink.watching(confirmed)
         self._wake()
+
+    def server_answers(self) -> None:
+        """Attempt to connect soon: the server has just taken a publication, and this process receives none."""
+        if not self._is_up and not self._is_answering:
+            self._is_answering = True
+            self._wake()
 
     def close(self) -> None:
         """End the loop, and wait a moment for it."""
@@ -260,11 +268,12 @@ class Subscriber:
         with self._lock:
             self._table.reset(now)
         self._is_up = False
+        self._is_refused = isinstance(error, faults.Refused)
         if self._down_since is None:
             self._down_since = now
             self._tell("groups %r: %s is lost, and messages with it, until it is back: %s", why)
             self._sink.lost(f"{self._location}: {why}")
-        elif isinstance(error, faults.Refused):  # a setting: worth another line
+        elif self._is_refused:  # a setting: worth another line
             self._tell("groups %r: %s is still lost: %s", why)
 
     def _tell(self, text: str, why: str) -> None:
@@ -273,13 +282,17 @@ class Subscriber:
             logger.warning(text, self._alias, self._location, why)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt; `close()` ends it."""
-        until = time.monotonic() + seconds
+        """Wait before the next attempt; `close()` ends it, and `server_answers()` nearly does."""
+        began = time.monotonic()
+        until = began + seconds
+        self._is_answering = False
         poller = select.poll()
         poller.register(self._alarm, select.POLLIN)
         while not self._is_over() and (remaining := until - time.monotonic()) > 0:
             if poller.poll(math.ceil(remaining * 1000)) and not self._is_over():
                 self._sleep_until_woken()
+            if self._is_answering and not self._is_refused:
+                until = min(until, began + FIRST_SECONDS)
 
     def _start_probe(self, probe: int) -> None:
         thread = threading.Thread(target=self._probe, args=(probe,), name="dwebsocket-groups-probe", daemon=True)

@@ -11,6 +11,7 @@ import pytest
 from dwebsocket.groups.backend import Publication
 from dwebsocket.groups.redis import RedisGroups
 from dwebsocket.groups.redis.subscriber import Subscriber
+from dwebsocket.groups.redis.watchdog import Backoff
 from tests.groups.servers import Certificates, RedisServer
 from tests.groups.sinks import Collector
 from tests.links import until
@@ -243,6 +244,23 @@ def test_close_ends_the_loop_while_it_is_connected_and_while_it_waits(
         assert not thread.is_alive()
         groups.watch(["b"], [])  # which does nothing, and does not fail
     assert outages(sink) == ["lost"]
+
+
+def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(
+    backend: NewBackend, new_server: NewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mortal = new_server()
+    groups = backend(mortal)
+    sink = listen(groups, "a")
+    monkeypatch.setattr(Backoff, "next", lambda backoff, fraction: 3600)
+    mortal.kill()
+    sink.wait("lost")
+    mortal.start()
+    groups.publish([Publication("a", b"missed")])
+    sink.wait("restored")
+
+    groups.publish([Publication("a", b"x")])
+    assert sink.wait("message") == [("a", b"x")]
 
 
 def test_wake_up_is_sent_once_until_it_is_taken() -> None:

@@ -1,0 +1,5 @@
+from django import forms
+
+
+class NameForm(forms.Form):
+    name = forms.CharField(max_length=30)

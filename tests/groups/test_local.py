@@ -1,0 +1,125 @@
+"""Groups within this process, as a dispatcher sees them."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from dwebsocket.groups import local
+from dwebsocket.groups.backend import Publication
+from dwebsocket.groups.config import DEFAULTS
+from dwebsocket.groups.local import LocalGroups
+from tests.groups.sinks import Collector
+
+
+@pytest.fixture
+def sink() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+def backend(sink: Collector) -> LocalGroups:
+    backend = LocalGroups("default", DEFAULTS)
+    backend.open(sink)
+    return backend
+
+
+def test_it_reaches_no_other_process() -> None:
+    assert not LocalGroups.reaches_all_processes
+
+
+def test_group_is_confirmed_at_once(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a", "b"), ())
+    assert sink.told == [("watching", ["a", "b"])]
+
+
+def test_messages_arrive_in_their_order_and_then_the_flush(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a", "b"), ())
+    backend.publish([Publication("a", b"1"), Publication("b", b"2"), Publication("c", b"no member")])
+    backend.publish([Publication("a", b"3")])
+    assert sink.told[1:] == [
+        ("message", ("a", b"1")),
+        ("message", ("b", b"2")),
+        ("flush", None),
+        ("message", ("a", b"3")),
+        ("flush", None),
+    ]
+
+
+def test_group_that_is_watched_no_more_is_silent(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a",), ())
+    backend.watch((), ("a",))
+    backend.publish([Publication("a", b"1")])
+    assert sink.messages == []
+
+
+def test_once_counts_for_its_group_and_for_five_minutes(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a", "b"), ())
+
+    def publish(group: str, payload: bytes, now: float, once: str | None = "x") -> None:
+        with mock.patch.object(local, "monotonic", lambda: now):
+            backend.publish([Publication(group, payload, once)])
+
+    publish("a", b"1", 0)
+    publish("a", b"again", 1)
+    publish("b", b"2", 2)
+    publish("a", b"3", 3, "y")
+    publish("a", b"4", 4, None)
+    publish("a", b"4", 5, None)
+    publish("a", b"again", 299.9)
+    publish("a", b"5", 300.1)
+    publish("b", b"again", 301.9)
+    publish("a", b"again", 600)
+    assert [payload for _, payload in sink.messages] == [b"1", b"2", b"3", b"4", b"4", b"5"]
+
+
+def test_names_of_once_are_dropped_when_their_time_is_over(backend: LocalGroups) -> None:
+    with mock.patch.object(local, "monotonic", lambda: 0.0):
+        backend.publish([Publication("a", b"", str(number)) for number in range(100)])
+    with mock.patch.object(local, "monotonic", lambda: 301.0):
+        backend.publish([Publication("a", b"", "new")])
+    assert list(backend._once) == [("a", "new")]
+
+
+def test_once_counts_although_the_group_has_no_member_yet(backend: LocalGroups, sink: Collector) -> None:
+    backend.publish([Publication("a", b"1", "x")])
+    backend.watch(("a",), ())
+    backend.publish([Publication("a", b"1", "x")])
+    assert sink.messages == []
+
+
+def test_closed_backend_takes_messages_and_tells_of_none(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a",), ())
+    backend.close()
+    backend.publish([Publication("a", b"1")])
+    backend.watch((), ("a",))
+    assert sink.messages == []
+
+
+def test_backend_that_was_not_opened_takes_messages(sink: Collector) -> None:
+    LocalGroups("default", DEFAULTS).publish([Publication("a", b"1", "x")])
+
+
+def test_two_groups_have_one_order_for_all_that_send(sink: Collector) -> None:
+    """Each sender's messages stay in their order, whatever others send."""
+    backend = LocalGroups("default", DEFAULTS)
+    backend.open(sink)
+    backend.watch(("a",), ())
+
+    def send(name: str) -> None:
+        for number in range(200):
+            backend.publish([Publication("a", f"{name} {number}".encode())])
+
+    threads = [threading.Thread(target=send, args=(name,)) for name in "xyz"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    by_sender: dict[Any, list[int]] = {}
+    for _, payload in sink.messages:
+        name, number = payload.split()
+        by_sender.setdefault(name, []).append(int(number))
+    assert by_sender == {name: list(range(200)) for name in (b"x", b"y", b"z")}
