@@ -172,15 +172,17 @@ def joining(websocket: WebSocket, room: Group) -> None:
     for event in websocket.events():
         event.data  # error
         if isinstance(event, GroupMessage):
-            event.data.upper()  # error
+            event.data.encode()  # error
         elif isinstance(event, (Gap, Tick)):
             event.upper()  # error
 
 
-def gives_a_number(message: GroupMessage) -> int: ...
+def gives_a_number(message: GroupMessage) -> int:
+    return len(message.data)
 
 
-def takes_text(message: str) -> str: ...
+def takes_text(message: str) -> str:
+    return message
 
 
 def sending(websocket: WebSocket, room: Group) -> None:
