@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -12,6 +13,8 @@ from ..protocol.messages import Message
 from ..websocket import GroupMessage, Translate, WebSocket
 from .messages import Envelope
 from .node import number_here
+
+logger = logging.getLogger("dwebsocket")
 
 
 class Kind(NamedTuple):
@@ -143,7 +146,7 @@ class Burst:
         self._pieces: dict[Hashable, list[Piece]] = {}
 
     def pieces(self, kind: Kind) -> list[Piece]:
-        """Return the pieces for members of that kind. The errors of a `translate` are raised."""
+        """Return the pieces for members of that kind. A message that `translate` fails on is logged, and left out."""
         pieces = self._pieces.get(kind[:3])
         if pieces is None:
             pieces = self._pieces[kind[:3]] = list(self._make(kind))
@@ -152,10 +155,14 @@ class Burst:
     def _make(self, kind: Kind) -> Iterable[Piece]:
         group = self.audience.group
         for number, envelope in self.envelopes:
-            message = GroupMessage(group, envelope.data)
-            data: Message | None = message.data if kind.translate is None else kind.translate(message)
+            try:
+                message = GroupMessage(group, envelope.data)
+                data: Message | None = message.data if kind.translate is None else kind.translate(message)
+                frame = serialize_once(data, kind.shared) if kind.is_forwarded and data is not None else b""
+            except Exception:  # of a function that a view has given to join()
+                logger.exception("a message to the group %r could not be translated", group)
+                continue
             if data is not None:
-                frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
                 # The key of one group takes the place of no message of another group.
                 exclude = number_here(envelope.exclude) if envelope.exclude else 0
                 yield Piece(number, exclude, f"{group}\0{envelope.key.decode()}", message, frame)

@@ -160,12 +160,7 @@ class Lane:
         gathered: dict[Owner, list[Part]] | None = {} if len(bursts) > 1 else None
         for burst in bursts:
             for kind, members in burst.audience.kinds():
-                try:
-                    pieces = burst.pieces(kind)
-                except Exception:  # of a function that a view has given to join()
-                    logger.exception("a message to the group %r could not be translated", burst.audience.group)
-                    continue
-                if pieces:
+                if pieces := burst.pieces(kind):
                     self._write_to(members, kind, pieces, gathered)
         for parts in (gathered or {}).values():
             parts.sort(key=lambda part: part[1].number)
