@@ -41,8 +41,8 @@ def main() -> int:
         bench = Bench(
             Path(folder), cores, {each.server for name in rows for each in ALL_ROWS[name].contenders}, options.before
         )
-        for server, lack in sorted(bench.left_out.items()):
-            say(f"Left out: {SERVERS[server].label} (no {lack}).")
+        for words in sorted({f"{SERVERS[server].label} (no {lack})" for server, lack in bench.left_out.items()}):
+            say(f"Left out: {words}.")
         narrow(lambda row, contender: contender.server not in bench.left_out)
         with pinned(cores.client):
             measurements = measure_all(bench, rows, options.rounds, options.seconds)

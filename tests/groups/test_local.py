@@ -60,7 +60,7 @@ def test_once_counts_for_its_group_and_for_five_minutes(backend: LocalGroups, si
     backend.watch(("a", "b"), ())
 
     def publish(group: str, payload: bytes, now: float, once: str | None = "x") -> None:
-        with mock.patch.object(local, "monotonic", lambda: now):
+        with mock.patch.object(local, "monotonic", return_value=now):
             backend.publish([Publication(group, payload, once)])
 
     publish("a", b"1", 0)
@@ -77,9 +77,9 @@ def test_once_counts_for_its_group_and_for_five_minutes(backend: LocalGroups, si
 
 
 def test_names_of_once_are_dropped_when_their_time_is_over(backend: LocalGroups) -> None:
-    with mock.patch.object(local, "monotonic", lambda: 0.0):
+    with mock.patch.object(local, "monotonic", return_value=0.0):
         backend.publish([Publication("a", b"", str(number)) for number in range(100)])
-    with mock.patch.object(local, "monotonic", lambda: 301.0):
+    with mock.patch.object(local, "monotonic", return_value=301.0):
         backend.publish([Publication("a", b"", "new")])
     assert list(backend._once) == [("a", "new")]
 

@@ -24,7 +24,7 @@ from ..backend import Sink
 from . import commands, faults
 from .location import Location
 from .subscriptions import LINGER_SECONDS, Subscriptions
-from .watchdog import FIRST_SECONDS, Backoff, Watchdog
+from .watchdog import FIRST_SECONDS, WANTED_SECONDS, Backoff, Watchdog
 from .wire import NOTHING, Wire
 
 logger = logging.getLogger("dwebsocket")
@@ -66,6 +66,7 @@ class Subscriber:
         self._is_up = False
         self._is_refused = False  # by the last attempt, for a reason that the next one would meet again
         self._is_answering = False  # since the last attempt the server has taken a publication
+        self._is_wanted = False  # since the last attempt a view has joined a group, and waits
         self._has_node = False  # our own channel is confirmed
         self._published: int | None = None  # the probe that the server has taken
         self._unfit: faults.Unfit | None = None  # what was found out with it
@@ -80,6 +81,8 @@ class Subscriber:
             confirmed = self._table.want(add, drop, time.monotonic())
         if confirmed:
             self._sink.watching(confirmed)
+        if add and not self._is_up:
+            self._is_wanted = True
         self._wake()
 
     def server_answers(self) -> None:
@@ -282,10 +285,10 @@ class Subscriber:
             logger.warning(text, self._alias, self._location, why)
 
     def _pause(self, seconds: float) -> None:
-        """Wait before the next attempt; `close()` ends it, and `server_answers()` nearly does."""
+        """Wait before the next attempt; `close()` ends that, `server_answers()` nearly does, `watch()` shortens it."""
         began = time.monotonic()
         until = began + seconds
-        self._is_answering = False
+        self._is_answering = self._is_wanted = False
         poller = select.poll()
         poller.register(self._alarm, select.POLLIN)
         while not self._is_over() and (remaining := until - time.monotonic()) > 0:
@@ -293,6 +296,8 @@ class Subscriber:
                 self._sleep_until_woken()
             if self._is_answering and not self._is_refused:
                 until = min(until, began + FIRST_SECONDS)
+            elif self._is_wanted:
+                until = min(until, began + WANTED_SECONDS)
 
     def _start_probe(self, probe: int) -> None:
         thread = threading.Thread(target=self._probe, args=(probe,), name="dwebsocket-groups-probe", daemon=True)

@@ -6,6 +6,7 @@ from . import faults
 
 #: Before an attempt to connect: at most the first, then twice as long each time, up to the second. Full jitter.
 FIRST_SECONDS, LONGEST_SECONDS = 0.05, 5.0
+WANTED_SECONDS = 0.5  # between two attempts while a view waits that has joined a group: it does so for a few seconds
 #: In PROBE: the way is tried so often although messages come, for they may come by a server that is no primary now.
 ALTHOUGH_HEARD = 3
 #: Probes that are lost one after the other come ever more seldom: at most so many times PROBE.

@@ -263,6 +263,20 @@ def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(
     assert sink.wait("message") == [("a", b"x")]
 
 
+def test_view_that_joins_does_not_wait_for_the_end_of_a_long_pause(
+    backend: NewBackend, new_server: NewServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mortal = new_server()
+    groups = backend(mortal)
+    sink = listen(groups, "a")
+    monkeypatch.setattr(Backoff, "next", lambda backoff, fraction: 3600)
+    mortal.kill()
+    sink.wait("lost")
+    mortal.start()
+    groups.watch({"b"}, ())
+    sink.wait("restored")
+
+
 def test_wake_up_is_sent_once_until_it_is_taken() -> None:
     waker, alarm = socket.socketpair()
     subscriber = object.__new__(Subscriber)
