@@ -32,7 +32,7 @@ class Watched:
         self.audiences: tuple[tuple[Lane, Audience], ...] = ()  # one for each reactor that has members
         self.is_confirmed = False  # by the backend, since the last outage
         self.was_confirmed = False  # ever
-        self.latches: list[Latch] = []  # of those who wait for that
+        self.latches: dict[Reactor, Latch] = {}  # at which joining views wait for that
         self.listener: Callable[[Envelope], None] | None = None  # of the process itself
         self.members = 0
 
@@ -84,14 +84,19 @@ class Dispatcher:
 
     def wait_for(self, group: str, reactor: Reactor, timeout_seconds: float) -> bool:
         """Return True when the backend has confirmed `group`; False when that takes longer."""
-        with self._lock:
-            watched = self._watched.get(group)
-            if watched is None or watched.is_confirmed:
-                return watched is not None
-            latch = reactor.latch()
-            watched.latches.append(latch)
-        latch.wait(timeout_seconds)
-        return watched.is_confirmed
+        deadline = monotonic() + timeout_seconds
+        while True:
+            with self._lock:
+                watched = self._watched.get(group)
+                if watched is None or watched.is_confirmed:
+                    return watched is not None
+                latch = watched.latches.get(reactor)
+                if latch is None:
+                    latch = watched.latches[reactor] = reactor.latch()
+            remaining = deadline - monotonic()
+            if remaining <= 0:
+                return False
+            latch.wait(remaining)
 
     def leave(self, member: Member) -> None:
         """Let `member` get nothing any more; only the first call does something."""
@@ -214,8 +219,8 @@ class Dispatcher:
 
     @staticmethod
     def _open(watched: Watched) -> None:
-        latches, watched.latches = watched.latches, []
-        for latch in latches:
+        latches, watched.latches = watched.latches, {}
+        for latch in latches.values():
             latch.set()
 
     @staticmethod

@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from django.urls import path
 
 from dwebsocket import group, require_websocket
+from dwebsocket.groups import process
 
 JOINS_AT = 3
 NUMBER = itertools.count()
@@ -26,6 +27,8 @@ def member(request: HttpRequest, room: int) -> None:
 def late(request: HttpRequest, size: int) -> None:
     """An echo that is a member since its third message: of one room, or of a room of `size` members."""
     for number, message in enumerate(request.websocket, start=1):
+        if number == 1:  # received already, so that thousands do not wait for that at the same time
+            process.dispatcher("default").listen("late:0", lambda envelope: None)
         if number == JOINS_AT:
             request.websocket.join(group(f"late:{next(NUMBER) // size if size else 0}"))
         request.websocket.send(message)
