@@ -176,7 +176,7 @@ def group(name: str) -> Group:
 def user_group(user: Any) -> Group:
     """The group of all WebSockets of a user that have joined it: `user` is one, or its primary key.
 
-    ValueError for a user that is not logged in, or not saved.
+    ValueError for a user that is not logged in, or not saved. TypeError for anything else, as an order of the user.
     """
     return Group(names.check(f"{names.RESERVED}user:{user_key(user)}"))
 
@@ -184,6 +184,8 @@ def user_group(user: Any) -> Group:
 def user_key(user: Any) -> str:
     """The primary key of a user, or that key itself, as text. TypeError, ValueError for what is none."""
     pk = getattr(user, "pk", user)
+    if pk is not user and not hasattr(user, "is_authenticated"):  # another model: its key is that of some other user
+        raise TypeError(f"a user is an instance of the user model, or its primary key, not {type(user).__name__}")
     if pk is None:
         raise ValueError("this user is not logged in, or not saved yet, and has no primary key")
     return names.key_text(pk)
