@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from dwebsocket import Groups, WebSocket, require_websocket
+from dwebsocket import Groups, GroupsUnavailable, WebSocket, group, require_websocket
 from dwebsocket.connection.verbs import Verbs
+from dwebsocket.groups import process
+from tests.groups.backends import SETTING, ObedientGroups
 from tests.sites import Site
 
 
@@ -56,3 +58,22 @@ def test_value_that_is_no_group_is_a_type_error_that_says_what_to_write(
     answer = site(view).connect().recv_message()
     assert answer.startswith("frozenset() ")
     assert answer.endswith(says)
+
+
+def test_join_that_the_backend_does_not_confirm_says_why(site: Site) -> None:
+    @require_websocket
+    def view(request):
+        process.dispatcher("default")
+        for lose in (False, True):
+            if lose:
+                ObedientGroups.made[-1].lose()
+            else:
+                ObedientGroups.made[-1].confirms = False
+            with pytest.raises(GroupsUnavailable) as caught:
+                request.websocket.join(group("room:7"), timeout=0.01)
+            request.websocket.send(str(caught.value))
+
+    peer = site(view, WEBSOCKET_GROUPS=SETTING).connect()
+    said = "the backend of WEBSOCKET_GROUPS['default'] has not confirmed the group 'room:7' within 0.01 seconds"
+    assert peer.recv_message() == said
+    assert peer.recv_message() == f"{said}: the test says so"

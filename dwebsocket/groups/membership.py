@@ -100,7 +100,7 @@ class Memberships:
                 self.leave(group)
             raise GroupsUnavailable(
                 f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
-                f" within {timeout_seconds:g} seconds"
+                f" within {timeout_seconds:g} seconds{dispatcher.outage and f': {dispatcher.outage}'}"
             )
         if self._is_over:  # its end may have come before this group was there
             self.leave(group)
