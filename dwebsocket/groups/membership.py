@@ -50,7 +50,7 @@ class Memberships:
         self._members: tuple[Member, ...] = ()  # mostly one: a dict would take four times its memory
         self._events: Events | None = None  # once the view wants messages for itself
         self._is_over = False
-        entry.on_close(self._end)
+        entry.on_close(self)
 
     @property
     def id(self) -> bytes:
@@ -161,8 +161,8 @@ class Memberships:
             return Kind(False, None, None, bound)
         return Kind(True, None if forward is True else forward, connection.share_compression(), bound)
 
-    def _end(self) -> None:
-        """The connection is over. Called where it ends, perhaps in a reactor: it must not wait for a lock."""
+    def __call__(self) -> None:
+        """Leave all groups: the connection is over. Called where it ends, perhaps in a reactor: it waits for no lock."""
         self._is_over = True
         members, self._members = self._members, ()
         for member in members:
