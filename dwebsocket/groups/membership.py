@@ -104,7 +104,7 @@ class Memberships:
                 self.leave(group)
             raise GroupsUnavailable(
                 f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
-                f" within {timeout_seconds:g} seconds"
+                f" within {timeout_seconds:g} seconds{dispatcher.outage and f': {dispatcher.outage}'}"
             )
         return Joined()
 
