@@ -97,7 +97,7 @@ class Memberships:
                 self._members += (dispatcher.join(self, group.name, connection, kind),)
         is_confirmed = dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds)
         if self._is_over:  # its end may have come before this group was there
-            self._end()
+            self()
             return None
         if not is_confirmed:
             if present is None:
@@ -165,7 +165,7 @@ class Memberships:
         return Kind(True, None if forward is True else forward, connection.share_compression(), bound)
 
     def __call__(self) -> None:
-        """Leave all groups: the connection is over. Called where it ends, in a reactor perhaps: it waits for no lock."""
+        """Leave all groups: the connection is over. Called in a reactor, perhaps: it waits for no lock."""
         self._is_over = True
         members, self._members = self._members, ()
         for member in members:
