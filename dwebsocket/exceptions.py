@@ -102,7 +102,7 @@ class ShuttingDown(HandshakeError):
 class GroupsUnavailable(HandshakeError):
     """The backend of the groups does not answer: what was to be sent may have been sent or not.
 
-    A view that does not handle it answers 503, or closes with 1013, so that the client tries again later.
+    A WebSocket view that does not handle it closes with 1013, or refuses with 503: the client tries again later.
     """
 
     close_code = CloseCode.TRY_AGAIN_LATER

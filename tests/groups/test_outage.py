@@ -146,7 +146,7 @@ def test_end_that_comes_while_a_thread_joins_leaves_no_name(site: Site, backend:
 
         def end_and_watch(add: Any, drop: Any) -> None:
             if two.name in add:
-                websocket._opening.members()._end()
+                websocket._opening.members()()
             watch(add, drop)
 
         with mock.patch.object(backend, "watch", end_and_watch), pytest.raises(WebSocketClosed):
