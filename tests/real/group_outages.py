@@ -142,19 +142,23 @@ def subscribe_commands(site: Site) -> int:
 
 def join_come_back_and_leave(made: Site, crowd: Crowd, server: Server, count: int) -> None:
     """One process with so many groups: after an outage they come back in few commands, and they leave Redis."""
-    many = crowd.add(server, f"/member-of-many/?prefix=many&count={count}")
-    many.wait_for("joined", seconds=120)
+    with ThreadPoolExecutor(8) as pool:
+        paths = [f"/member-of-many/?prefix=many{number}&count=100" for number in range(count // 100)]
+        members = list(pool.map(lambda path: crowd.add(server, path), paths))
+    for member in members:
+        member.wait_for("joined", seconds=120)
     with made.redis.client() as client:
-        names = [f"dws:g:many.{number}" for number in range(count)]
+        names = [f"dws:g:many{number}.{within}" for number in range(count // 100) for within in range(100)]
         assert {number for _, number in client.pubsub_numsub(*names)} == {1}
         client.config_resetstat()
         made.relay.cut()
         server.expect_log("is back after")
         # Ours for the probes, and one for the orders to all processes, which is in the chunks.
         assert subscribe_commands(made) <= math.ceil((count + 1) / CHUNK) + 1
-        for number in (0, count // 2, count - 1):
-            assert server.get(f"/publish/?group=many.{number}&text=many.{number}+p+0").status == 200
-            many.wait_for(f"many.{number} p 0")
-        many.ask("leave", "leave", 120)
+        for number, member in enumerate(members):
+            assert server.get(f"/publish/?group=many{number}.99&text=many{number}.99+p+0").status == 200
+            member.wait_for(f"many{number}.99 p 0")
+        for member in members:
+            member.ask("leave", "leave", 120)
         until(lambda: not any(number for _, number in client.pubsub_numsub(*names)), "the end of all subscriptions")
     made.check_logs()
