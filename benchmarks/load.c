@@ -3,7 +3,7 @@
  *   load echo  closed loop: every connection keeps --depth messages of --size bytes in flight
  *   load rate  open loop: --rate messages/s over all connections, at times fixed in advance; latency counts from them
  *   load idle  opens --connections, says READY, answers pings, until its standard input ends; at each line that it reads
- *              there, it sends one message on every connection, and says ANSWERED when all of them are
+ *              there, it sends one message on each connection in turn, and says ANSWERED when all of them are
  *   load churn connect, opening handshake, one echo, closing handshake, end of stream: --connections at a time
  *   load get   plain HTTP GET: --connections at a time, each request on a new one, or --keep-alive
  *   load fan   --connections members of --rooms, "{room}" in --path, count what is published: --depth messages under
@@ -15,8 +15,8 @@
  *
  * --spin=N makes it N nanoseconds slower for each message: where that changes the result, it was the bottleneck.
  *
- * It says MEASURING when it is warm, MEASURED at the end of the time, and ends with one JSON object. What goes wrong is counted in its "errors"; the
- * first of them is told on standard error. RFC 6455 names what the variables hold.
+ * It says MEASURING when it is warm, MEASURED at the end of the time, and ends with one JSON object. What goes wrong is
+ * counted in its "errors"; the first of them is told on standard error. RFC 6455 names what the variables hold.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -604,7 +604,7 @@ static void receive_confirmation(void) {
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) die("the publisher is gone");
     answer[n] = 0;
-    if (answer[0] == '-' || strstr(answer, "\n-") || !strncmp(answer, "HTTP/1.1 4", 10) || !strncmp(answer, "HTTP/1.1 5", 10))
+    if (answer[0] == '-' || strstr(answer, "\n-") || strstr(answer, "HTTP/1.1 4") || strstr(answer, "HTTP/1.1 5"))
         count_error(&errors.refused, "not published: %.200s", answer);
 }
 
@@ -652,7 +652,9 @@ static void member_received(Connection *c) {
         done += (uint64_t)members_of(number);
 }
 
-static void say(Connection *c, const char *text) { c->pong_length = put_frame(c->pong, TEXT, (uint8_t *)text, strlen(text)); }
+static void say(Connection *c, const char *text) {
+    c->pong_length = put_frame(c->pong, TEXT, (const uint8_t *)text, strlen(text));
+}
 
 static bool is_text(const uint8_t *payload, size_t length, const char *text) {
     return length == strlen(text) && !memcmp(payload, text, length);
@@ -758,7 +760,8 @@ static void poll_once(int milliseconds) {
         else if (events[i].data.ptr) handle(events[i].data.ptr, events[i].events);
     }
     if (progress) last_progress = now();
-    else if (now() - last_progress > nanoseconds(options.patience)) die("no answer for %.0f s: %d of %d open, %d of them wait to be members; %lu published, %lu of them complete",
+    else if (now() - last_progress > nanoseconds(options.patience))
+        die("no answer for %.0f s: %d of %d open, %d of them wait to be members; %lu published, %lu of them complete",
             options.patience, open_now, options.connections, awaited, (unsigned long)published, (unsigned long)complete);
 }
 
@@ -772,13 +775,14 @@ static void open_all(void) {
         die("only %d of %d connections are open", open_now, options.connections);
 }
 
+/* One after the other: what all of them need at the same moment would stay in the server's memory. */
 static void talk(void) {
+    last_progress = now();
     for (Connection *c = connections; c < connections + options.connections; c++) {
         c->due++;
         flush(c);
+        while (c->state == OPEN && c->received < c->sent) poll_once(100);
     }
-    last_progress = now();
-    while (unanswered_messages() && !errors.closed && !errors.wrong) poll_once(100);
     puts("ANSWERED");
     fflush(stdout);
 }
@@ -895,9 +899,11 @@ static void read_options(int argc, char **argv) {
     if (!mode || !options.port || !options.size || options.connections < 1 || options.depth < 1)
         die("usage: load MODE --port=PORT ..., see the top of load.c");
     if (!strcmp(mode->name, "rate") && options.rate < 1) die("--rate is missing");
-    if (!strcmp(mode->name, "fan") && (options.publisher < 0 || !options.expected || strlen(options.expected) > HEAD / 2 ||
-                                       options.rooms < 1 || options.rooms > options.connections))
-        die("--publisher or --expected is missing, or there are rooms without members");
+    bool is_fan = !strcmp(mode->name, "fan");
+    if (is_fan && (options.publisher < 0 || !options.expected || strlen(options.expected) > HEAD / 2))
+        die("--publisher or --expected is missing, or too long");
+    if (is_fan && (options.rooms < 1 || options.rooms > options.connections))
+        die("there are rooms without members");
     if (mode->reopens && options.connections > OPENING_AT_ONCE) die("not more than %d at a time", OPENING_AT_ONCE);
 }
 

@@ -9,8 +9,8 @@ import resource
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .rows import PAYLOAD, PEERS, SERVERS, Contender, Fan, Server
 
 SPARE_DESCRIPTORS = 200
 FEW_MEMBERS = ("--connections=10", "--rooms=1", "--depth=1", "--rate=0", "--seconds=0.5")
+NO_ROOM = "/echo-in/0/"  # of the servers whose memberships are measured
 NPM = ("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock")
 
 
@@ -77,19 +78,27 @@ class Bench:
             if server.fan:
                 ports["redis"] = stack.enter_context(redis_server(self.cores.client))
                 environ["BENCHMARKS_REDIS"] = f"redis://{HOST}:{ports['redis']}"
-            if contender.load[:1] == ("publish",):
+            if contender.load == ("publish",):
                 return self._publish(server, environ, load)
-            log = stack.enter_context(tempfile.TemporaryFile())
-            command = self._command(server.command)
-            running = stack.enter_context(
-                started(command, core=self.cores.server, environ=environ, folder=self.folder, log=log)
-            )
-            ports["server"] = running.port
-            address = (f"--port={running.port}", f"--path={server.path}")
-            try:
+            if contender.load == ("membership",):
+                return self._membership(server, environ, contender.idle)
+            with self._started(server, environ) as running:
+                address = (f"--port={running.port}", f"--path={server.path}")
                 if contender.load[:1] == ("fan",):
+                    ports["server"] = running.port
                     return self._fan(contender, running, ports, environ, *address, *load)
                 return self._measure(contender, running, *address, *load)
+
+    @contextmanager
+    def _started(self, server: Server, environ: Mapping[str, str]) -> Iterator[Running]:
+        """Why a measurement failed ends with what the server has said."""
+        command, core = self._command(server.command), self.cores.server
+        with (
+            tempfile.TemporaryFile() as log,
+            started(command, core=core, environ=environ, folder=self.folder, log=log) as running,
+        ):
+            try:
+                yield running
             except (LoadFailed, PublisherFailed) as error:
                 raise LoadFailed(f"{error}\n{running.last_words()}") from error
 
@@ -105,22 +114,27 @@ class Bench:
         with ExitStack() as stack:
             if contender.idle:
                 before = running.resident_kib()
-                say = stack.enter_context(self.client.idle(contender.idle, *address))
+                stack.enter_context(self.client.idle(contender.idle, *address))
                 values["idle_kib"] = (running.resident_kib() - before) / contender.idle
-            if contender.load == ("membership",):
-                return values | self._membership(contender, running, say)
             if contender.load:
                 mode, *options = contender.load
                 values |= _rates(self.client.run(mode, *load, *options, clocks=self._clocks(running)))
         return values
 
-    def _membership(self, contender: Contender, running: Running, say: Callable[[], None]) -> dict[str, Any]:
-        """What each connection holds more since its third message, which makes it a member."""
-        say()
-        say()
-        before = running.resident_kib()
-        say()
-        return {"membership_kib": (running.resident_kib() - before) / contender.idle}
+    def _membership(self, server: Server, environ: Mapping[str, str], connections: int) -> dict[str, Any]:
+        """What a connection holds whose view has joined a room, less what it holds without."""
+        without, idle = (self._idle_kib(server, environ, path, connections) for path in (NO_ROOM, server.path))
+        return {"idle_kib": idle, "membership_kib": idle - without}
+
+    def _idle_kib(self, server: Server, environ: Mapping[str, str], path: str, connections: int) -> float:
+        """Of each connection, when it has had an answer: its view has joined by then what it joins."""
+        with self._started(server, environ) as running:
+            address = (f"--port={running.port}", f"--path={path}")
+            self.client.run("echo", *address, "--seconds=0.5", clocks={})
+            before = running.resident_kib()
+            with self.client.idle(connections, *address) as say:
+                say()
+                return (running.resident_kib() - before) / connections
 
     def _fan(
         self, contender: Contender, running: Running, ports: Mapping[str, int], environ: Mapping[str, str], *load: str

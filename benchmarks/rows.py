@@ -156,9 +156,9 @@ FAN_SERVERS: dict[str, Server] = {
     "joins-channels-pubsub": Server(
         "Channels (uvicorn), channels_redis pub/sub", uvicorn("pubsub_joiners"), fan=PLAIN, needs=REDIS
     ),
-    "late": Server("dwebsocket (gevent)", script("dwebsocket_pywsgi"), "/late/0/", "compiled", OURS, REDIS),
-    "late-ten": Server(
-        "dwebsocket (gevent), rooms of ten", script("dwebsocket_pywsgi"), "/late/10/", "compiled", OURS, REDIS
+    "one-room": Server("dwebsocket (gevent)", script("dwebsocket_pywsgi"), "/echo-in/10000/", "compiled", OURS, REDIS),
+    "rooms-of-ten": Server(
+        "dwebsocket (gevent), rooms of ten", script("dwebsocket_pywsgi"), "/echo-in/10/", "compiled", OURS, REDIS
     ),
     # What publishes is measured itself, and there is no server.
     "publish-redis": Server("redis-py, publish()", publisher("redis"), fan=PLAIN, needs=REDIS),
@@ -449,8 +449,8 @@ FAN_ROWS: dict[str, Row] = {
     "fan-membership": Row(
         "memory of a membership, 5,000 connections",
         MEMBERSHIP,
-        everyone("membership", servers=("late", "late-ten"), idle=5000),
-        (Goal("late", None, 0.5, at_least=False),),
+        everyone("membership", servers=("one-room", "rooms-of-ten"), idle=5000),
+        (Goal("one-room", None, 0.5, at_least=False),),
     ),
     "fan-publish": Row(
         "publish from a process outside, 128 B",

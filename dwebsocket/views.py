@@ -15,7 +15,7 @@ from .protocol.codes import CloseCode
 from .protocol.messages import Message
 from .upgrade import outcomes
 from .upgrade.request import Truth
-from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Tick, Translate, WebSocket
+from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Overflow, Tick, Translate, WebSocket
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -122,7 +122,7 @@ class WebSocketView(View):
         since: str | None = None,
         presence: Any = None,
         forward: bool | Translate | None = None,
-        overflow: str | None = None,
+        overflow: Overflow | None = None,
         timeout: float | None = None,
     ) -> Joined:
         """Get what is sent to `group`, as by `request.websocket.join()`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 from .connection import verbs
 from .connection.connection import Connection
@@ -47,6 +47,9 @@ class Joined(NamedTuple):
     missed: int = 0
 
 
+#: What happens to messages for a peer that is too slow, or for a view.
+Overflow = Literal["close", "drop_new", "drop_oldest", "latest"]
+
 #: Translates a message of a group for the peer: what it returns is sent; None: nothing.
 Translate = Callable[[GroupMessage], "Message | None"]
 
@@ -58,6 +61,7 @@ class JoinableGroup(Protocol):
     def name(self) -> str: ...  # pragma: no cover
     @property
     def alias(self) -> str: ...  # pragma: no cover
+    def send_json(self, obj: Any) -> None: ...  # pragma: no cover
 
 
 class Members(Protocol):
@@ -121,7 +125,7 @@ class WebSocket(Verbs):
         since: str | None = None,
         presence: Any = None,
         forward: bool | Translate = True,
-        overflow: str | None = None,
+        overflow: Overflow | None = None,
         timeout: float | None = None,
     ) -> Joined:
         """Get every message that is sent to `group` from now on, until `leave()` or the end of the connection.

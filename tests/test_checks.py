@@ -78,6 +78,12 @@ def no_gevent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "gevent.pywsgi", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process declare Groups."""
+    monkeypatch.setattr(group, "_declared", {})
+
+
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modules]:
     """Makes modules that can be imported during the test, each from its name and source."""
@@ -564,13 +570,6 @@ def test_pings_that_are_too_seldom_for_a_proxy_are_a_warning(interval: Any, foun
 # Groups
 
 
-@pytest.fixture
-def declare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Groups]:
-    """Declares Groups for the time of the test, which are then the only ones."""
-    monkeypatch.setattr(group, "_declared", {})
-    return Groups
-
-
 @pytest.mark.parametrize(
     ("alias", "words"),
     [
@@ -598,8 +597,8 @@ def test_groups_that_are_no_dict_are_one_error() -> None:
     assert ids(WEBSOCKET_GROUPS=["redis://localhost"]) == ["E001"]
 
 
-def test_groups_of_an_alias_that_is_not_there_are_an_error(declare: Callable[..., Groups]) -> None:
-    declare("room", alias="other")
+def test_groups_of_an_alias_that_is_not_there_are_an_error() -> None:
+    Groups("room", alias="other")
     (found,) = messages()
     assert found.id == "dwebsocket.E004"
     assert found.msg.startswith("Groups('room', overflow=None, alias='other') names an alias that")
@@ -607,11 +606,11 @@ def test_groups_of_an_alias_that_is_not_there_are_an_error(declare: Callable[...
 
 
 def test_groups_within_one_process_are_a_warning_where_there_are_several_workers(
-    declare: Callable[..., Groups], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     assert messages() == []
-    declare("room")
+    Groups("room")
     (found,) = messages()
     assert (found.id, found.level) == ("dwebsocket.W013", WARNING)
     assert found.msg.startswith("there are 4 workers, and what is sent to Groups('room') reaches the WebSockets of one")
@@ -621,16 +620,13 @@ def test_groups_within_one_process_are_a_warning_where_there_are_several_workers
 
 
 @pytest.mark.parametrize("value", ["1", "", "many"])
-def test_groups_within_one_process_pass_where_there_is_one_worker(
-    value: str, declare: Callable[..., Groups], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_within_one_process_pass_where_there_is_one_worker(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WEB_CONCURRENCY", value)
-    declare("room")
+    Groups("room")
     assert messages() == []
 
 
 def test_groups_that_a_view_declares_are_seen(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "_declared", {})
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     modules(declaring="from dwebsocket import Groups\nrooms = Groups('declared_by_a_view')\nurlpatterns = []\n")
     clear_url_caches()
@@ -639,11 +635,9 @@ def test_groups_that_a_view_declares_are_seen(modules: Modules, monkeypatch: pyt
     clear_url_caches()
 
 
-def test_processes_of_uwsgi_count(
-    declare: Callable[..., Groups], modules: Modules, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_of_uwsgi_count(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
-    declare("room")
+    Groups("room")
     modules(uwsgi="numproc = 3")
     assert messages() == []
     monkeypatch.setitem(sys.modules, "uwsgi", importlib.import_module("uwsgi"))

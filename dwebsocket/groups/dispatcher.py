@@ -61,6 +61,7 @@ class Dispatcher:
         self._busy: dict[Lane, None] = {}  # lanes that have something to write since the last flush
         self._lock = threading.RLock()  # a backend may confirm a group inside `watch()`
         self._lost_at: float | None = None
+        self.outage = ""  # the reason, while the backend is lost
 
     # Members
 
@@ -198,7 +199,7 @@ class Dispatcher:
     def lost(self, why: str) -> None:
         with self._lock:
             if self._lost_at is None:
-                self._lost_at = monotonic()
+                self._lost_at, self.outage = monotonic(), why
             for watched in self._watched.values():
                 watched.is_confirmed = False
 
@@ -206,7 +207,7 @@ class Dispatcher:
         with self._lock:
             if self._lost_at is None:
                 return
-            seconds, self._lost_at = monotonic() - self._lost_at, None
+            seconds, self._lost_at, self.outage = monotonic() - self._lost_at, None, ""
         self._call(self._interrupted, seconds)
 
     def _tell_gap(self, watched: Watched) -> None:

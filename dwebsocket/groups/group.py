@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..connection.outbox import OVERFLOWS
 from ..protocol.frames import Close
-from ..websocket import WebSocket
+from ..websocket import Overflow, WebSocket
 from . import config, names, sending
 from .messages import BINARY, CLOSE, TEXT, Envelope
 
@@ -35,7 +35,7 @@ class Groups:
         history: int = 0,
         ttl: float | None = None,
         presence: bool = False,
-        overflow: str | None = None,
+        overflow: Overflow | None = None,
         alias: str = config.DEFAULT_ALIAS,
     ) -> None:
         self.name = names.check_prefix(name)
@@ -51,8 +51,12 @@ class Groups:
     def __getitem__(self, key: int | str | uuid.UUID) -> Group:
         return Group(names.check(f"{self.name}:{names.key_text(key)}"), self.overflow, self.alias)
 
-    def __iter__(self) -> Any:  # else Python would take rooms[0], rooms[1] … for its items
-        raise TypeError("Groups cannot be iterated over: only the project knows its keys")
+    if TYPE_CHECKING:
+        __iter__: None
+    else:
+
+        def __iter__(self):  # else Python would take rooms[0], rooms[1] … for its items
+            raise TypeError("Groups cannot be iterated over: only the project knows its keys")
 
     def __repr__(self) -> str:
         return f"Groups({self.name!r}, overflow={self.overflow!r}, alias={self.alias!r})"
@@ -172,7 +176,7 @@ def group(name: str) -> Group:
 def user_group(user: Any) -> Group:
     """The group of all WebSockets of a user that have joined it: `user` is one, or its primary key.
 
-    ValueError for a user that is not logged in, or not saved.
+    ValueError for a user that is not logged in, or not saved. TypeError for anything else, as an order of the user.
     """
     return Group(names.check(f"{names.RESERVED}user:{user_key(user)}"))
 
@@ -180,6 +184,8 @@ def user_group(user: Any) -> Group:
 def user_key(user: Any) -> str:
     """The primary key of a user, or that key itself, as text. TypeError, ValueError for what is none."""
     pk = getattr(user, "pk", user)
+    if pk is not user and not hasattr(user, "is_authenticated"):  # another model: its key is that of some other user
+        raise TypeError(f"a user is an instance of the user model, or its primary key, not {type(user).__name__}")
     if pk is None:
         raise ValueError("this user is not logged in, or not saved yet, and has no primary key")
     return names.key_text(pk)

@@ -50,7 +50,7 @@ class Memberships:
         self._members: tuple[Member, ...] = ()  # mostly one: a dict would take four times its memory
         self._events: Events | None = None  # once the view wants messages for itself
         self._is_over = False
-        entry.on_close(self._end)
+        entry.on_close(self)
 
     @property
     def id(self) -> bytes:
@@ -97,14 +97,14 @@ class Memberships:
                 self._members += (dispatcher.join(self, group.name, connection, kind),)
         is_confirmed = dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds)
         if self._is_over:  # its end may have come before this group was there
-            self._end()
+            self()
             return None
         if not is_confirmed:
             if present is None:
                 self.leave(group)
             raise GroupsUnavailable(
                 f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
-                f" within {timeout_seconds:g} seconds"
+                f" within {timeout_seconds:g} seconds{dispatcher.outage and f': {dispatcher.outage}'}"
             )
         return Joined()
 
@@ -164,8 +164,8 @@ class Memberships:
             return Kind(False, None, None, bound)
         return Kind(True, None if forward is True else forward, connection.share_compression(), bound)
 
-    def _end(self) -> None:
-        """The connection is over. Called where it ends, perhaps in a reactor: it must not wait for a lock."""
+    def __call__(self) -> None:
+        """Leave all groups: the connection is over. Called in a reactor, perhaps: it waits for no lock."""
         self._is_over = True
         members, self._members = self._members, ()
         for member in members:

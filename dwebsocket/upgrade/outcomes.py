@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, Ht
 from django.utils.log import log_response
 
 from .. import legacy
+from ..exceptions import GroupsUnavailable
 from ..process.naming import view_name
 from ..protocol.codes import CloseCode, close_code_for
 from ..protocol.exceptions import HandshakeError
@@ -176,7 +177,7 @@ def _title(error: BaseException) -> str:
     """The words that Django logs in front of the path, where that is not the phrase of the status."""
     if isinstance(error, PermissionDenied):
         return "Forbidden (Permission denied)"
-    return str(error) if isinstance(error, BadRequest) else ""
+    return str(error) if isinstance(error, (BadRequest, GroupsUnavailable)) else ""
 
 
 def _described(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext_lazy
 
@@ -305,3 +305,10 @@ def test_reason_has_a_limit_and_is_text(sent: list[sending.Sent]) -> None:
         disconnect(reason="x" * 123)
         disconnect(reason=gettext_lazy("Yes"))
     assert len(sent) == 4
+
+
+def test_instance_of_another_model_is_no_user_though_it_has_a_primary_key() -> None:
+    permission = Permission(pk=7)
+    for function in (user_group, disconnect_user):
+        with pytest.raises(TypeError, match="instance of the user model, or its primary key, not Permission"):
+            function(permission)

@@ -59,3 +59,8 @@ def test_model_instance_is_no_key_but_has_one() -> None:
 def test_other_keys_are_refused(key: object) -> None:
     with pytest.raises(TypeError, match="the key of a group is an int, a str or a UUID"):
         names.key_text(key)
+
+
+def test_empty_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="the key of a group is not empty"):
+        names.key_text("")

@@ -23,12 +23,12 @@ def tell_overflow(websocket, group, **about):
     logger.info("overflow of %s", group)
 
 
-@require_websocket(max_groups=20_000)
+@require_websocket(max_groups=20_000, close_timeout=0.5)
 def member(request):
     """Join every `?group=`, and say so; with `?forward=0` the view passes the messages on. Then obey the peer.
 
-    "join NAME", "leave NAME" and "send NAME TEXT" are answered with "joined", "left" and "sent" or "failed"; anything
-    else comes back.
+    "join NAME", "leave NAME" and "send NAME TEXT" are answered with "joined", "left" and "sent" or "failed", "pid"
+    with the number of the process; anything else comes back.
     """
     websocket = request.websocket
     options = {"forward": request.GET.get("forward") != "0", "overflow": request.GET.get("overflow")}
@@ -59,10 +59,12 @@ def obey(websocket, order, options):
         except GroupsUnavailable:
             return f"failed {text}"
         return f"sent {text}"
+    if verb == "pid":
+        return f"pid {os.getpid()}"
     return order
 
 
-@require_websocket(max_groups=20_000)
+@require_websocket(max_groups=20_000, close_timeout=0.5)
 def member_of_many(request):
     """Join `?prefix=` with the numbers from 0 to `?count=`, say "joined", and wait; leave them all when told."""
     websocket = request.websocket
@@ -109,7 +111,8 @@ def publish(request):
         error = None
     except GroupsUnavailable as unavailable:
         error = str(unavailable)
-    return JsonResponse({"error": error, "seconds": time.monotonic() - began}, status=503 if error else 200)
+    answer = {"error": error, "seconds": time.monotonic() - began, "pid": os.getpid()}
+    return JsonResponse(answer, status=503 if error else 200)
 
 
 def save_and_publish(request):

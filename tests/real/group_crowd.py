@@ -76,6 +76,14 @@ class Subscriber:
         self.send(text)
         return self.wait_for(answer, since, seconds)
 
+    def ask_pid(self) -> str:
+        """The process that serves it."""
+        since = len(self.log)
+        self.send("pid")
+        return until(
+            lambda: next((text.split()[1] for _, text in self.log[since:] if text.startswith("pid ")), None), "the pid"
+        )
+
 
 class Crowd:
     """The WebSockets that a test has opened; all are read as fast as they come."""
@@ -99,7 +107,11 @@ class Crowd:
             peer.host = f"{server.host}:{server.port}"
         else:
             peer = server.peer(PATIENCE_SECONDS)
-        peer.connect(path)
+        try:
+            peer.connect(path)
+        except BaseException:
+            peer.abandon()
+            raise
         subscriber = Subscriber(name or f"{path} {len(self.subscribers)}", peer)
         self.subscribers.append(subscriber)
         subscriber.is_reading = not receive_buffer
@@ -177,3 +189,5 @@ class Crowd:
                     subscriber.peer.send_frame(PONG, received.payload)
             elif received.opcode == CLOSE:
                 subscriber.close = parse_close(received.payload)
+                with contextlib.suppress(OSError):
+                    subscriber.peer.send_frame(CLOSE, received.payload)

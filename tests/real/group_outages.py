@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.real.group_checker import check, gaps
+from tests.real.group_checker import check, gaps, has_end
 from tests.real.group_crowd import Crowd, Subscriber, until
 from tests.real.group_site import Publisher, Result, Site, last, unsure
 from tests.real.servers import Server
@@ -32,10 +33,13 @@ def open_many(crowd: Crowd, servers: Sequence[Server], path: str, count: int) ->
 
 
 def wait_for_last(subscribers: Sequence[Subscriber], results: Sequence[Result]) -> None:
-    """Return when each subscriber has the last message of each stream."""
-    for stream, n in last(results).items():
-        for subscriber in subscribers:
-            subscriber.wait_for(f"{stream.group} {stream.publisher} {n}")
+    """Return when each subscriber has the last message of each stream, or a Gap where it was."""
+    for subscriber in subscribers:
+        for stream, n in last(results).items():
+            until(
+                lambda: has_end(subscriber.entries(), stream, n),  # noqa: B023
+                f"{stream} {n} at {subscriber.name}",
+            )
 
 
 def wait_until_it_goes_on(subscribers: Sequence[Subscriber], publishers: Sequence[Publisher]) -> None:
@@ -123,3 +127,34 @@ def chance_outage(site: Site, chance: random.Random) -> str:
     kind = chance.choice(sorted(kinds))
     kinds[kind]()
     return f"{kind} {seconds:.2f} s"
+
+
+# Many groups
+
+CHUNK = 512  # groups in one SUBSCRIBE
+
+
+def subscribe_commands(site: Site) -> int:
+    with site.redis.client() as client:
+        calls: int = client.info("commandstats").get("cmdstat_subscribe", {"calls": 0})["calls"]
+    return calls
+
+
+def join_come_back_and_leave(made: Site, crowd: Crowd, server: Server, count: int) -> None:
+    """One process with so many groups: after an outage they come back in few commands, and they leave Redis."""
+    many = crowd.add(server, f"/member-of-many/?prefix=many&count={count}")
+    many.wait_for("joined", seconds=120)
+    with made.redis.client() as client:
+        names = [f"dws:g:many.{number}" for number in range(count)]
+        assert {number for _, number in client.pubsub_numsub(*names)} == {1}
+        client.config_resetstat()
+        made.relay.cut()
+        server.expect_log("is back after")
+        # Ours for the probes, and one for the orders to all processes, which is in the chunks.
+        assert subscribe_commands(made) <= math.ceil((count + 1) / CHUNK) + 1
+        for number in (0, count // 2, count - 1):
+            assert server.get(f"/publish/?group=many.{number}&text=many.{number}+p+0").status == 200
+            many.wait_for(f"many.{number} p 0")
+        many.ask("leave", "leave", 120)
+        until(lambda: not any(number for _, number in client.pubsub_numsub(*names)), "the end of all subscriptions")
+    made.check_logs()

@@ -241,4 +241,8 @@ def test_outages_one_after_the_other(tmp_path: Path) -> None:
         results = [result for publisher in publishers for result in publisher.stop()]
         wait_for_last(told, results)
         assert_told(told, results)
+        for server in servers:
+            server.get(f"/publish/?group=a&text=a+{server.port}+0")
+            for subscriber in told:
+                subscriber.wait_for(f"a {server.port} 0")
         made.check_logs()

@@ -81,22 +81,21 @@ def wait_until_it_goes_on_with(subscriber: Subscriber) -> None:
 @pytest.mark.parametrize("kind", SMALL)
 def test_each_policy_for_members_that_are_too_slow(tmp_path: Path, kind: str) -> None:
     policies = ["close", "drop_new", "drop_oldest", "latest"]
-    with site(tmp_path, OUTBOX_BYTES=64 * 1024, OUTBOX_SECONDS=60) as made, Crowd() as crowd:
+    with site(tmp_path, OUTBOX_BYTES=256 * 1024, OUTBOX_SECONDS=60) as made, Crowd() as crowd:
         (server,) = made.start(SMALL[kind])
         (fast,) = open_many(crowd, [server], "/member/?group=g", 1)
         slow = {
             policy: crowd.add(server, f"/member/?group=g&overflow={policy}", policy, receive_buffer=SMALL_BUFFER)
             for policy in policies
         }
-        publisher = made.publisher(["p"], ["g"], pause_seconds=0.001, size=ONE_KIB)
+        publisher = made.publisher(["p"], ["g"], pause_seconds=0.001, size=4 * ONE_KIB)
         publisher.go()
         until(lambda: len(publisher.results()) > 100, "messages")
-        for _ in policies:
-            server.expect_log("overflow of g")  # each is told at least once; the first ones go on to drop
-        server.expect_log("closed 1013")
+        server.expect_log("overflow of g")
+        server.expect_log("closed 1013 too slow")
         until_all_have_dropped(server, publisher)
         results = publisher.stop()
-        newest = f"{results[-1].message} {'x' * ONE_KIB}"
+        newest = f"{results[-1].message} {'x' * 4 * ONE_KIB}"
         fast.wait_for(newest)
         for subscriber in slow.values():
             crowd.read(subscriber)
@@ -176,8 +175,7 @@ def test_peer_that_takes_a_byte_now_and_then_is_too_slow_all_the_same(tmp_path: 
         nibbling.start()
         try:
             publisher.go()
-            server.expect_log("overflow of g")
-            server.expect_log("closed 1013")
+            server.expect_log("closed 1013 too slow")
         finally:
             is_over.set()
             nibbling.join()

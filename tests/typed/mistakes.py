@@ -6,13 +6,22 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 from dwebsocket import (
+    Gap,
+    Group,
+    GroupMessage,
+    Groups,
     Guard,
+    Tick,
     WebSocket,
     WebSocketClosed,
     WebSocketRequest,
     WebSocketView,
     accept_websocket,
     connections,
+    disconnect_user,
+    everyone,
+    group,
+    groups_interrupted,
     has_perm,
     legacy,
     require_websocket,
@@ -21,7 +30,7 @@ from dwebsocket import (
     shutdown_on_signal,
     websocket_opened,
 )
-from dwebsocket.test import TestWebSocket, WebSocketClient
+from dwebsocket.test import TestWebSocket, WebSocketClient, sent_to
 
 
 def verbs(request: WebSocketRequest) -> None:
@@ -137,3 +146,74 @@ def others(websocket: TestWebSocket, error: WebSocketClosed, old: legacy.WebSock
 
 
 class Unknown(WebSocketRequest[int]): ...  # error
+
+
+rooms = Groups("room", overflow="drop")  # error
+Groups(5)  # error
+Groups("room", "close")  # error
+
+
+def joining(websocket: WebSocket, room: Group) -> None:
+    websocket.join("room:7")  # error
+    websocket.join(rooms)  # error
+    websocket.join(websocket)  # error
+    websocket.join(room, "0-0")  # error
+    websocket.join(room, forward=None)  # error
+    websocket.join(room, forward="html")  # error
+    websocket.join(room, forward=gives_a_number)  # error
+    websocket.join(room, forward=takes_text)  # error
+    websocket.join(room, overflow="newest")  # error
+    websocket.join(room, timeout="5")  # error
+    websocket.join(room).position.upper()  # error
+    websocket.leave("room:7")  # error
+    websocket.groups = frozenset()  # error
+    websocket.groups.add("room:7")  # error
+    websocket.events("1")  # error
+    for event in websocket.events():
+        event.data  # error
+        if isinstance(event, GroupMessage):
+            event.data.encode()  # error
+        elif isinstance(event, (Gap, Tick)):
+            event.upper()  # error
+
+
+def gives_a_number(message: GroupMessage) -> int:
+    return len(message.data)
+
+
+def takes_text(message: str) -> str:
+    return message
+
+
+def sending(websocket: WebSocket, room: Group) -> None:
+    rooms[1.5]  # error
+    rooms[room]  # error
+    for _ in rooms:  # error
+        pass
+    room.send(5)  # error
+    room.send({"a": "dict"})  # error
+    room.send("text", websocket)  # error
+    room.send("text", exclude="me")  # error
+    room.send("text", once=7)  # error
+    room.send("text", key=7)  # error
+    room.send("text").position  # error
+    room.send_json({}, now="yes")  # error
+    room.disconnect("4403")  # error
+    group(7)  # error
+    everyone("text")  # error
+    disconnect_user(7, "4403")  # error
+    groups_interrupted.connect(5)  # error
+    with sent_to("room:7"):  # error
+        pass
+    with sent_to(room) as sent:
+        sent[0].upper()  # error
+
+
+class InGroups(WebSocketView):
+    def opened(self) -> None:
+        self.join("room:7")  # error
+        self.join(everyone, forward=5)  # error
+
+    def group_message(self, message: str) -> None: ...  # error
+
+    def group_gap(self) -> None: ...  # error

@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.test import override_settings
 from rest_framework.exceptions import APIException
 
-from dwebsocket import Forbidden, Unauthorized, WebSocketClosed, require_websocket
+from dwebsocket import Forbidden, GroupsUnavailable, Unauthorized, WebSocketClosed, require_websocket
 from dwebsocket.protocol.frames import cut_reason
 from dwebsocket.upgrade.outcomes import Conclusion, close_for, close_for_status, conclude
 from tests.helpers import levels, recorded
@@ -120,6 +120,16 @@ def test_what_a_guard_raises_closes_with_its_status_where_the_view_raises_it(
 ) -> None:
     assert end(site(raising(error, accept))).code == code
     assert levels(caplog) == [("django.request", "WARNING")]
+    assert exceptions == []
+
+
+def test_groups_that_cannot_be_reached_close_with_1013_and_the_log_says_why(
+    site: Site, exceptions: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    error = GroupsUnavailable("redis://here: it wants a password")
+    assert end(site(raising(error, accept)), "/room/") == Close(1013, "Service Unavailable")
+    (record,) = [record for record in caplog.records if record.name == "django.request"]
+    assert record.getMessage() == "redis://here: it wants a password: /room/"
     assert exceptions == []
 
 

@@ -8,9 +8,7 @@ from django.http import HttpRequest
 from django.urls import path
 
 from dwebsocket import group, require_websocket
-from dwebsocket.groups import process
 
-JOINS_AT = 3
 NUMBER = itertools.count()
 NEW_ROOM = itertools.count()
 
@@ -24,13 +22,11 @@ def member(request: HttpRequest, room: int) -> None:
 
 
 @require_websocket
-def late(request: HttpRequest, size: int) -> None:
-    """An echo that is a member since its third message: of one room, or of a room of `size` members."""
-    for number, message in enumerate(request.websocket, start=1):
-        if number == 1:  # received already, so that thousands do not wait for that at the same time
-            process.dispatcher("default").listen("late:0", lambda envelope: None)
-        if number == JOINS_AT:
-            request.websocket.join(group(f"late:{next(NUMBER) // size if size else 0}"))
+def echo_in(request: HttpRequest, size: int) -> None:
+    """An echo in a room of so many members; 0: in none."""
+    if size:
+        request.websocket.join(group(f"room:{next(NUMBER) // size}"))
+    for message in request.websocket:
         request.websocket.send(message)
 
 
@@ -48,6 +44,6 @@ def joiner(request: HttpRequest) -> None:
 
 urlpatterns = [
     path("rooms/<int:room>/", member),
-    path("late/<int:size>/", late),
+    path("echo-in/<int:size>/", echo_in),
     path("joins/", joiner),
 ]

@@ -6,8 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from weakref import WeakSet
 
 from .wire import Wire
+
+_pools: WeakSet[Pool] = WeakSet()
 
 
 class Pool:
@@ -22,6 +25,7 @@ class Pool:
         self._size = size
         self._idle: list[Wire] = []  # the last one is used first: so that the others may be closed by the server
         self._begin()
+        _pools.add(self)
 
     def _begin(self) -> None:
         self._pid = os.getpid()
@@ -128,6 +132,15 @@ class Pool:
         self._begin()
         for wire in theirs:
             wire.close()
+
+
+def _forget_parents() -> None:
+    """In the child of a fork: a backend that it never uses must not hold the connections of its parent open."""
+    for pool in list(_pools):
+        pool._forget_parent()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
 
 
 class _Attempt:
