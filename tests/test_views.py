@@ -19,8 +19,10 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
 from django.views.generic import TemplateView
 
-from dwebsocket import CloseCode, WebSocketView, shutdown
+from dwebsocket import CloseCode, Gap, GroupMessage, Tick, WebSocketView, shutdown
+from dwebsocket.groups import process
 from dwebsocket.process.registry import registry
+from tests.groups.helpers import new_room
 from tests.helpers import levels
 from tests.links import assert_ends
 from tests.peer import Close, Peer
@@ -500,3 +502,166 @@ def test_method_that_was_told_of_the_end_itself_ends_the_view_as_ever(site: Site
         peer.close(4001, "bye")
         assert all_told(site) == ["opened", ["one", None], (4001, "bye")]
         assert returned == [200]
+
+
+# Groups
+
+
+class Room(Teller):
+    """A view that joins a group, as its class variables say."""
+
+    joins: Any = None
+
+    def opened(self) -> None:
+        self.join(self.joins)
+        self.send("joined")
+        self.site.tell(self.groups)
+
+    def received(self, message: str | bytes) -> None:
+        if message == "leave":
+            self.leave(self.joins)
+            self.send("left")
+        else:
+            super().received(message)
+
+
+class Listener(Room):
+    """One that takes the messages of its group."""
+
+    def group_message(self, message: GroupMessage) -> None:
+        self.site.tell(message)
+
+    def group_gap(self, gap: Gap) -> None:
+        self.site.tell(gap)
+
+
+def test_view_that_does_not_take_the_messages_of_its_group_leaves_them_to_the_peer(site: Site) -> None:
+    room = new_room()
+    peer = site(Room.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    room.send("hello")
+    assert peer.recv_message() == "hello"
+    peer.send_message("leave")
+    assert peer.recv_message() == "left"
+    room.send("too late")
+    leave(peer, 4001, "bye")
+    assert all_told(site) == [{room.name}, (4001, "bye")]
+
+
+def test_view_that_takes_them_is_told_of_each_and_of_all_else(site: Site) -> None:
+    room = new_room()
+    peer = site(Listener.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    assert site.hear() == {room.name}
+    room.send("hello")
+    assert site.hear() == GroupMessage(room.name, "hello")
+    peer.send_message("of the peer")
+    assert site.hear() == "of the peer"
+    process.dispatcher("default").lost("the test says so")
+    process.dispatcher("default").watching([room.name])
+    process.dispatcher("default").restored()
+    assert site.hear() == Gap(room.name)
+    leave(peer, 4001, "bye")
+    assert all_told(site) == [(4001, "bye")]
+
+
+def test_view_that_takes_gaps_alone_takes_the_messages_too(site: Site) -> None:
+    room = new_room()
+
+    class View(Room):
+        def group_gap(self, gap: Gap) -> None:
+            site.tell(gap)
+
+    peer = site(View.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    room.send("for the view")
+    leave(peer)
+    assert all_told(site) == [{room.name}, (1000, "")]
+
+
+def test_forward_says_otherwise(site: Site) -> None:
+    room, other = new_room(), new_room()
+
+    class View(Listener):
+        def opened(self) -> None:
+            self.join(other, forward=lambda message: f"translated {message.data!s}", overflow="latest", timeout=1)
+            super().opened()
+
+    peer = site(View.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    assert site.hear() == {room.name, other.name}
+    other.send("a")
+    assert peer.recv_message() == "translated a"
+    room.send("b")
+    assert site.hear() == GroupMessage(room.name, "b")
+    leave(peer)
+
+
+def test_messages_that_no_method_would_take_are_a_mistake(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    class View(Room):
+        def opened(self) -> None:
+            with pytest.raises(TypeError, match=r"calls group_message\(\), which .*View does not have$"):
+                self.join(self.joins, forward=False)
+            super().opened()
+
+    peer = site(View.as_view(site=site, joins=new_room())).connect()
+    assert peer.recv_message() == "joined"
+    leave(peer)
+
+
+def test_method_that_takes_events_from_there_has_them_all(site: Site) -> None:
+    room = new_room()
+
+    class View(Listener):
+        def received(self, message: str | bytes) -> None:
+            for event in self.events(every=0.01):
+                site.tell(event)
+                if isinstance(event, GroupMessage):
+                    break
+
+    peer = site(View.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    assert site.hear() == {room.name}
+    peer.send_message("go")
+    assert site.hear() == Tick(1)
+    room.send("hello")
+    while isinstance(event := site.hear(), Tick):
+        pass
+    assert event == GroupMessage(room.name, "hello")
+    leave(peer)
+
+
+def test_exception_of_a_method_for_groups_closes_as_any_other(site: Site) -> None:
+    room = new_room()
+
+    class View(Listener):
+        def group_message(self, message: GroupMessage) -> None:
+            raise PermissionDenied
+
+    peer = site(View.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    room.send("hello")
+    assert ended(peer).code == 4403
+    assert all_told(site)[1][0] == 4403
+
+
+def test_view_closes_itself_from_a_message_of_its_group(site: Site) -> None:
+    room = new_room()
+
+    class View(Listener):
+        def group_message(self, message: GroupMessage) -> None:
+            self.close(4000, "told to")
+
+    peer = site(View.as_view(site=site, joins=room)).connect()
+    assert peer.recv_message() == "joined"
+    room.send("1")
+    assert ended(peer) == Close(4000, "told to")
+    assert all_told(site) == [{room.name}, (4000, "told to")]
+
+
+@pytest.mark.parametrize("method", ["group_message", "group_gap"])
+def test_method_for_groups_is_no_coroutine(method: str) -> None:
+    async def called(self: Any, event: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="is asynchronous"):
+        type("View", (WebSocketView,), {method: called}).as_view()

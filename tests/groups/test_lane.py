@@ -18,7 +18,7 @@ from dwebsocket.groups.lane import GAP, Lane
 from dwebsocket.groups.messages import CLOSE, Envelope
 from dwebsocket.groups.node import websocket_id
 from tests.groups.lanes import FORWARDED, Fleet, Offered, WebSocketOf, frame, kind, offers, received, text
-from tests.links import Home, Hub
+from tests.links import Home, Hub, Threads
 
 CHOOSY = ["drop_oldest", "latest"]
 
@@ -499,3 +499,35 @@ def test_members_on_a_reactor_see_the_order_in_which_messages_were_queued(home: 
     for name in range(senders):
         places = [logs[0].index(frame(f"{name}:{number}")) for number in range(200)]
         assert places == sorted(places)
+
+
+@pytest.mark.parametrize("waits_at_home", [True, False])
+def test_sender_waits_for_place_wherever_it_runs(
+    home: Home, monkeypatch: pytest.MonkeyPatch, waits_at_home: bool
+) -> None:
+    """The sender may be a view of the reactor, or a thread that has nothing to do with it."""
+    small_queue(monkeypatch, 4)
+    lane = Lane(home.reactor, lambda members: None)
+    audience = Audience("a", cast(Host, None))
+    websocket = WebSocketOf(1, Offered(cast(Any, None)))
+    lane.enter(Member(websocket, audience, cast(Any, websocket.connection), FORWARDED))
+    begins, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begins.set()
+        while not go_on.is_set():
+            home.pause(0.001)
+
+    lane.soon(hold)
+    assert begins.wait(10)
+    for number in range(4):
+        lane.put(audience, text(str(number)))
+    assert not (home if waits_at_home else Threads()).do(lane.wait_for_place, 0.001)
+    waiting = (home if waits_at_home else Threads()).start(lane.wait_for_place, 30)
+    while len(lane._waiting) < 2:
+        time.sleep(0.001)
+    began = time.monotonic()
+    go_on.set()
+    assert waiting.result(30)
+    assert time.monotonic() - began < 10
+    assert websocket.connection.received == frames(*"0123")

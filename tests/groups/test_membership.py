@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import threading
 import time
 import weakref
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +29,7 @@ from dwebsocket.groups import process
 from tests.groups.helpers import joined, joining, leave, members_of, new_room, quiet, settle
 from tests.helpers import levels, recorded
 from tests.links import assert_ends, until
-from tests.peer import Close, Peer
+from tests.peer import Close, Peer, PeerTimeout
 from tests.sites import Site
 
 # Joining
@@ -859,3 +861,96 @@ def test_view_that_does_not_come_for_its_messages_is_closed(site: Site) -> None:
         until(lambda: overflows, "the signal")
     assert [one["group"] for one in overflows] == [room.name]
     assert overflows[0]["websocket"].close_code == 1013
+
+
+# A peer that does not read
+
+LARGE = "x" * 60_000
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one group", "two groups"])
+def test_peer_that_does_not_read_is_closed_and_delays_no_other(site: Site, several: bool) -> None:
+    room = new_room()
+    rooms = [room, new_room()][: 1 + several]
+    with recorded(group_overflow) as overflows:
+        slow, fast = joined(site(joining(*rooms), WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 100_000}}), 2)
+        for number in range(300):
+            rooms[number % len(rooms)].send(f"{number} {LARGE}")
+            assert fast.recv_message().split()[0] == str(number)
+            if overflows:
+                break
+        until(lambda: overflows, "the end of the slow one")
+        received = []
+        while not isinstance(message := slow.recv_message(), Close):
+            received.append(int(message.split()[0]))
+        assert message == Close(1013, "too slow")
+        assert received == list(range(len(received))), "nothing is missing of what it got"
+        room.send("last")
+        assert fast.recv_message() == "last"
+        leave(fast)
+        slow.abandon()
+        site.until_idle()
+    [overflow] = overflows
+    assert overflow["group"] in {one.name for one in rooms}
+    assert isinstance(overflow["websocket"], overflow["sender"])
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_oldest", "latest"])
+@pytest.mark.parametrize("several", [False, True], ids=["one group", "two groups"])
+def test_peer_that_does_not_read_misses_whole_messages(site: Site, overflow: str, several: bool) -> None:
+    room = new_room()
+    rooms = [room, new_room()][: 1 + several]
+    with recorded(group_overflow) as overflows:
+        view = joining(*rooms, overflow=overflow)
+        [slow] = joined(site(view, WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 1_000_000}}))
+        for number in range(400):
+            rooms[number % len(rooms)].send(f"{number} {LARGE}", key=str(number % 2))
+        settle(room)
+        until(lambda: overflows, "the signal")
+        numbers: list[int] = []
+        slow.send_message("to no other member")
+        with contextlib.suppress(PeerTimeout):
+            while True:
+                numbers.append(int(slow.recv_message(timeout=0.3).split()[0]))
+        assert numbers == sorted(set(numbers))
+        assert len(numbers) < 400
+        assert 399 in numbers or overflow == "drop_new"
+        room.send("7 last")
+        assert slow.recv_message() == "7 last"
+        leave(slow)
+        site.until_idle()
+    assert {one["group"] for one in overflows} <= {one.name for one in rooms}
+
+
+# Compression, and the end of a group
+
+
+def test_compressed_and_plain_members_get_the_same(site: Site) -> None:
+    room, text = new_room(), "the same words, and " * 100
+    site(joining(room), WEBSOCKET_COMPRESSION=True)
+    plain = site.connect()
+    packed = site.connect(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
+    assert plain.recv_message() == "joined"
+    assert packed.recv_frame().payload == b"joined", "too short to be deflated"
+    for _ in range(2):
+        room.send(text)
+        assert plain.recv_message() == text
+        received = packed.recv_frame()
+        assert received.rsv == 4
+        assert len(received.payload) < len(text) / 10
+        assert zlib.decompressobj(-15).decompress(received.payload + b"\0\0\xff\xff").decode() == text
+    leave(plain)
+    packed.abandon()
+
+
+def test_group_that_is_disconnected_closes_all_its_members_behind_what_was_sent(site: Site) -> None:
+    room, other = new_room(), new_room()
+    members = joined(site(joining(room)), 3)
+    [outside] = joined(site(joining(other)))
+    room.send("last words")
+    room.disconnect(4000, "closing time")
+    for peer in members:
+        assert peer.recv_message() == "last words"
+        assert_ends(peer, 4000, "closing time")
+    until(lambda: members_of(room) == 0)
+    leave(outside)

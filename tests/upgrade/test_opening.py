@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import types
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import pytest
 
 from dwebsocket import HandshakeError, State, WebSocket, WebSocketClosed, guards, require_websocket
 from dwebsocket.connection.connection import Connection
+from dwebsocket.groups.membership import Memberships
 from dwebsocket.process.registry import Entry, registry
 from dwebsocket.upgrade.opening import Outcome
 from tests.helpers import levels
@@ -184,3 +186,33 @@ def test_opening_that_is_decided_holds_only_its_outcome(site: Site) -> None:
 
     site(view).connect()
     assert site.hear() == []
+
+
+def test_threads_that_ask_for_the_groups_at_the_same_time_get_the_same(site: Site) -> None:
+    made: list[Memberships] = []
+
+    class Slow(Memberships):
+        def __init__(self, *arguments: Any) -> None:
+            time.sleep(0.01)  # so that the others come meanwhile
+            super().__init__(*arguments)
+            made.append(self)
+
+    @require_websocket
+    def view(request: Any) -> None:
+        request.websocket.accept()
+        barrier = threading.Barrier(4)
+
+        def ask() -> None:
+            barrier.wait()
+            request.websocket._opening.members()
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            site.pause(0.005)
+        site.tell(len(made))
+
+    with mock.patch("dwebsocket.upgrade.opening.Memberships", Slow):
+        site(view).connect()
+        assert site.hear() == 1
