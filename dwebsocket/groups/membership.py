@@ -95,16 +95,17 @@ class Memberships:
                 )
             else:
                 self._members += (dispatcher.join(self, group.name, connection, kind),)
-        if not dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds):
+        is_confirmed = dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds)
+        if self._is_over:  # its end may have come before this group was there, or while it was waited for
+            self.leave(group)
+            return None
+        if not is_confirmed:
             if present is None:
                 self.leave(group)
             raise GroupsUnavailable(
                 f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
                 f" within {timeout_seconds:g} seconds"
             )
-        if self._is_over:  # its end may have come before this group was there
-            self.leave(group)
-            return None
         return Joined()
 
     def leave(self, group: Group) -> None:
