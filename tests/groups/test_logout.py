@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth import login, logout
 from django.contrib.auth.models import User
+from django.contrib.auth.signals import user_logged_out
+from django.contrib.sessions.backends.db import SessionStore
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
@@ -27,9 +28,9 @@ from tests.sites import Site
 SETTINGS = {"MIDDLEWARE": [SESSIONS, AUTH], "SESSION_ENGINE": DB}
 
 
-@pytest.fixture(autouse=True)
-def _database(tmp_path: Path) -> Iterator[None]:
-    with database_in(tmp_path / "database"):
+@pytest.fixture(autouse=True, scope="module")
+def _database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with database_in(tmp_path_factory.mktemp("logout") / "database"):
         User.objects.create(username="anna")
         yield
 
@@ -134,7 +135,7 @@ def test_logout_outside_of_a_transaction_succeeds_though_the_broker_is_gone(
         backend: Any = process.dispatcher("default").backend
         backend.is_lost = True
         request = HttpRequest()
-        request.session = __import__("django.contrib.sessions.backends.db", fromlist=["x"]).SessionStore()
+        request.session = SessionStore()
         request.session.create()
         logout(request)
         assert not backend.published
@@ -143,8 +144,6 @@ def test_logout_outside_of_a_transaction_succeeds_though_the_broker_is_gone(
 
 @pytest.mark.parametrize("request_", [None, HttpRequest()])
 def test_logout_without_a_session_sends_nothing(request_: HttpRequest | None) -> None:
-    from django.contrib.auth.signals import user_logged_out
-
     with override_settings(WEBSOCKET_GROUPS=SETTING):
         backend: Any = process.dispatcher("default").backend
         user_logged_out.send(User, request=request_, user=None)
@@ -156,7 +155,7 @@ def test_app_that_is_ready_twice_sends_once() -> None:
     with override_settings(WEBSOCKET_GROUPS=SETTING):
         backend: Any = process.dispatcher("default").backend
         request = HttpRequest()
-        request.session = __import__("django.contrib.sessions.backends.db", fromlist=["x"]).SessionStore()
+        request.session = SessionStore()
         request.session.create()
         logout(request)
         assert len(backend.published) == 1
