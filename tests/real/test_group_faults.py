@@ -21,12 +21,12 @@ pytestmark = needs_redis
 def test_all_members_in_all_processes_see_one_order(tmp_path: Path, path: str) -> None:
     with site(tmp_path) as made, Crowd() as crowd:
         servers = made.start(THREADS, GEVENT, GEVENT)
-        subscribers = open_many(crowd, servers, path, 70)
+        subscribers = open_many(crowd, servers, path, 60)
         names = [[f"p{process}.{thread}" for thread in range(4)] for process in range(2)]
-        publishers = [made.publisher(four, ["a", "b"], count=40) for four in names]
+        publishers = [made.publisher(four, ["a", "b"], count=25) for four in names]
         for publisher in publishers:
             publisher.go()
-        for n in range(20):  # from inside the servers, too
+        for n in range(15):  # from inside the servers, too
             for at, server in enumerate(servers):
                 subscribers[at].ask(f"send a a view{at} {n}", f"sent a view{at} {n}")
                 assert server.get(f"/publish/?group=b&text=b+page{at}+{n}").status == 200

@@ -107,10 +107,6 @@ def test_each_policy_for_members_that_are_too_slow(tmp_path: Path, kind: str) ->
             slow[policy].wait_for("g fin 0")
         assert not slow["drop_new"].has(newest)
         check({policy: slow[policy].entries() for policy in ("close",)}, may_have_gaps=False)
-        begins = [
-            entry for entry in slow["drop_new"].entries() if isinstance(entry, Message) and entry.publisher == "p"
-        ]
-        assert [entry.n for entry in begins] == list(range(begins[0].n, begins[0].n + len(begins)))
         for policy in policies:
             numbers = [entry.n for entry in slow[policy].entries() if isinstance(entry, Message)][:-1]
             assert numbers == sorted(set(numbers)), f"{policy}: doubled, or out of order"
