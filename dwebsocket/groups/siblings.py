@@ -50,7 +50,7 @@ def warn(alias: str) -> None:
     global _has_warned
     if _has_warned or hasattr(mail, "outbox"):  # Django's test environment
         return
-    if _has_siblings or workers_by_environment() > 1:
+    if _has_siblings or known_workers() > 1:
         problem = "there are several workers, and a message reaches only the WebSockets of the worker that sends it"
     elif _has_siblings is None:
         problem = "this process has served no request: it is no web server, and a message from it reaches no WebSocket"
