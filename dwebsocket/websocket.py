@@ -147,6 +147,7 @@ class WebSocket(Verbs):
             raise NotImplementedError("since and presence are not there yet: this version has no history")
         if not isinstance(forward, bool) and not callable(forward):
             raise TypeError(f"forward is True, False or a function, not {type(forward).__name__}")
+        hash(forward)  # members with the same function share what it makes: TypeError, before anything is joined
         connection, members = self._open_to_join(), self._members()
         if members is None:
             raise self._end_error()

@@ -159,10 +159,15 @@ class Burst:
     def _make(self, kind: Kind) -> Iterable[Piece]:
         group = self.audience.group
         for number, envelope, message, data in self._translate(kind.translate):
-            frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
-            # The key of one group takes the place of no message of another group.
+            try:
+                frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
+                # The key of one group takes the place of no message of another group.
+                key = f"{group}\0{envelope.key.decode()}"
+            except ValueError:  # half a surrogate pair that a function has returned, or a key that is no UTF-8
+                logger.exception("a message to the group %r could not be translated", group)
+                continue
             exclude = number_here(envelope.exclude) if envelope.exclude else 0
-            yield Piece(number, exclude, f"{group}\0{envelope.key.decode()}", message, frame)
+            yield Piece(number, exclude, key, message, frame)
 
     def _translate(self, translate: Translate | None) -> list[tuple[int, Envelope, GroupMessage, Message]]:
         translated = self._translated.get(translate)

@@ -54,6 +54,7 @@ class Dispatcher:
         self.alias = backend.alias
         self.received = 0  # messages
         self.bound = Bound(*(backend.settings[name] for name in ("OUTBOX_BYTES", "OUTBOX_SECONDS", "OVERFLOW")))
+        self.overflows = 0  # members that were too slow, each time
         self._overflowed = overflowed
         self._interrupted = interrupted
         self._watched: dict[str, Watched] = {}
@@ -124,7 +125,7 @@ class Dispatcher:
     def _lane(self, reactor: Reactor) -> Lane:
         lane = self._lanes.get(reactor)
         if lane is None:
-            lane = self._lanes[reactor] = Lane(reactor, self._overflowed)
+            lane = self._lanes[reactor] = Lane(reactor, self._overflow)
         return lane
 
     def _watch(self, group: str) -> Watched:
@@ -147,6 +148,15 @@ class Dispatcher:
         """The names of all groups that this process receives."""
         with self._lock:
             return list(self._watched)
+
+    @property
+    def dropped(self) -> int:
+        """The messages that came faster than they could be written."""
+        return sum(lane.dropped for lane in list(self._lanes.values()))
+
+    def _overflow(self, members: list[Member]) -> None:
+        self.overflows += len(members)
+        self._overflowed(members)
 
     # Sending
 

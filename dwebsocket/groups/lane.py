@@ -208,7 +208,7 @@ class Lane:
         for_view: list[Part] = []
         for member, piece in parts:
             if member.is_in and not (piece.exclude and piece.exclude == member.owner.number):
-                (for_peer if member.kind.is_forwarded else for_view).append((member, piece))
+                (for_peer if piece.frame else for_view).append((member, piece))
         if len(for_peer) > 1:
             together = b"".join([piece.frame for _, piece in for_peer])
             if for_peer[0][0].connection.offer(together, len(for_peer), _IF_NOTHING_WAITS) == TAKEN:

@@ -35,9 +35,13 @@ def check_prefix(name: object) -> str:
 
 def key_text(key: object) -> str:
     """The text of a key as in `rooms[7]`: an int, a str or a UUID. TypeError for anything else, ValueError for ""."""
-    if isinstance(key, (int, str, uuid.UUID)) and not isinstance(key, bool):
-        if key == "":
-            raise ValueError("the key of a group is not empty")
+    if key == "":
+        raise ValueError("the key of a group is not empty")
+    if isinstance(key, str):
+        return "".join(key)  # not the str() of an enum: keys that are equal have one text
+    if isinstance(key, int) and not isinstance(key, bool):
+        return int.__repr__(key)
+    if isinstance(key, uuid.UUID):
         return str(key)
     hint = ": take its .pk" if hasattr(key, "pk") else ""
     raise TypeError(f"the key of a group is an int, a str or a UUID, not {type(key).__name__}{hint}")

@@ -173,6 +173,13 @@ def test_text_that_is_none_is_logged_and_loses_no_other(caplog: pytest.LogCaptur
     assert "could not be translated" in caplog.text
 
 
+def test_text_that_cannot_be_encoded_and_key_that_is_none_lose_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    made = burst(text("1"), text("2"), text("3", key=b"\xff"), text("4"))
+    pieces = made.pieces(kind(translate=lambda message: "\ud800" if message.data == "2" else message.data))
+    assert [piece.frame for piece in pieces] == [frame("1"), frame("4")]
+    assert caplog.text.count("could not be translated") == 2
+
+
 def test_key_of_one_group_is_none_of_another() -> None:
     [piece] = burst(text("1", key="größe".encode())).pieces(kind(overflow="latest"))
     assert piece.key == "a\0größe"

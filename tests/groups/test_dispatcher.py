@@ -320,3 +320,31 @@ def test_interruption_that_cannot_be_told_is_logged(caplog: pytest.LogCaptureFix
     office.backend.lose()
     office.backend.restore()
     assert "no thread can be started" in caplog.text
+
+
+# Counters
+
+
+def test_members_that_are_too_slow_are_counted(office: Office) -> None:
+    member = office.join("a")
+    cast(Offered, member.connection).answers = [1]
+    office.send("a", "x")
+    office.reactor.run()
+    assert (office.dispatcher.overflows, office.overflowed) == (1, [[member]])
+
+
+def test_messages_that_come_too_fast_are_counted(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_MAX_QUEUED_BYTES", 300)
+    office.join("a")
+    for _ in range(5):
+        office.dispatcher.message("a", Envelope(TEXT, b"x").serialize())
+    assert (office.dispatcher.received, office.dispatcher.dropped) == (5, 3)
+
+
+def test_member_whose_kind_changes_while_a_burst_is_written_gets_the_message(office: Office) -> None:
+    first = [office.join("a") for _ in range(lanes._SLICE)]
+    last = office.join("a")
+    office.reactor.on_breath = lambda: office.dispatcher.change(last, kind(forward=False))
+    office.send("a", "x")
+    office.reactor.run()
+    assert received(first[0]) == received(last) == frame("x")
