@@ -284,6 +284,21 @@ def test_second_outage_is_told_too(office: Office) -> None:
     assert len(office.interrupted) == 2
 
 
+def test_gap_comes_before_what_arrives_while_other_groups_still_wait(office: Office) -> None:
+    """Of many groups some are received again before the outage is over; and a second break may come before that."""
+    view, other = office.join("a", forward=False), office.join("b", forward=False)
+    office.send("a", "1")
+    office.dispatcher.lost("the connection broke")
+    for message in ("2", "3"):
+        office.dispatcher.watching(["a"])
+        office.send("a", message)
+    office.dispatcher.watching(["b"])
+    office.dispatcher.restored()
+    office.reactor.run()
+    assert events(view) == ["1", None, "2", None, "3"]
+    assert events(other) == [None]
+
+
 def test_group_that_is_joined_during_an_outage_is_confirmed_at_its_end(office: Office) -> None:
     office.join("a")
     office.backend.lose()
