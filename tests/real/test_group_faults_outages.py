@@ -115,11 +115,11 @@ def facts(server: Server) -> dict[str, int]:
 
 def test_nothing_of_the_site_hangs_on_a_broker_that_stands_still(shared: Site) -> None:
     def publish(server: Server) -> tuple[int, float]:
-        answer = server.get("/publish/?group=g6&text=g6+page+0")
+        answer = server.get("/publish/?group=still&text=still+page+0")
         return answer.status, json.loads(answer.body)["seconds"]
 
     with Crowd() as crowd, ThreadPoolExecutor(8) as pool:
-        subscribers = open_many(crowd, shared.servers, "/member/?group=g6&forward=0", 5)
+        subscribers = open_many(crowd, shared.servers, "/member/?group=still&forward=0", 5)
         for server in shared.servers:
             publish(server)
         before = {server.port: percentile(times(server), 0.99) for server in shared.servers}
@@ -136,13 +136,15 @@ def test_nothing_of_the_site_hangs_on_a_broker_that_stands_still(shared: Site) -
 
             # Senders and members that wait: from inside views, which have threads of their own.
             for number in range(3):
-                sending = [pool.submit(s.ask, f"send g6 g6 x {number}", f"failed g6 x {number}") for s in subscribers]
+                sending = [
+                    pool.submit(s.ask, f"send still still x {number}", f"failed still x {number}") for s in subscribers
+                ]
                 for future in sending:
                     future.result()
             joining = []
             for server in shared.servers:
                 for _ in range(5):
-                    joining.append(server.connect("/member/?group=g6&group=new"))
+                    joining.append(server.connect("/member/?group=still&group=new"))
             began = time.monotonic()
             for peer in joining:
                 with peer:
@@ -161,7 +163,7 @@ def test_nothing_of_the_site_hangs_on_a_broker_that_stands_still(shared: Site) -
         finally:
             shared.redis.resume()
         for subscriber in subscribers:
-            subscriber.wait_for("gap g6")
+            subscriber.wait_for("gap still")
             assert not subscriber.is_over
         for server in shared.servers:
             until(lambda: publish(server)[0] == 200, "a message that is sent")  # noqa: B023
