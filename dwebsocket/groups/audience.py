@@ -37,6 +37,9 @@ class Owner(Protocol):
         """Its number among the WebSockets of this process."""
         ...  # pragma: no cover
 
+    #: Whether the lane has noticed that its peer, or its view, is too slow.
+    was_too_slow: bool
+
     @property
     def websocket(self) -> WebSocket:
         """The WebSocket itself."""
@@ -71,6 +74,10 @@ class Host(Protocol):
 
     def leave_soon(self, member: Member) -> None:
         """Do so, but wait for nothing."""
+        ...  # pragma: no cover
+
+    def note_soon(self, member: Member) -> None:
+        """Tell that `member` was too slow, but wait for nothing."""
         ...  # pragma: no cover
 
 

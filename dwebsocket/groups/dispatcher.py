@@ -115,6 +115,10 @@ class Dispatcher:
         """Do what `leave()` does, but wait for nothing, not even for a lock."""
         self._lanes[member.connection.reactor].soon(partial(self.leave, member))
 
+    def note_soon(self, member: Member) -> None:
+        """Tell that `member` was too slow: its connection was closed while nothing was offered to it."""
+        self._lanes[member.connection.reactor].note_soon(member)
+
     def listen(self, group: str, listener: Callable[[Envelope], None]) -> None:
         """Call `listener`, which must not wait, with each envelope to `group`; for ever."""
         watched = self._watched.get(group)

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from ..connection.limits import CLOSED, TAKEN, Bound
 from ..protocol.codes import CloseCode
@@ -224,7 +225,12 @@ class Lane:
     def _note(self, member: Member, result: int) -> None:
         """Remember a member that is too slow; `result` is that of an offer."""
         if result > 0 or result == CLOSED:
+            member.owner.was_too_slow = True
             self._slow.append(member)
+
+    def note_soon(self, member: Member) -> None:
+        """Do so for a member whose connection was closed while nothing was offered to it. Waits for nothing."""
+        self.soon(partial(self._slow.append, member))
 
     def _tell(self, audience: Audience, envelope: Envelope | None) -> None:
         """Close the connections of all members, or tell the views that messages are missing."""

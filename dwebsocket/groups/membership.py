@@ -42,7 +42,7 @@ class Memberships:
     A membership ends with the connection, not with the view: the entry of the registry tells.
     """
 
-    __slots__ = ("_entry", "_events", "_is_over", "_members", "number")
+    __slots__ = ("_entry", "_events", "_is_over", "_members", "number", "was_too_slow")
 
     def __init__(self, entry: Entry) -> None:
         self.number = entry.id
@@ -50,6 +50,7 @@ class Memberships:
         self._members: tuple[Member, ...] = ()  # mostly one: a dict would take four times its memory
         self._events: Events | None = None  # once the view wants messages for itself
         self._is_over = False
+        self.was_too_slow = False
         entry.on_close(self)
 
     @property
@@ -168,5 +169,11 @@ class Memberships:
         """Leave all groups: the connection is over. Called in a reactor, perhaps: it waits for no lock."""
         self._is_over = True
         members, self._members = self._members, ()
+        if members and not self.was_too_slow and _was_too_slow(members[0].connection):
+            members[0].audience.host.note_soon(members[0])
         for member in members:
             member.audience.host.leave_soon(member)
+
+
+def _was_too_slow(connection: Connection) -> bool:
+    return (connection.endpoint.close_code, connection.endpoint.close_reason) == TOO_SLOW

@@ -895,6 +895,21 @@ def test_peer_that_does_not_read_is_closed_and_delays_no_other(site: Site, sever
     assert isinstance(overflow["websocket"], overflow["sender"])
 
 
+def test_peer_that_takes_too_long_for_what_it_was_sent_is_told_of_too(site: Site) -> None:
+    """The time closes it, and no further message."""
+    room = new_room()
+    bounds = {"OUTBOX_BYTES": 100_000_000, "OUTBOX_SECONDS": 0.2}
+    with recorded(group_overflow) as overflows:
+        [slow] = joined(site(joining(room), WEBSOCKET_GROUPS={"default": bounds}, WEBSOCKET_CLOSE_TIMEOUT=0.2))
+        for number in range(300):
+            room.send(f"{number} {LARGE}")
+        until(lambda: overflows, "the signal")
+        slow.abandon()
+        site.until_idle()
+    assert [one["group"] for one in overflows] == [room.name]
+    assert overflows[0]["websocket"].close_code == 1013
+
+
 @pytest.mark.parametrize("overflow", ["drop_new", "drop_oldest", "latest"])
 @pytest.mark.parametrize("several", [False, True], ids=["one group", "two groups"])
 def test_peer_that_does_not_read_misses_whole_messages(site: Site, overflow: str, several: bool) -> None:

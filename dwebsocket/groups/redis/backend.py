@@ -37,6 +37,7 @@ class RedisGroups(GroupsBackend):
         self._pool = Pool(lambda: self._location.connect("dwebsocket-publish"), self._location.max_connections)
         self._lock = threading.Lock()
         self._subscriber: Subscriber | None = None
+        self._silent_until = 0.0  # it has not answered in time, and no caller waits for it again before that
 
     def open(self, sink: Sink) -> None:
         from .subscriber import Subscriber
@@ -63,6 +64,8 @@ class RedisGroups(GroupsBackend):
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if publications:
+            if (seconds := self._silent_until - time.monotonic()) > 0:  # a view that sends ten times waits but once
+                raise self._unavailable(f"it has not answered just now, and is asked again in {seconds:.1f} s")
             self._send([self._names.publication(publication) for publication in publications])
             if self._subscriber is not None:
                 self._subscriber.server_answers()
@@ -96,6 +99,7 @@ class RedisGroups(GroupsBackend):
             try:
                 wire = pool.take(deadline)
             except TimeoutError as error:
+                self._silent_until = time.monotonic() + self._timeout
                 raise self._unavailable("no connection to it was free, or could be made") from error
             except Exception as error:
                 raise self._unavailable_of(error) from error
@@ -103,11 +107,13 @@ class RedisGroups(GroupsBackend):
             try:
                 replies = wire.exchange(data, len(sent), deadline)
                 is_in_order = len(replies) == len(sent)
+                self._silent_until = 0.0
                 break
             except Stale:
                 continue
             except TimeoutError as error:
                 pool.discard_idle()
+                self._silent_until = time.monotonic() + self._timeout
                 raise self._unavailable("it did not answer; what was sent may have arrived or not") from error
             except Exception as error:
                 raise self._unavailable_of(error) from error

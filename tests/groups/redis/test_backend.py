@@ -144,11 +144,28 @@ def test_server_that_stands_still_is_unavailable_within_the_timeout(backend: New
     groups.publish([Publication("a", b"x")])
     paused.pause()
     for _ in range(2):  # on a connection that is there, and on a new one
+        groups._silent_until = 0
         began = time.monotonic()
         assert f"groups 'default': redis://127.0.0.1:{paused.port}/0: " in refusal(groups)
         assert 0.25 < time.monotonic() - began < 3
     paused.resume()
     until(lambda: published(groups) or None, "the server to be back")
+
+
+def test_view_that_sends_often_waits_once_for_a_server_that_stands_still(
+    backend: NewBackend, new_server: NewServer
+) -> None:
+    paused = new_server()
+    groups = backend(paused, TIMEOUT=3)
+    groups.publish([Publication("a", b"x")])
+    paused.pause()
+    began = time.monotonic()
+    refusals = [refusal(groups) for _ in range(10)]
+    assert time.monotonic() - began < 2 * 3
+    assert "it did not answer" in refusals[0]
+    assert all("it has not answered just now, and is asked again in" in each for each in refusals[1:])
+    paused.resume()
+    until(lambda: published(groups) or None, "the server to be asked again")
 
 
 def published(groups: RedisGroups) -> bool:
