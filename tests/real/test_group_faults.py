@@ -14,7 +14,7 @@ from tests.real.group_outages import assert_told, open_many, wait_for_last, wait
 from tests.real.group_site import BOTH, GEVENT, THREADS, last, needs_redis, site, unsure
 from tests.real.servers import Server
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.faults]
 
 
 @pytest.mark.parametrize("path", ["/member/?group=a&group=b", "/member/?group=a&group=b&forward=0"])

@@ -13,7 +13,7 @@ from tests.real.group_site import BOTH, Site, needs_redis, site
 from tests.real.postgresql import POSTGRES, Database, PostgreSQL, postgresql
 from tests.real.servers import Server
 
-pytestmark = [needs_redis, pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL")]
+pytestmark = [needs_redis, pytest.mark.faults, pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL")]
 
 
 @pytest.fixture(scope="module")

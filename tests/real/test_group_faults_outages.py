@@ -24,7 +24,7 @@ from tests.real.group_outages import (
 from tests.real.group_site import BOTH, Site, needs_redis, site
 from tests.real.servers import Server
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.faults]
 
 PROBE, TIMEOUT = 1, 1
 #: What a loaded machine may take, where it should take PROBE + TIMEOUT.

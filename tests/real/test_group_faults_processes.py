@@ -19,7 +19,7 @@ from tests.real.group_outages import join_come_back_and_leave, open_many, wait_f
 from tests.real.group_site import BOTH, THREADS, Site, needs_redis, site
 from tests.real.servers import Kind, Server, gunicorn
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.faults]
 
 
 @pytest.mark.parametrize("kind", BOTH)

@@ -13,7 +13,7 @@ from tests.real.group_outages import open_many
 from tests.real.group_site import SMALL, Publisher, Result, needs_redis, site
 from tests.real.servers import Server
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.faults]
 
 ONE_KIB = 1000
 #: What the kernel of a peer that does not read holds.

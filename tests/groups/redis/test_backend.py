@@ -237,7 +237,7 @@ def test_user_who_may_not_is_told_what_is_missing(
 
 
 def test_user_of_an_acl_needs_no_more_than_is_said(backend: NewBackend, new_server: NewServer) -> None:
-    rights = "~dws:* &dws:* +publish +subscribe +unsubscribe +ping +eval +set +select"
+    rights = "resetchannels ~dws:* &dws:* +publish +subscribe +unsubscribe +ping +eval +set +select"
     strict = new_server(users=[f"shop on >secret {rights}"])
     url = f"redis://shop:secret@127.0.0.1:{strict.port}/1"
     groups = backend(strict, LOCATION=url, KEY_PREFIX="dws", PROBE=0.2)

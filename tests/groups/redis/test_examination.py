@@ -67,7 +67,8 @@ def test_server_of_every_kind_is_asked(backend: NewBackend, any_server: RedisSer
 
 def test_user_who_may_not_see_the_settings_hears_nothing(backend: NewBackend, new_server: NewServer) -> None:
     strict = new_server(
-        users=["shop on >secret ~dws:* &dws:* +publish"], settings={"client-output-buffer-limit": "pubsub 1mb 1mb 60"}
+        users=["shop on >secret resetchannels ~dws:* &dws:* +publish"],
+        settings={"client-output-buffer-limit": "pubsub 1mb 1mb 60"},
     )
     assert list(backend(strict, LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}").examine()) == []
 
