@@ -236,9 +236,18 @@ def get(name: str) -> Any:
     setting = SETTINGS[name]
     value = getattr(settings, PREFIX + name, setting.default)
     if not setting.kind.accepts(value):
-        raise ImproperlyConfigured(f"{PREFIX}{name} is {value!r}; it must be {setting.kind.words}")
+        raise ImproperlyConfigured(f"{PREFIX}{name} is {shown(value)}; it must be {setting.kind.words}")
     _values[name] = value
     return value
+
+
+def shown(value: object) -> str:
+    """The `repr()` of a value for an error that is logged, perhaps: without the passwords of URLs."""
+    return _PASSWORD.sub("***@", repr(value))
+
+
+# What stands between a scheme, or the beginning, and the last "@" of a URL.
+_PASSWORD = re.compile(r"""(?<![^/'"])[^/\s'"]*@""")
 
 
 def websocket_class() -> type[WebSocket]:

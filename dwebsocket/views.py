@@ -185,6 +185,8 @@ class WebSocketView(View):
 _HOOKS = {
     "opened": ("connect", "websocket_connect", "on_connect", "on_open", "onopen"),
     "received": ("receive", "receive_json", "websocket_receive", "on_receive", "on_message", "onmessage"),
+    "group_message": ("group_messages", "groupmessage", "on_group_message", "group_msg", "group_received"),
+    "group_gap": ("group_gaps", "on_group_gap", "on_gap", "gap"),
     "closed": ("disconnect", "websocket_disconnect", "on_disconnect", "on_close", "onclose"),
 }
 _MEANT = {name: hook for hook, names in _HOOKS.items() for name in names}

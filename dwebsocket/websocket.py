@@ -175,7 +175,7 @@ class WebSocket(Verbs):
         says that messages of such a group are missing; Tick comes every `every` seconds. ValueError where that is not
         above 0.
         """
-        if every is not None and not every > 0:
+        if every is not None and not (isinstance(every, (int, float)) and every > 0):
             raise ValueError(f"every is a number of seconds above 0, not {every!r}")
         return self._events(every)
 

@@ -446,6 +446,8 @@ def test_atomic_requests_holds_for_plain_http_alone(site: Site, tmp_path: Path) 
     ("name", "hook"),
     [
         *[(name, "opened") for name in ("connect", "websocket_connect", "on_open", "opend", "openned", "Opened")],
+        *[(name, "group_message") for name in ("group_mesage", "on_group_message", "group_messages", "group_msg")],
+        *[(name, "group_gap") for name in ("on_gap", "group_gp", "on_group_gap")],
         *[(name, "received") for name in ("receive", "websocket_receive", "receive_json", "on_message", "recieved")],
         *[(name, "received") for name in ("recived", "recevied", "receivedd", "on_received")],
         *[(name, "closed") for name in ("disconnect", "websocket_disconnect", "on_close", "clsoed", "on_closed")],

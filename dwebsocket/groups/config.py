@@ -59,14 +59,16 @@ def settings_of(alias: str) -> dict[str, Any]:
     where = f"WEBSOCKET_GROUPS[{alias!r}]"
     given = aliases[alias]
     if not isinstance(given, Mapping):
-        raise ImproperlyConfigured(f"{where} is {given!r}; it must be a dict with BACKEND, and perhaps LOCATION")
+        raise ImproperlyConfigured(
+            f"{where} is {conf.shown(given)}; it must be a dict with BACKEND, and perhaps LOCATION"
+        )
     for name, value in given.items():
         if name == "BACKEND":
             continue
         if name not in KEYS:
             raise ImproperlyConfigured(f"{where} has an unknown key {name!r}; it knows BACKEND, {', '.join(KEYS)}")
         if not KEYS[name].kind.accepts(value):
-            raise ImproperlyConfigured(f"{where}[{name!r}] is {value!r}; it must be {KEYS[name].kind.words}")
+            raise ImproperlyConfigured(f"{where}[{name!r}] is {conf.shown(value)}; it must be {KEYS[name].kind.words}")
     return {**DEFAULTS, "BACKEND": LOCAL, **given}
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..connection.outbox import OVERFLOWS
@@ -44,12 +47,16 @@ class Groups:
                 raise NotImplementedError(_NOT_YET.format(option))
         self.overflow = check_overflow(overflow)
         self.alias = alias
+        caller = sys._getframe(1)
+        self._where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
         declared = _declared.setdefault(name, self)
         if (declared.overflow, declared.alias) != (overflow, alias):
-            raise ValueError(f"Groups({name!r}) is declared already, with other options: {declared!r}")
+            raise ValueError(
+                f"Groups({name!r}) is declared already, with other options: {declared!r} in {declared._where}"
+            )
 
     def __getitem__(self, key: int | str | uuid.UUID) -> Group:
-        return Group(names.check(f"{self.name}:{names.key_text(key)}"), self.overflow, self.alias)
+        return Group(f"{self.name}:{names.key_text(key)}", self.overflow, self.alias)
 
     if TYPE_CHECKING:
         __iter__: None
@@ -57,6 +64,10 @@ class Groups:
 
         def __iter__(self):  # else Python would take rooms[0], rooms[1] … for its items
             raise TypeError("Groups cannot be iterated over: only the project knows its keys")
+
+        def __getattr__(self, name):
+            hint = f": take one of them, as in rooms[key].{name}()" if hasattr(Group, name) else ""
+            raise AttributeError(f"Groups has no {name}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"Groups({self.name!r}, overflow={self.overflow!r}, alias={self.alias!r})"
@@ -79,7 +90,9 @@ class Group:
     __slots__ = ("alias", "name", "overflow")
 
     def __init__(self, name: str, overflow: str | None = None, alias: str = config.DEFAULT_ALIAS) -> None:
-        self.name = name
+        self.name = names.check(name)
+        if name.startswith(names.RESERVED):
+            raise ValueError(f"names that begin with {names.RESERVED!r} are dwebsocket's own: {name!r}")
         self.overflow = overflow
         self.alias = alias
 
@@ -168,8 +181,6 @@ def group(name: str) -> Group:
     """
     prefix, colon, _ = names.check(name).partition(":")
     declared = _declared.get(prefix) if colon else None
-    if prefix.startswith(names.RESERVED):
-        raise ValueError(f"names that begin with {names.RESERVED!r} are dwebsocket's own: {name!r}")
     return Group(name) if declared is None else Group(name, declared.overflow, declared.alias)
 
 
@@ -178,7 +189,14 @@ def user_group(user: Any) -> Group:
 
     ValueError for a user that is not logged in, or not saved. TypeError for anything else, as an order of the user.
     """
-    return Group(names.check(f"{names.RESERVED}user:{user_key(user)}"))
+    return _own(f"user:{user_key(user)}")
+
+
+def _own(name: str) -> Group:
+    """A group of this package: no project can make one with its name."""
+    group = Group(name)
+    group.name = names.check(f"{names.RESERVED}{name}")
+    return group
 
 
 def user_key(user: Any) -> str:
@@ -188,11 +206,24 @@ def user_key(user: Any) -> str:
         raise TypeError(f"a user is an instance of the user model, or its primary key, not {type(user).__name__}")
     if pk is None:
         raise ValueError("this user is not logged in, or not saved yet, and has no primary key")
-    return names.key_text(pk)
+    names.key_text(pk)
+    return str(_as_the_user_model_has_it(pk))
+
+
+def _as_the_user_model_has_it(pk: Any) -> Any:
+    """The primary key as the model's field understands it. ValueError for what is none: a user name, perhaps."""
+    try:
+        field: Any = get_user_model()._meta.pk
+    except ImproperlyConfigured:  # there is no such model: the project has users of another kind
+        return pk
+    try:
+        return field.to_python(pk)
+    except ValidationError:
+        raise ValueError(f"{pk!r} is no primary key of a user: that is a {type(field).__name__}") from None
 
 
 #: All WebSockets that have joined it.
-everyone = Group(f"{names.RESERVED}everyone")
+everyone = _own("everyone")
 
 
 def closing(code: int, reason: str) -> Envelope:

@@ -106,3 +106,21 @@ def test_setting_has_a_default(value: Any) -> None:
         pytest.raises(ImproperlyConfigured, match=r"^WEBSOCKET_GROUPS is .*; it must be a dict of aliases like "),
     ):
         config.backend("default")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "redis://:topsecret@127.0.0.1"},
+        "redis://user:topsecret@127.0.0.1:6379/0",
+        {"default": {"LOCATION": ["redis://:topsecret@a", 5]}},
+        {"default": "redis://:topsecret@127.0.0.1"},
+        {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "topsecret@127.0.0.1"}},
+        {"default": {"BACKEND": "dwebsocket.groups.redis.RedisGroups", "LOCATION": "user:topsecret@127.0.0.1"}},
+    ],
+)
+def test_error_holds_no_password(value: Any) -> None:
+    with override_settings(WEBSOCKET_GROUPS=value), pytest.raises(ImproperlyConfigured) as caught:
+        config.backend("default")
+    assert "topsecret" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value) or "***@a" in str(caught.value) or "begins with" in str(caught.value)

@@ -7,10 +7,12 @@ import decimal
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import ImproperlyConfigured
+from django.db.models import UUIDField
 from django.utils.translation import gettext_lazy
 
 from dwebsocket import Group, Groups, disconnect_user, everyone, group, user_group
@@ -161,7 +163,8 @@ def test_group_has_a_name(name: Any, error: type[Exception]) -> None:
 def test_group_of_a_user_is_found_by_the_user_and_by_the_key() -> None:
     assert user_group(User(pk=7)) == user_group(7) == user_group("7")
     assert user_group(User(pk=7)) != user_group(User(pk=8))
-    assert user_group(KEY) == user_group(str(KEY))
+    with mock.patch.object(User._meta, "pk", UUIDField()):
+        assert user_group(KEY) == user_group(str(KEY)) == user_group(KEY.hex)
     assert len({user_group(7), everyone, group("room:7")}) == 3
 
 
@@ -312,3 +315,32 @@ def test_instance_of_another_model_is_no_user_though_it_has_a_primary_key() -> N
     for function in (user_group, disconnect_user):
         with pytest.raises(TypeError, match="instance of the user model, or its primary key, not Permission"):
             function(permission)
+
+
+def test_group_that_is_made_by_hand_has_a_name_like_any_other() -> None:
+    for name in ("", "a\nb", "x" * 201, "dwebsocket.user:1"):
+        with pytest.raises(ValueError, match=r"."):
+            Group(name)
+    with pytest.raises(TypeError, match="is a str"):
+        Group(7)  # type: ignore[arg-type]
+
+
+def test_name_of_a_user_is_no_primary_key() -> None:
+    assert user_group("7") == user_group(7) == user_group("07")
+    for send in (user_group, disconnect_user):
+        with pytest.raises(ValueError, match="'anna' is no primary key of a user"):
+            send("anna")
+
+
+def test_groups_say_that_one_of_them_is_meant() -> None:
+    rooms = Groups("hinting")
+    with pytest.raises(AttributeError, match=r"^Groups has no send: take one of them, as in rooms\[key\]\.send\(\)$"):
+        rooms.send("x")  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match=r"^Groups has no elsewhere$"):
+        rooms.elsewhere  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_second_declaration_says_where_the_first_is() -> None:
+    Groups("twice")
+    with pytest.raises(ValueError, match=r"in .*, line \d+$"):
+        Groups("twice", overflow="latest")

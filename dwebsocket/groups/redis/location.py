@@ -40,7 +40,7 @@ class Location:
             import redis.connection
         except ImportError as error:
             raise ImproperlyConfigured(
-                f"{where} needs redis-py and hiredis ({error}): pip install 'dwebsocket[redis]'"
+                f"{where} needs redis-py and hiredis ({error}): pip install 'redis[hiredis]'"
             ) from error
         url = _checked(where, settings["LOCATION"])
         try:
@@ -120,7 +120,7 @@ def _checked(where: str, url: Any) -> str:
     if scheme == "redis+sentinel":
         raise ImproperlyConfigured(f"{where}['LOCATION']: Sentinel is not supported yet; write the primary's URL")
     if not separator or scheme not in _SCHEMES:
-        shown = scheme if separator else url.partition(":")[0]
+        shown = scheme if separator else url.rpartition("@")[2].partition(":")[0]  # no password
         raise ImproperlyConfigured(
             f"{where}['LOCATION'] begins with {shown!r}; it must begin with redis://, rediss:// (TLS) or unix://"
         )

@@ -97,7 +97,7 @@ def test_package_is_imported_without_redis_and_says_what_to_install() -> None:
     ran = subprocess.run([sys.executable, "-c", WITHOUT_REDIS], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert ran.stdout.startswith("ImproperlyConfigured WEBSOCKET_GROUPS['default'] needs redis-py and hiredis")
-    assert "pip install 'dwebsocket[redis]'" in ran.stdout
+    assert "pip install 'redis[hiredis]'" in ran.stdout
 
 
 def test_connection_is_named_and_its_server_is_judged(server: RedisServer) -> None:
