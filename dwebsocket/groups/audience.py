@@ -170,10 +170,10 @@ class Burst:
                 frame = serialize_once(data, kind.shared) if kind.is_forwarded else b""
                 # The key of one group takes the place of no message of another group.
                 key = f"{group}\0{envelope.key.decode()}"
-            except ValueError:  # half a surrogate pair that a function has returned, or a key that is no UTF-8
+                exclude = number_here(envelope.exclude) if envelope.exclude else 0
+            except ValueError:  # half a surrogate pair that a function has returned, or an envelope of another program
                 logger.exception("a message to the group %r could not be translated", group)
                 continue
-            exclude = number_here(envelope.exclude) if envelope.exclude else 0
             yield Piece(number, exclude, key, message, frame)
 
     def _translate(self, translate: Translate | None) -> list[tuple[int, Envelope, GroupMessage, Message]]:
@@ -184,7 +184,9 @@ class Burst:
                 try:
                     message = GroupMessage(self.audience.group, envelope.data)
                     data = message.data if translate is None else _checked(translate(message))
-                except Exception:  # of a function that a view has given to join(), or of text that is no UTF-8
+                except (
+                    BaseException
+                ):  # SystemExit, too: of a function that a view has given to join(), or of text that is no UTF-8
                     logger.exception("a message to the group %r could not be translated", self.audience.group)
                 else:
                     if data is not None:

@@ -15,6 +15,7 @@ from django.utils.functional import LazyObject, empty
 
 from ..database.own import close_own_connections
 from ..process.registry import Entry, registry
+from ..protocol.codes import may_be_sent
 from . import config, names, process, sending
 from .group import FORBIDDEN, check_close, user_key
 from .messages import TEXT, Envelope
@@ -64,11 +65,20 @@ def _order(order: dict[str, Any], *, using: str | None = None, now: bool = False
 def _obey(envelope: Envelope) -> None:
     """Close what the order says; in a new greenlet or thread, for it may have to ask the database."""
     entries = registry.members()
+    order = json.loads(envelope.payload)
+    if not _is_order(order):  # of a newer version, or of another program
+        raise ValueError(f"no order to close WebSockets: {envelope.payload[:200]!r}")
     if entries:
-        order = json.loads(envelope.payload)
         # A thread that sends is none of the hub's, and a greenlet that it spawned would wait there for ever.
         reactor = entries[0].reactor
         reactor.post(lambda: reactor.spawn(functools.partial(_close, entries, order), "dwebsocket disconnect"))
+
+
+def _is_order(order: Any) -> bool:
+    if not (isinstance(order, dict) and ("user" in order or "session" in order)):
+        return False
+    code, texts = order.get("code"), (order.get("user", ""), order.get("session", ""), order.get("reason"))
+    return isinstance(code, int) and may_be_sent(code) and all(isinstance(text, str) for text in texts)
 
 
 def _close(entries: list[Entry], order: dict[str, Any]) -> None:

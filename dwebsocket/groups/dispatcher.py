@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
 
@@ -136,8 +137,12 @@ class Dispatcher:
         watched = self._watched.get(group)
         if watched is None:
             watched = self._watched[group] = Watched()
-            self.backend.open(self)
-            self.backend.watch((group,), ())
+            try:
+                self.backend.open(self)
+                self.backend.watch((group,), ())
+            except BaseException:  # no descriptor is left, perhaps: the next one tries again
+                del self._watched[group]
+                raise
         watched.members += 1
         return watched
 
@@ -166,12 +171,18 @@ class Dispatcher:
 
     def publish(self, publications: Sequence[Publication]) -> None:
         """Send; GroupsUnavailable when the backend does not take it in time."""
-        if not self.backend.reaches_all_processes:
-            # No broker is between that could hold what comes too fast for the members here.
-            for lane in list(self._lanes.values()):
-                if not lane.wait_for_place(self.backend.settings["TIMEOUT"]):
+        with ExitStack() as stack:
+            if not self.backend.reaches_all_processes:  # no broker holds what comes too fast for the members here
+                self._reserve_place(publications, stack)
+            self.backend.publish(publications)
+
+    def _reserve_place(self, publications: Sequence[Publication], stack: ExitStack) -> None:
+        for publication in publications:
+            watched, size = self._watched.get(publication.group), len(publication.payload)
+            for lane, _ in () if watched is None else watched.audiences:
+                if not lane.reserve(size, self.backend.settings["TIMEOUT"]):
                     raise GroupsUnavailable("messages come faster than they can be written to the members")
-        self.backend.publish(publications)
+                stack.callback(lane.release, size)
 
     # The sink
 

@@ -25,12 +25,13 @@ class _Waiting(NamedTuple):
 class Events:
     """The messages of a WebSocket's groups that its view takes one by one. Where some were dropped, a Gap stands."""
 
-    __slots__ = ("_gaps", "_lock", "_waiting", "size")
+    __slots__ = ("_ends_in_gap", "_gaps", "_lock", "_waiting", "size")
 
     def __init__(self) -> None:
         self._gaps: dict[str, None] = {}  # groups whose oldest messages were dropped: their Gaps come first
+        self._ends_in_gap: set[str] = set()  # groups of which nothing waits behind their last Gap
         self._waiting: deque[_Waiting] = deque()
-        self._lock = threading.Lock()  # a lane puts, and the view takes
+        self._lock = threading.RLock()  # a lane puts, and the view takes
         self.size = 0
 
     def __len__(self) -> int:
@@ -45,6 +46,8 @@ class Events:
                 return None
             waiting = self._waiting.popleft()
             self.size -= waiting.size
+            if isinstance(waiting.event, Gap):
+                self._ends_in_gap.discard(waiting.event.group)
             return waiting.event
 
     def put(self, message: GroupMessage, key: str, now: float, bound: Bound) -> int:
@@ -60,6 +63,7 @@ class Events:
                     return 1
                 while self._waiting and not self._fits(size, now, bound):
                     dropped += self._drop_oldest()
+            self._ends_in_gap.discard(message.group)
             self._append(message, size, key, now)
             return dropped
 
@@ -72,13 +76,14 @@ class Events:
         """Drop what waits of `group`: its member has left."""
         with self._lock:
             self._gaps.pop(group, None)
+            self._ends_in_gap.discard(group)
             self._waiting = deque(waiting for waiting in self._waiting if waiting.event.group != group)
             self.size = sum(waiting.size for waiting in self._waiting)
 
     def _append_gap(self, group: str) -> None:
-        gap = Gap(group)
-        if not self._waiting or self._waiting[-1].event != gap:
-            self._append(gap, _MESSAGE_BYTES, "", float("inf"))
+        if group not in self._ends_in_gap:
+            self._ends_in_gap.add(group)
+            self._append(Gap(group), _MESSAGE_BYTES, "", float("inf"))
 
     def _append(self, event: GroupMessage | Gap, size: int, key: str, now: float) -> None:
         self._waiting.append(_Waiting(event, size, key, now))
@@ -102,4 +107,6 @@ class Events:
         first = self._waiting.popleft()
         self.size -= first.size
         self._gaps[first.event.group] = None
+        if isinstance(first.event, Gap):
+            self._ends_in_gap.discard(first.event.group)
         return isinstance(first.event, GroupMessage)

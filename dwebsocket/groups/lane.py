@@ -43,12 +43,14 @@ class Lane:
     def __init__(self, reactor: Reactor, overflowed: Callable[[list[Member]], None]) -> None:
         self.reactor = reactor
         self.dropped = 0  # messages for which there was no place in the queue
-        self.lock = threading.Lock()  # held while members are served: one that has left gets nothing any more
+        # Each may be entered twice by one thread: a signal handler, or a log handler, may send to a group.
+        self.lock = threading.RLock()  # held while members are served: one that has left gets nothing any more
         self._overflowed = overflowed
         self._queue: deque[tuple[Audience, Envelope | None]] = deque()
         self._queued_bytes = 0
+        self._reserved_bytes = 0  # for messages whose senders have waited for their place
         self._errands: deque[Callable[[], None]] = deque()
-        self._queue_lock = threading.Lock()
+        self._queue_lock = threading.RLock()
         self._full_for: set[Audience] = set()
         self._waiting: list[Latch] = []  # of senders that wait until there is place again
         self._slow: list[Member] = []
@@ -84,7 +86,7 @@ class Lane:
         """Queue `envelope`, or a GAP, for `audience`. It is written when the worker has been woken."""
         size = _size(envelope)
         with self._queue_lock:
-            if self._queued_bytes + size <= _MAX_QUEUED_BYTES or envelope is GAP:
+            if self._queued_bytes + size <= _MAX_QUEUED_BYTES or envelope is GAP or not self._queue:
                 self._queued_bytes += size
                 self._queue.append((audience, envelope))
                 return
@@ -95,16 +97,32 @@ class Lane:
         logger.warning("messages to the group %r come faster than they can be written: some are lost", audience.group)
         self.put(audience, GAP)
 
-    def wait_for_place(self, timeout_seconds: float) -> bool:
-        """Return True as soon as half of the queue is empty; False when that takes too long."""
-        if self._has_place():
-            return True
-        latch = self.reactor.latch()
-        self._waiting.append(latch)
-        if not self._has_place():  # else the worker may have looked for waiting ones just before
+    def reserve(self, size: int, timeout_seconds: float) -> bool:
+        """Return True as soon as the queue has place for `size` bytes, which `release()` ends; False after the time."""
+        deadline = monotonic() + timeout_seconds
+        while not self._take_place(size):
+            latch = self.reactor.latch()
+            self._waiting.append(latch)
+            if self._take_place(size):  # the worker may have looked for waiting ones just before
+                return True
             self.wake()
-            latch.wait(timeout_seconds)
-        return self._has_place()
+            latch.wait(max(0.0, deadline - monotonic()))
+            if monotonic() >= deadline:
+                return self._take_place(size)
+        return True
+
+    def release(self, size: int) -> None:
+        """End what `reserve()` has begun: the message is in the queue, or will never be."""
+        with self._queue_lock:
+            self._reserved_bytes -= size
+
+    def _take_place(self, size: int) -> bool:
+        with self._queue_lock:
+            taken = self._queued_bytes + self._reserved_bytes
+            if taken > _MAX_QUEUED_BYTES // 2 or (taken and taken + size > _MAX_QUEUED_BYTES):
+                return False
+            self._reserved_bytes += size
+            return True
 
     def _has_place(self) -> bool:
         return self._queued_bytes <= _MAX_QUEUED_BYTES // 2
@@ -166,7 +184,7 @@ class Lane:
         """Write the bursts: in one send for each member, in the order in which the messages came."""
         gathered: dict[Owner, list[Part]] | None = {} if len(bursts) > 1 else None
         for burst in bursts:
-            for kind, members in burst.audience.kinds():
+            for kind, members in self._members_of(burst.audience):
                 if pieces := burst.pieces(kind):
                     self._write_to(members, kind, pieces, gathered)
         for parts in (gathered or {}).values():
@@ -174,6 +192,10 @@ class Lane:
             with self.lock:
                 self._deliver(parts)
             self.reactor.breathe(monotonic())
+
+    def _members_of(self, audience: Audience) -> list[tuple[Kind, tuple[Member, ...]]]:
+        with self.lock:  # another thread may join or leave just now
+            return audience.kinds()
 
     def _write_to(
         self,
@@ -235,7 +257,7 @@ class Lane:
     def _tell(self, audience: Audience, envelope: Envelope | None) -> None:
         """Close the connections of all members, or tell the views that messages are missing."""
         close = None if envelope is GAP else envelope.close()
-        for kind, members in audience.kinds():
+        for kind, members in self._members_of(audience):
             for member in members:
                 with self.lock:
                     if not member.is_in:

@@ -30,7 +30,7 @@ class LocalGroups(GroupsBackend):
         self._sink: Sink | None = None
         self._watched: set[str] = set()
         self._once: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._lock = threading.Lock()  # all members of a group see one order
+        self._lock = threading.RLock()  # all members of a group see one order
 
     def open(self, sink: Sink) -> None:
         self._sink = sink

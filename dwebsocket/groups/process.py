@@ -13,6 +13,7 @@ from django.core.signals import setting_changed
 from .. import conf
 from ..database.own import close_own_connections
 from ..signals import group_overflow, groups_interrupted
+from ..websocket import WebSocket
 from . import config
 from .audience import Member
 from .dispatcher import Dispatcher
@@ -39,8 +40,9 @@ def dispatchers() -> list[Dispatcher]:
 
 def forget() -> None:
     """Begin anew, in the child of a fork: the members, and the connections to a broker, are the parent's."""
-    global _dispatchers, _lock
-    _dispatchers, _lock = {}, threading.RLock()
+    global _dispatchers, _lock, _slow_lock, _is_telling
+    _dispatchers, _lock, _slow_lock, _is_telling = {}, threading.RLock(), threading.RLock(), False
+    _slow.clear()
 
 
 def close() -> None:
@@ -57,16 +59,40 @@ def _make(alias: str) -> Dispatcher:
 # Receivers of a signal may wait, for a database perhaps: so each time in a new greenlet or thread.
 
 
+_slow: dict[tuple[WebSocket, str], None] = {}  # members of which the signal is to tell
+_slow_lock = threading.RLock()
+_is_telling = False
+
+
 def _tell_overflow(members: Sequence[Member]) -> None:
-    slow = list(dict.fromkeys((member.owner.websocket, member.audience.group) for member in members))
+    """Send the signal for each of `members`: one after the other, however slow its receivers are."""
+    global _is_telling
+    if not group_overflow.has_listeners():
+        return
+    with _slow_lock:
+        _slow.update(dict.fromkeys((member.owner.websocket, member.audience.group) for member in members))
+        if _is_telling:
+            return
+        _is_telling = True
+    members[0].connection.reactor.spawn(_tell_of_all_slow, "dwebsocket group_overflow")
 
-    def send() -> None:
-        for websocket, group in slow:
+
+def _tell_of_all_slow() -> None:
+    global _is_telling
+    try:
+        while True:
+            with _slow_lock:
+                if not _slow:
+                    _is_telling = False
+                    return
+                websocket, group = next(iter(_slow))
+                del _slow[websocket, group]
             group_overflow.send_robust(type(websocket), websocket=websocket, group=group)
+    except BaseException:  # of a receiver: SystemExit
+        _is_telling = False
+        raise
+    finally:
         close_own_connections()
-
-    if group_overflow.has_listeners():
-        members[0].connection.reactor.spawn(send, "dwebsocket group_overflow")
 
 
 def _tell_interruption(alias: str, seconds: float) -> None:

@@ -334,12 +334,15 @@ class _Worker:
                 _report(f"{self._name} could not be started")
 
     def _run(self) -> None:
-        while True:
-            self._woken.get()
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._woken.get_nowait()
-            run_logged(self._function, self._name)
+        try:
+            while True:
+                self._woken.get()
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        self._woken.get_nowait()
+                run_logged(self._function, self._name)
+        finally:  # SystemExit: the next wake-up starts another thread
+            self._has_thread = False
 
 
 def _report(message: str) -> None:

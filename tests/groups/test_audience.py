@@ -183,3 +183,23 @@ def test_text_that_cannot_be_encoded_and_key_that_is_none_lose_no_other(caplog: 
 def test_key_of_one_group_is_none_of_another() -> None:
     [piece] = burst(text("1", key="größe".encode())).pieces(kind(overflow="latest"))
     assert piece.key == "a\0größe"
+
+
+@pytest.mark.parametrize(
+    "bad", [Envelope(TEXT, b"x", b"node:" + b"9" * 5000), Envelope(TEXT, b"x", b"", b"\xff"), Envelope(TEXT, b"\xff")]
+)
+def test_envelope_of_another_program_takes_no_other_of_its_burst(
+    bad: Envelope, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dwebsocket.groups.node._node", b"node")
+    pieces = burst(text("1"), bad, text("2")).pieces(kind())
+    assert [piece.message.data for piece in pieces] == ["1", "2"]
+    assert "could not be translated" in caplog.text
+
+
+def test_function_that_wants_to_end_the_process_ends_no_lane(caplog: pytest.LogCaptureFixture) -> None:
+    def leave(message: GroupMessage) -> str:
+        raise SystemExit
+
+    assert burst(text("1")).pieces(kind(translate=leave)) == []
+    assert "could not be translated" in caplog.text

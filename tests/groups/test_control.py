@@ -17,6 +17,7 @@ from django.utils.functional import SimpleLazyObject
 from dwebsocket import GroupsUnavailable, disconnect_user, require_websocket
 from dwebsocket.groups import control, process
 from dwebsocket.groups.backend import Publication
+from dwebsocket.groups.messages import TEXT, Envelope
 from tests.groups.backends import SETTING
 from tests.groups.helpers import leave
 from tests.links import assert_ends
@@ -183,3 +184,15 @@ def test_digest_of_a_session_says_nothing_of_its_key() -> None:
     assert "abc" not in digest
     assert control._session_digest(request_with()) is None
     assert control._session_digest(request_with(session=SimpleNamespace(session_key=None))) is None
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        b"5", b"null", b"{}", b'{"user": null, "code": 4403, "reason": ""}',
+        b'{"user": "7", "code": 1006, "reason": ""}', b'{"user": "7", "code": "4403", "reason": ""}', b'{"session": "x", "code": 4401}',
+    ],
+)  # fmt: skip
+def test_order_that_is_none_closes_nothing(order: bytes) -> None:
+    with pytest.raises(ValueError, match="no order to close WebSockets"):
+        control._obey(Envelope(TEXT, order))

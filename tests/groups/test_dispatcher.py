@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 
@@ -348,3 +349,50 @@ def test_member_whose_kind_changes_while_a_burst_is_written_gets_the_message(off
     office.send("a", "x")
     office.reactor.run()
     assert received(first[0]) == received(last) == frame("x")
+
+
+def test_group_whose_watching_fails_once_is_watched_the_next_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no descriptor"):
+        patch.setattr(office.backend, "watch", mock.Mock(side_effect=OSError("no descriptor")))
+        office.dispatcher.listen("a", lambda envelope: None)
+    assert office.dispatcher.watched() == []
+    told: list[Envelope] = []
+    office.dispatcher.listen("a", told.append)
+    office.send("a", "x")
+    assert [envelope.data for envelope in told] == ["x"]
+
+
+def test_many_senders_within_the_process_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets a place: none gives up because another one was faster."""
+    monkeypatch.setattr(lanes, "_MAX_QUEUED_BYTES", 2000)
+    office = Office(LocalGroups("default", {**DEFAULTS, "TIMEOUT": 30}))
+    member = office.join("a")
+    errors: list[Exception] = []
+
+    def send(number: int) -> None:
+        try:
+            for _ in range(20):
+                office.send("a", str(number) * 500)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        office.reactor.run()
+    office.reactor.run()
+    assert errors == []
+    assert len(received(member)) == 8 * 20 * len(frame("x" * 500))
+    assert office.dispatcher.dropped == 0
+
+
+def test_message_larger_than_the_queue_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_MAX_QUEUED_BYTES", 300)
+    office = Office(LocalGroups("default", DEFAULTS))
+    member = office.join("a")
+    office.send("a", "x" * 1000)
+    office.reactor.run()
+    assert received(member) == frame("x" * 1000)

@@ -100,3 +100,14 @@ def test_gaps_of_two_groups_are_told_apart() -> None:
     events.gap(ROOM)
     events.gap("other")
     assert [events.take(), events.take(), events.take()] == [Gap(ROOM), Gap("other"), None]
+
+
+def test_gaps_of_two_groups_that_are_full_in_turn_take_no_memory() -> None:
+    events = Events()
+    put(events, "a", "b")
+    for number in range(1000):
+        events.put(message("x", f"other:{number % 2}"), "", 0, TWO._replace(overflow="drop_new"))
+    assert len(events) == 4
+    assert [events.take() for _ in range(4)][2:] == [Gap("other:0"), Gap("other:1")]
+    events.gap("other:0")
+    assert events.take() == Gap("other:0"), "what was told is told again after the next hole"

@@ -351,15 +351,15 @@ def test_what_does_not_fit_is_a_gap_and_one_warning(
 def test_sender_waits_until_half_of_the_queue_is_empty(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     small_queue(monkeypatch, 4)
     fleet.join("a")
-    assert fleet.lane.wait_for_place(0)
+    assert fleet.lane.reserve(0, 0)
     fleet.send("a", *"12")
-    assert fleet.lane.wait_for_place(0), "half of it"
+    assert fleet.lane.reserve(0, 0), "half of it"
     fleet.send("a", "3")
     wakes = fleet.reactor.wakes
-    assert not fleet.lane.wait_for_place(0.001)
+    assert not fleet.lane.reserve(0, 0.001)
     assert fleet.reactor.wakes == wakes + 1, "a worker that sleeps would never make place"
     results: list[bool] = []
-    sender = threading.Thread(target=lambda: results.append(fleet.lane.wait_for_place(10)))
+    sender = threading.Thread(target=lambda: results.append(fleet.lane.reserve(0, 10)))
     sender.start()
     while len(fleet.lane._waiting) < 2:
         time.sleep(0.001)
@@ -385,7 +385,7 @@ def test_sender_that_begins_to_wait_when_the_worker_has_just_emptied_the_queue_g
 
     monkeypatch.setattr(fleet.reactor, "latch", run_first)
     began = time.monotonic()
-    assert fleet.lane.wait_for_place(10)
+    assert fleet.lane.reserve(0, 10)
     assert time.monotonic() - began < 5
 
 
@@ -522,8 +522,8 @@ def test_sender_waits_for_place_wherever_it_runs(
     assert begins.wait(10)
     for number in range(4):
         lane.put(audience, text(str(number)))
-    assert not (home if waits_at_home else Threads()).do(lane.wait_for_place, 0.001)
-    waiting = (home if waits_at_home else Threads()).start(lane.wait_for_place, 30)
+    assert not (home if waits_at_home else Threads()).do(lane.reserve, 0, 0.001)
+    waiting = (home if waits_at_home else Threads()).start(lane.reserve, 0, 30)
     while len(lane._waiting) < 2:
         time.sleep(0.001)
     began = time.monotonic()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwebsocket import group, require_websocket
+from dwebsocket import group, group_overflow, require_websocket
 from dwebsocket.groups import process
 from dwebsocket.groups.dispatcher import Dispatcher
 from tests.groups.backends import PATH, ObedientGroups
@@ -173,7 +174,7 @@ settings.configure(LOGGING_CONFIG=None, SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROO
 django.setup()
 django.test.utils.setup_test_environment()
 from django.urls import path
-from dwebsocket import group, require_websocket
+from dwebsocket import group, group_overflow, require_websocket
 from dwebsocket.test import WebSocketClient
 
 @require_websocket
@@ -218,3 +219,39 @@ def test_members_of_a_backend_that_was_closed_get_nothing_and_can_leave(site: Si
         left.set()
         leave(peer)
         site.until_idle()
+
+
+def test_signal_of_slow_members_is_sent_by_one_thread_however_slow_its_receivers_are() -> None:
+    """A thread for each burst would be thousands."""
+    go, threads, told = threading.Event(), [], []
+
+    class Reactor:
+        def spawn(self, function: Any, name: str) -> None:
+            threads.append(threading.Thread(target=function, name=name))
+            threads[-1].start()
+
+    def receive(websocket: Any, group: str, **about: Any) -> None:
+        go.wait(10)
+        told.append((websocket, group))
+
+    def member(websocket: str, group: str) -> Any:
+        connection = SimpleNamespace(reactor=Reactor())
+        return SimpleNamespace(
+            owner=SimpleNamespace(websocket=websocket), audience=SimpleNamespace(group=group), connection=connection
+        )
+
+    group_overflow.connect(receive)
+    try:
+        for _ in range(100):
+            process._tell_overflow([member("one", "a"), member("two", "a")])
+        go.set()
+        for thread in threads:
+            thread.join(10)
+        assert len(threads) == 1
+        assert set(told) == {("one", "a"), ("two", "a")}
+        assert len(told) <= 4, "each at most once more than when it was told before"
+        process._tell_overflow([member("three", "b")])
+        threads[-1].join(10)
+        assert told[-1] == ("three", "b")
+    finally:
+        group_overflow.disconnect(receive)

@@ -868,3 +868,19 @@ def test_background_thread_that_could_not_be_started_is_started_with_the_next_co
     assert reactor._thread is not None
     assert reactor._thread.is_alive()
     link.close(lambda: None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_worker_that_wants_to_end_the_process_starts_anew_with_its_next_wake_up() -> None:
+    runs: list[int] = []
+
+    def work() -> None:
+        runs.append(len(runs))
+        if len(runs) == 1:
+            raise SystemExit
+
+    wake = ThreadReactor().worker(work, "a worker that exits")
+    wake()
+    until(lambda: runs == [0] and not any(thread.name == "a worker that exits" for thread in threading.enumerate()))
+    wake()
+    until(lambda: runs == [0, 1])
