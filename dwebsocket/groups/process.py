@@ -59,7 +59,7 @@ def _make(alias: str) -> Dispatcher:
 # Receivers of a signal may wait, for a database perhaps: so each time in a new greenlet or thread.
 
 
-_slow: dict[tuple[WebSocket, str], None] = {}  # members of which the signal is to tell
+_slow: dict[tuple[WebSocket, str], None] = {}  # members that the signal tells of next
 _slow_lock = threading.RLock()
 _is_telling = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from django.db import connections, transaction
@@ -29,9 +30,9 @@ def send(left: list[tuple[str, bool]]) -> Send:
 
 
 @pytest.fixture
-def _databases() -> Iterator[None]:
-    """A second database, in memory."""
-    connections.settings["other"] = {**connections.settings["default"], "NAME": ":memory:"}
+def _databases(tmp_path: Path) -> Iterator[None]:
+    """A second database: in a file, for Django closes none in memory."""
+    connections.settings["other"] = {**connections.settings["default"], "NAME": tmp_path / "other.sqlite3"}
     try:
         yield
     finally:

@@ -190,7 +190,8 @@ def test_digest_of_a_session_says_nothing_of_its_key() -> None:
     "order",
     [
         b"5", b"null", b"{}", b'{"user": null, "code": 4403, "reason": ""}',
-        b'{"user": "7", "code": 1006, "reason": ""}', b'{"user": "7", "code": "4403", "reason": ""}', b'{"session": "x", "code": 4401}',
+        b'{"user": "7", "code": 1006, "reason": ""}',
+        b'{"user": "7", "code": "4403", "reason": ""}', b'{"session": "x", "code": 4401}',
     ],
 )  # fmt: skip
 def test_order_that_is_none_closes_nothing(order: bytes) -> None:

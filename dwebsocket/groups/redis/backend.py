@@ -47,7 +47,7 @@ class RedisGroups(GroupsBackend):
                 return
             watchdog = Watchdog(float(self.settings["PROBE"]), self._timeout)
             self._subscriber = Subscriber(
-                self.alias, self._location, self._names, sink, self._node, self._publish_probe, watchdog
+                self.alias, self._location, self._names, sink, self._node, self._publish_probe, watchdog, self._is_back
             )
 
     def close(self) -> None:
@@ -74,6 +74,9 @@ class RedisGroups(GroupsBackend):
         from .examination import examine
 
         return examine(self._location, self._timeout)
+
+    def _is_back(self) -> None:
+        self._silent_until = 0.0
 
     def _publish_probe(self) -> None:
         """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""

@@ -45,6 +45,7 @@ class Subscriber:
         node: bytes,
         publish_probe: Callable[[], None],
         watchdog: Watchdog,
+        is_back: Callable[[], None],
     ) -> None:
         self._alias = alias
         self._location = location
@@ -53,6 +54,7 @@ class Subscriber:
         self._node = node
         self._publish_probe = publish_probe
         self._watchdog = watchdog
+        self._is_back = is_back  # told before the sink: what is sent then is not refused any more
         self._pid = os.getpid()
         self._lock = threading.Lock()  # of the table; never held while something waits
         self._table = Subscriptions(LINGER_SECONDS * random.uniform(1.0, 1.3))  # noqa: S311  # so that a fleet spreads
@@ -256,6 +258,7 @@ class Subscriber:
         seconds = time.monotonic() - self._down_since
         self._down_since = None
         self._told.clear()
+        self._is_back()
         self._sink.restored()
         logger.warning("groups %r: %s is back after %.1f s", self._alias, self._location, seconds)
 

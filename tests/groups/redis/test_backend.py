@@ -324,3 +324,15 @@ def test_under_gevent_greenlets_publish_and_receive_and_come_through_an_outage(s
 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == ["patched", "received", "lively", "restored", "again", "forked", "closed"]
+
+
+def test_server_that_is_back_is_asked_at_once(backend: NewBackend, new_server: NewServer) -> None:
+    paused = new_server()
+    groups = backend(paused, TIMEOUT=1, PROBE=1)
+    sink = listen(groups, "a")
+    paused.pause()
+    sink.wait("lost")
+    groups._silent_until = time.monotonic() + 3600
+    paused.resume()
+    sink.wait("restored")
+    groups.publish([Publication("a", b"x")])
