@@ -1,4 +1,4 @@
-"""``python -m fuzz [TARGET …]``: fuzz every target, or these, each for FUZZ_SECONDS (30 if not set).
+"""``python -m fuzz [TARGET …]``: fuzz every target, or these, each for FUZZ_SECONDS (20 if not set).
 
 As many run at a time as there are processors. What is found to be worth keeping goes to FUZZ_HOME (a temporary folder
 if not set), and so does what ends in a fault.
@@ -48,7 +48,7 @@ def fuzz(target: str, home: Path, seconds: int) -> bool:
 def main() -> int:
     if COMPILED:
         sys.exit("the fuzzer is led by the lines of Python: install with DWEBSOCKET_COMPILE=0")
-    seconds = int(os.environ.get("FUZZ_SECONDS", "30"))
+    seconds = int(os.environ.get("FUZZ_SECONDS", "20"))
     home = Path(os.environ.get("FUZZ_HOME") or tempfile.mkdtemp(prefix="fuzz-"))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         results = list(threads.map(lambda target: fuzz(target, home, seconds), sys.argv[1:] or TARGETS))
