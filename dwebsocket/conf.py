@@ -252,23 +252,23 @@ _PASSWORD = re.compile(r"""(?<![^/'"])[^/\s'"]*@""")
 
 def websocket_class() -> type[WebSocket]:
     """Return the class of `request.websocket`."""
-    return _class(f"{PREFIX}CLASS", get("CLASS"), WebSocket)
+    return load_class(f"{PREFIX}CLASS", get("CLASS"), WebSocket)
 
 
 def server_classes() -> list[type[Server]]:
     """Return the project's server class, if it has one; it is asked before those of this package."""
     path = get("SERVER")
-    return [] if path is None else [_class(f"{PREFIX}SERVER", path, Server)]  # type: ignore[type-abstract]
+    return [] if path is None else [load_class(f"{PREFIX}SERVER", path, Server)]  # type: ignore[type-abstract]
 
 
-def _class(name: str, path: str | type[T], base: type[T]) -> type[T]:
+def load_class(name: str, path: str | type[T], base: type[T]) -> type[T]:
     """Load the class at `path`, or return a class as it is; ImproperlyConfigured, with `name`, where there is none."""
     if not isinstance(path, str):
         return path
     try:
         found = import_string(path)
     except ImportError as error:
-        raise ImproperlyConfigured(f"{name}: {error}") from error
+        raise ImproperlyConfigured(f"{name} is {path!r}: {error}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ImproperlyConfigured(f"{name} is {path!r}, which is no subclass of {base.__module__}.{base.__qualname__}")
     return found
@@ -308,7 +308,7 @@ def check_view_options(given: Mapping[str, Any]) -> None:
             raise ValueError(f"the option {option} is {value!r}; it must be {kind.words}")
     if "websocket_class" in given:
         try:
-            _class(_WEBSOCKET_CLASS, given["websocket_class"], WebSocket)
+            load_class(_WEBSOCKET_CLASS, given["websocket_class"], WebSocket)
         except ImproperlyConfigured as error:
             raise ValueError(str(error)) from error
 
@@ -337,6 +337,6 @@ def _choose(given: Mapping[str, Any]) -> Options:
         chosen["compression"] = None
     chosen["guard"] = _resolved(chosen["guard"])
     name = _WEBSOCKET_CLASS if "websocket_class" in given else f"{PREFIX}CLASS"
-    chosen["websocket_class"] = _class(name, chosen.pop("class"), WebSocket)
+    chosen["websocket_class"] = load_class(name, chosen.pop("class"), WebSocket)
     limits = Limits(**{field.name: chosen.pop(field.name) for field in fields(Limits)})
     return Options(limits=limits, **chosen)

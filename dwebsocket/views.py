@@ -68,7 +68,7 @@ class WebSocketView(View):
         """
         _check_names(cls)
         _check_bases(cls)
-        for method in (cls.opened, cls.received, cls.group_message, cls.group_gap, cls.closed):
+        for method in (getattr(cls, hook) for hook in _HOOKS):
             if inspect.iscoroutinefunction(method):
                 raise TypeError(f"{method.__qualname__} is asynchronous; here it is an ordinary method")
         serves_http = any(hasattr(cls, name) for name in cls.http_method_names if name != "options")

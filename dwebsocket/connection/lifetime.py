@@ -23,7 +23,7 @@ from ..reactors.base import Link, Reactor, Served
 from ..reactors.clock import monotonic
 from .ending import Ending, Facts, Phase, Step
 from .keepalive import Beat, KeepAlive
-from .limits import Limits
+from .limits import TOO_SLOW, Limits
 from .outbox import Outbox
 from .sockets import limit_silence
 
@@ -393,7 +393,7 @@ class Lifetime(Served):
     def _close_as_too_slow(self) -> None:
         if self._outbox is not None:
             self._outbox.drop_offers()  # they would only hold up the Close frame
-        self._end(self.endpoint.close(CloseCode.TRY_AGAIN_LATER, "too slow"))
+        self._end(self.endpoint.close(*TOO_SLOW))
 
     def _close_if_idle(self, now: float, keep_alive: KeepAlive) -> None:
         last_message_at = self.last_message_at

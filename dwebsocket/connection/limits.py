@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..protocol.codes import CloseCode
+from ..protocol.frames import Close
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -20,6 +23,9 @@ class Limits:
     idle_timeout: float | None = None
     max_groups: int = 128
 
+
+#: The end of a peer that does not read what was offered.
+TOO_SLOW = Close(CloseCode.TRY_AGAIN_LATER, "too slow")
 
 #: What `Connection.offer()` returns, where it is not a number of messages that were dropped.
 TAKEN = 0  # and nothing was dropped

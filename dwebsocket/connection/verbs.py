@@ -14,7 +14,7 @@ from ..protocol.endpoint import State
 from ..protocol.exceptions import WebSocketClosed
 from ..protocol.frames import Close
 from ..protocol.handshake import Headers
-from ..protocol.messages import Message, Part
+from ..protocol.messages import Message, Part, as_message
 from .connection import Connection
 
 T = TypeVar("T")
@@ -278,11 +278,7 @@ class Verbs:
         ValueError for a code that may not be sent (1000 to 1003, 1007 to 1014 and 3000 to 4999 may), or a reason of
         more than 123 bytes in UTF-8; TypeError for a reason that is no str. Only the first call does something.
         """
-        if not hasattr(reason, "encode"):  # a lazy translation has it
-            raise TypeError(f"a close reason is str, not {type(reason).__name__}")
-        close = Close(code, reason)
-        close.serialize()
-        self._opening.refuse(close)
+        self._opening.refuse(Close.checked(code, reason))
         connection = self._find()
         if connection is not None:
             connection.close(code, reason)
@@ -365,23 +361,18 @@ class Verbs:
         return True
 
     def _message(self, message: object) -> Message:
-        if isinstance(message, str):
-            return message
         try:
-            return bytes(memoryview(message))  # type: ignore[arg-type]
+            return as_message(message)
         except TypeError:
-            raise self._not_a_message(message) from None
+            if self.closed:  # `send(wait())` after the peer has left: that it left is what counts, not the None
+                raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, self.close_reason) from None
+            raise
 
     def _open_to_send(self) -> Connection:
         connection = self._open()
         if connection is None:
             raise self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, _REFUSED)
         return connection
-
-    def _not_a_message(self, message: object) -> Exception:
-        if self.closed:  # `send(wait())` after the peer has left: that it left is what counts, not the None
-            return self._closed_error(self.close_code or CloseCode.NORMAL_CLOSURE, self.close_reason)
-        return TypeError(f"a message is str or bytes-like, not {type(message).__name__} (send_json() sends others)")
 
     def _closed_error(self, code: int, reason: str) -> WebSocketClosed:
         error = WebSocketClosed(code, reason)

@@ -184,9 +184,7 @@ class Burst:
                 try:
                     message = GroupMessage(self.audience.group, envelope.data)
                     data = message.data if translate is None else _checked(translate(message))
-                except (
-                    BaseException
-                ):  # SystemExit, too: of a function that a view has given to join(), or of text that is no UTF-8
+                except BaseException:  # SystemExit, too, of a view's function; or of text that is no UTF-8
                     logger.exception("a message to the group %r could not be translated", self.audience.group)
                 else:
                     if data is not None:

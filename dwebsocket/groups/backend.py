@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+#: For so long a publication whose `once` was seen for its group does nothing.
+ONCE_SECONDS = 300
+
 
 class Publication(NamedTuple):
     """One message on its way to a group: `payload` is an envelope, `once` its idempotency key."""
@@ -78,7 +81,7 @@ class GroupsBackend:
         """Return when the broker has all of them, in their order.
 
         GroupsUnavailable after TIMEOUT seconds at the latest: some of them may have been sent or not. A publication
-        whose `once` was seen for this group within five minutes does nothing.
+        whose `once` was seen for this group within ONCE_SECONDS does nothing.
         """
         raise NotImplementedError
 

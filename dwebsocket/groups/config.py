@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from .. import conf
 from ..connection.outbox import OVERFLOWS
@@ -79,15 +78,7 @@ def backend(alias: str) -> GroupsBackend:
     where = f"WEBSOCKET_GROUPS[{alias!r}]['BACKEND']"
     if not isinstance(path, str):
         raise ImproperlyConfigured(f"{where} is {path!r}; it must be a dotted path like {LOCAL!r}")
-    try:
-        found = import_string(path)
-    except ImportError as error:
-        raise ImproperlyConfigured(f"{where} is {path!r}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, GroupsBackend)):
-        raise ImproperlyConfigured(
-            f"{where} is {path!r}, which is no subclass of {GroupsBackend.__module__}.GroupsBackend"
-        )
-    return found(alias, settings)
+    return conf.load_class(where, path, GroupsBackend)(alias, settings)
 
 
 def backends() -> Iterator[GroupsBackend | ImproperlyConfigured]:

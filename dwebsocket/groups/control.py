@@ -11,13 +11,14 @@ from typing import Any
 from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
-from django.utils.functional import LazyObject, empty
 
 from ..database.own import close_own_connections
+from ..process.naming import NOT_LOADED, session_key, user_of
 from ..process.registry import Entry, registry
 from ..protocol.codes import may_be_sent
+from ..protocol.frames import Close
 from . import config, names, process, sending
-from .group import FORBIDDEN, check_close, user_key
+from .group import FORBIDDEN, user_key
 from .messages import TEXT, Envelope
 
 logger = logging.getLogger("dwebsocket")
@@ -49,13 +50,13 @@ def disconnect_user(
     ValueError for a user that is not logged in, a code that may not be sent, or a reason of more than 123 bytes.
     TypeError for a reason that is no str.
     """
-    check_close(code, reason)
+    Close.checked(code, reason)
     _order({"user": user_key(user), "code": code, "reason": str(reason)}, using=using, now=now)
 
 
-def disconnect_session(session_key: str, code: int = UNAUTHORIZED, reason: str = "") -> None:
-    """Close every WebSocket that was opened with that session, in every process, after the commit."""
-    _order({"session": _digest(session_key), "code": code, "reason": reason})
+def disconnect_session(key: str, code: int = UNAUTHORIZED, reason: str = "") -> None:
+    """Close every WebSocket that was opened with the session of that `key`, in every process, after the commit."""
+    _order({"session": _digest(key), "code": code, "reason": reason})
 
 
 def _order(order: dict[str, Any], *, using: str | None = None, now: bool = False) -> None:
@@ -100,9 +101,8 @@ def _close(entries: list[Entry], order: dict[str, Any]) -> None:
 
 def _user_key(request: HttpRequest) -> str | None:
     """The primary key of the request's user, as text; None for a user that is not logged in."""
-    request = getattr(request, "_request", request)  # REST framework's, which keeps its user there
-    user: Any = vars(request).get("user")
-    if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
+    user = user_of(request)
+    if user is NOT_LOADED:
         session: Any = getattr(request, "session", None)  # no view has asked for the user: its key is enough
         return None if session is None else session.get(SESSION_KEY)
     pk = getattr(user, "pk", None)
@@ -110,10 +110,10 @@ def _user_key(request: HttpRequest) -> str | None:
 
 
 def _session_digest(request: HttpRequest) -> str | None:
-    key = getattr(getattr(request, "session", None), "session_key", None)
+    key = session_key(request)
     return None if key is None else _digest(key)
 
 
-def _digest(session_key: str) -> str:
+def _digest(key: str) -> str:
     """A name for the session that lets no reader of the broker use it."""
-    return salted_hmac("dwebsocket.groups.control", session_key, algorithm="sha256").hexdigest()
+    return salted_hmac("dwebsocket.groups.control", key, algorithm="sha256").hexdigest()

@@ -13,6 +13,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from ..connection.outbox import OVERFLOWS
 from ..protocol.frames import Close
+from ..protocol.messages import as_message
 from ..websocket import Overflow, WebSocket
 from . import config, names, sending
 from .messages import BINARY, CLOSE, TEXT, Envelope
@@ -90,9 +91,7 @@ class Group:
     __slots__ = ("alias", "name", "overflow")
 
     def __init__(self, name: str, overflow: str | None = None, alias: str = config.DEFAULT_ALIAS) -> None:
-        self.name = names.check(name)
-        if name.startswith(names.RESERVED):
-            raise ValueError(f"names that begin with {names.RESERVED!r} are dwebsocket's own: {name!r}")
+        self.name = names.refuse_reserved(names.check(name))
         self.overflow = overflow
         self.alias = alias
 
@@ -118,15 +117,8 @@ class Group:
         GroupsUnavailable when the backend does not answer within TIMEOUT (2 seconds): it may have been sent or not.
         TypeError for another kind of message, ValueError for one of more than MAX_MESSAGE_SIZE bytes (1 MiB).
         """
-        if isinstance(message, str):
-            kind, payload = TEXT, message.encode()
-        else:
-            try:
-                kind, payload = BINARY, bytes(memoryview(message))
-            except TypeError:
-                raise TypeError(
-                    f"a message is str or bytes-like, not {type(message).__name__} (send_json() sends others)"
-                ) from None
+        data = as_message(message)
+        kind, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         excluded = b"" if exclude is None else _member_id(exclude)
         envelope = Envelope(kind, payload, excluded, _short("key", key).encode())
         if once is not None and not _short("once", once):
@@ -228,15 +220,8 @@ everyone = _own("everyone")
 
 def closing(code: int, reason: str) -> Envelope:
     """The envelope that closes with `code` and `reason`. TypeError, ValueError for what a Close frame cannot carry."""
-    check_close(code, reason)
+    Close.checked(code, reason)
     return Envelope(CLOSE, b"%d %s" % (code, reason.encode()))
-
-
-def check_close(code: int, reason: str) -> None:
-    """TypeError, ValueError where a Close frame cannot carry `code` and `reason`."""
-    if not hasattr(reason, "encode"):  # a lazy translation has it
-        raise TypeError(f"a close reason is str, not {type(reason).__name__}")
-    Close(code, reason).serialize()
 
 
 def check_overflow(overflow: str | None) -> str | None:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from ..connection.limits import CLOSED, TAKEN, Bound
-from ..protocol.codes import CloseCode
-from ..protocol.frames import Close
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
 from .audience import Audience, Burst, Kind, Member, Owner, Piece
@@ -27,7 +25,6 @@ _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
 _IF_NOTHING_WAITS = Bound(max_bytes=0, max_seconds=0, overflow="drop_new")
-TOO_SLOW = Close(CloseCode.TRY_AGAIN_LATER, "too slow")
 
 #: Stands in the queue for messages that are missing.
 GAP = None
@@ -205,12 +202,8 @@ class Lane:
         gathered: dict[Owner, list[Part]] | None,
     ) -> None:
         excluded = frozenset(piece.exclude for piece in pieces if piece.exclude)
-        together, count, bound, key = (
-            b"".join([piece.frame for piece in pieces]),
-            len(pieces),
-            kind.bound,
-            pieces[0].key,
-        )
+        together, count = b"".join([piece.frame for piece in pieces]), len(pieces)
+        bound, key = kind.bound, pieces[0].key
         is_one_offer = kind.is_forwarded and (count == 1 or bound.overflow not in _CHOOSY)
         for start in range(0, len(members), _SLICE):
             with self.lock:

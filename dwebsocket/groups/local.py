@@ -10,9 +10,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from ..reactors.clock import monotonic
-from .backend import GroupsBackend, Publication, Sink
-
-ONCE_SECONDS = 300
+from .backend import ONCE_SECONDS, GroupsBackend, Publication, Sink
 
 
 class LocalGroups(GroupsBackend):

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from .. import conf
 from ..exceptions import GroupsUnavailable
+from ..process.naming import session_key
 from . import config, process
 from .control import disconnect_session
 
@@ -24,7 +25,7 @@ def connect() -> None:
 def _logged_out(*, request: HttpRequest | None = None, **about: Any) -> None:
     # The session is flushed after the signal, and a page that comes back before the commit would find it alive: so the
     # order leaves after the commit.
-    key = getattr(getattr(request, "session", None), "session_key", None)
+    key = session_key(request)
     if key is None or not _wanted():
         return
     try:

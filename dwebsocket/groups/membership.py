@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from ..connection.connection import Connection
-from ..connection.limits import CLOSED, Bound
+from ..connection.limits import CLOSED, TOO_SLOW, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
 from ..reactors.clock import monotonic
@@ -16,7 +16,6 @@ from . import process, siblings
 from .audience import Kind, Member
 from .events import FULL, Events
 from .group import Group, check_overflow
-from .lane import TOO_SLOW
 from .node import websocket_id
 
 _lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest

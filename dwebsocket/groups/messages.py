@@ -35,7 +35,7 @@ class Envelope(NamedTuple):
         kind, exclude, size, rest = data.split(b" ", 3)
         if kind not in (TEXT, BINARY, CLOSE):
             raise ValueError(f"an envelope of the unknown kind {kind!r}")
-        key_size = 0 if size == b"0" else int(size)
+        key_size = int(size)
         envelope = cls(kind, rest[key_size:], exclude, rest[:key_size])
         if kind == CLOSE:
             envelope.close().serialize()

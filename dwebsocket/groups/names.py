@@ -28,9 +28,14 @@ def check_prefix(name: object) -> str:
     prefix = check(name, what="the name of Groups")
     if not all(character.isalnum() or character in "_-." for character in prefix):
         raise ValueError(f"the name of Groups has letters, digits, '_', '-' and '.', and nothing else: {prefix!r}")
-    if prefix.startswith(RESERVED):
-        raise ValueError(f"names that begin with {RESERVED!r} are dwebsocket's own: {prefix!r}")
-    return prefix
+    return refuse_reserved(prefix)
+
+
+def refuse_reserved(name: str) -> str:
+    """Return `name` unless it is one of this package's own. ValueError."""
+    if name.startswith(RESERVED):
+        raise ValueError(f"names that begin with {RESERVED!r} are dwebsocket's own: {name!r}")
+    return name
 
 
 def key_text(key: object) -> str:

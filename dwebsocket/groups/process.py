@@ -56,8 +56,7 @@ def _make(alias: str) -> Dispatcher:
     return Dispatcher(config.backend(alias), overflowed=_tell_overflow, interrupted=partial(_tell_interruption, alias))
 
 
-# Receivers of a signal may wait, for a database perhaps: so each time in a new greenlet or thread.
-
+# Receivers of a signal may wait, for a database perhaps: so they are called in a separate greenlet or thread.
 
 _slow: dict[tuple[WebSocket, str], None] = {}  # members that the signal tells of next
 _slow_lock = threading.RLock()

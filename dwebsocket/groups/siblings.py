@@ -33,16 +33,11 @@ def _served(*, environ: Mapping[str, Any] | None = None, **about: Any) -> None:
 request_started.connect(_served)
 
 
-def workers_by_environment() -> int:
-    """Return how many workers the environment asks gunicorn and others for; 1 where it says nothing."""
-    value = os.environ.get("WEB_CONCURRENCY", "")
-    return int(value) if value.isdecimal() else 1
-
-
 def known_workers() -> int:
     """The number of workers, as far as the environment, or uWSGI, tells; 1 where neither does."""
+    asked_for = os.environ.get("WEB_CONCURRENCY", "")  # of gunicorn and others
     by_uwsgi = getattr(sys.modules.get("uwsgi"), "numproc", 1)  # uWSGI makes this module; it exists nowhere else
-    return max(workers_by_environment(), by_uwsgi)
+    return max(int(asked_for) if asked_for.isdecimal() else 1, by_uwsgi)
 
 
 def warn(alias: str) -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from ..exceptions import Forbidden, Unauthorized
-from ..process.naming import know_user
+from ..process.naming import know_user, session_key
 from .base import DENIED, Guard, Verdict
 
 logger = logging.getLogger("dwebsocket")
@@ -34,7 +34,7 @@ class _SessionAlive(Guard):
         sessions = _sessions_now(requests)
         users = _users_now(data[auth.SESSION_KEY] for data in sessions.values() if auth.SESSION_KEY in data)
         for request in requests:
-            data = sessions.get(_session_key(request))
+            data = sessions.get(session_key(request))
             if data is not None and _belongs(data, users):
                 know_user(request, users.get(str(data.get(auth.SESSION_KEY))))
                 yield None
@@ -107,17 +107,12 @@ def _warn_of_cookies(requests: Iterable[HttpRequest]) -> None:
             _warn_once(type(session))
 
 
-def _session_key(request: HttpRequest) -> str | None:
-    session = getattr(request, "session", None)
-    return None if session is None else session.session_key
-
-
 def _sessions_now(requests: Iterable[HttpRequest]) -> dict[str | None, Mapping[str, Any]]:
     """Load the data of the requests' sessions, as it is now; sessions that are gone are left out."""
     found: dict[str | None, Mapping[str, Any]] = {}
     in_one_table: dict[str, db.SessionStore] = {}
     for request in requests:
-        key = _session_key(request)
+        key = session_key(request)
         if key is None or key in found:
             continue
         store = request.session

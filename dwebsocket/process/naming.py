@@ -21,11 +21,30 @@ def user_name(request: HttpRequest) -> str:
 
     A guard that has looked the user up says the name by `know_user()`.
     """
-    request = getattr(request, "_request", request)  # REST framework's, which keeps its user there
-    user: Any = vars(request).get("user")
-    if isinstance(user, LazyObject) and vars(user).get("_wrapped", empty) is empty:
-        return str(vars(request).get(_KNOWN, ""))
+    user = user_of(request)
+    if user is NOT_LOADED:
+        return str(vars(_django_request(request)).get(_KNOWN, ""))
     return _name(user) if getattr(user, "is_authenticated", False) else ""
+
+
+#: The user of a request whose session has one, perhaps, that no code has asked for.
+NOT_LOADED = object()
+
+
+def user_of(request: HttpRequest) -> Any:
+    """The request's user; None without one, and NOT_LOADED where it would take a query."""
+    user: Any = vars(_django_request(request)).get("user")
+    is_loaded = not isinstance(user, LazyObject) or vars(user).get("_wrapped", empty) is not empty
+    return user if is_loaded else NOT_LOADED
+
+
+def _django_request(request: HttpRequest) -> HttpRequest:
+    return getattr(request, "_request", request)  # REST framework's has it, and keeps its user there
+
+
+def session_key(request: HttpRequest | None) -> str | None:
+    """The key of the request's session; None without one."""
+    return getattr(getattr(request, "session", None), "session_key", None)
 
 
 def know_user(request: HttpRequest, user: Any) -> None:

@@ -80,6 +80,15 @@ class Close(NamedTuple):
     reason: str = ""
 
     @classmethod
+    def checked(cls, code: int, reason: str) -> Close:
+        """A Close that may be sent. TypeError for a reason that is no str, ValueError as for `serialize()`."""
+        if not hasattr(reason, "encode"):  # a lazy translation has it
+            raise TypeError(f"a close reason is str, not {type(reason).__name__}")
+        close = cls(code, reason)
+        close.serialize()
+        return close
+
+    @classmethod
     def parse(cls, payload: bytes) -> Close:
         """The code and reason in `payload`; 1005 when it is empty.
 

@@ -15,6 +15,18 @@ Message = str | bytes
 _NOT_UTF8 = "text is not UTF-8"
 
 
+def as_message(message: object) -> Message:
+    """Return str as it is, and bytes-like as bytes. TypeError for anything else."""
+    if isinstance(message, str):
+        return message
+    try:
+        return bytes(memoryview(message))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"a message is str or bytes-like, not {type(message).__name__} (send_json() sends others)"
+        ) from None
+
+
 class Part(NamedTuple):
     """A part of a message: `data`, as it arrived; `fin` marks the last part."""
 

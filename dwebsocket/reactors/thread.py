@@ -126,7 +126,7 @@ class ThreadReactor:
         function()
 
     def worker(self, function: Callable[[], None], name: str) -> Callable[[], None]:
-        return _Worker(self, function, name).wake
+        return _Worker(function, name).wake
 
     def breathe(self, now: float) -> None:
         pass
@@ -253,9 +253,7 @@ class ThreadReactor:
             ready = poll.poll(None if seconds is None else math.ceil(seconds * 1000))
         finally:
             self._polls = False
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._earlier.get_nowait()
+        _empty(self._earlier)
         for descriptor, events in ready:
             link = links.get(descriptor)
             if link is None:
@@ -308,8 +306,7 @@ class ThreadReactor:
 class _Worker:
     """Runs a function in a thread, which starts with the first wake-up; once for all wake-ups before it begins."""
 
-    def __init__(self, reactor: ThreadReactor, function: Callable[[], None], name: str) -> None:
-        self._reactor = reactor
+    def __init__(self, function: Callable[[], None], name: str) -> None:
         self._function = function
         self._name = name
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put() can be called from a __del__, too
@@ -337,12 +334,16 @@ class _Worker:
         try:
             while True:
                 self._woken.get()
-                with contextlib.suppress(queue.Empty):
-                    while True:
-                        self._woken.get_nowait()
+                _empty(self._woken)
                 run_logged(self._function, self._name)
         finally:  # SystemExit: the next wake-up starts another thread
             self._has_thread = False
+
+
+def _empty(items: queue.SimpleQueue[None]) -> None:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            items.get_nowait()
 
 
 def _report(message: str) -> None:

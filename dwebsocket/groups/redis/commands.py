@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..backend import Publication
-
-#: For as long a publication with the same `once` does nothing.
-ONCE_SECONDS = 300
+from ..backend import ONCE_SECONDS, Publication
 
 # Sent whole, not as EVALSHA: a server that has forgotten a script (SCRIPT FLUSH, a restart, a failover) would refuse
 # one command in the middle of a pipeline, and what comes after it would overtake it. It is compiled once all the same.
