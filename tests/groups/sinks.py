@@ -6,6 +6,7 @@ import threading
 from collections.abc import Collection
 from typing import Any
 
+from dwebsocket.groups.backend import GroupsBackend
 from tests.links import until
 
 
@@ -53,3 +54,12 @@ class Collector:
 
     def wait_watched(self, *groups: str) -> None:
         until(lambda: self.watched >= set(groups) or None, f"watching {groups}")
+
+
+def listen(backend: GroupsBackend, *groups: str) -> Collector:
+    """A sink to which these groups come."""
+    sink = Collector()
+    backend.open(sink)
+    backend.watch(groups, [])
+    sink.wait_watched(*groups)
+    return sink

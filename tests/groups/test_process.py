@@ -122,14 +122,17 @@ def test_child_of_a_fork_has_another_name_and_makes_its_own_backends() -> None:
     assert run_program(FORK).strip() == "done"
 
 
-FORK_WITH_MEMBERS = """
-import os, threading
+SITE = """
 import django.test.utils
 from django.conf import settings
 settings.configure(LOGGING_CONFIG=None, SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF="__main__")
 django.setup()
 django.test.utils.setup_test_environment()
 from django.urls import path
+"""
+
+FORK_WITH_MEMBERS = f"""{SITE}
+import os
 from dwebsocket import everyone, group, require_websocket
 from dwebsocket.groups import process
 from dwebsocket.process.registry import registry
@@ -166,14 +169,8 @@ def test_child_of_a_fork_has_no_members_and_disturbs_none() -> None:
     assert run_program(FORK_WITH_MEMBERS).strip() == "done"
 
 
-NO_GROUPS = """
+NO_GROUPS = f"""{SITE}
 import threading
-import django.test.utils
-from django.conf import settings
-settings.configure(LOGGING_CONFIG=None, SECRET_KEY="x", ALLOWED_HOSTS=["*"], ROOT_URLCONF="__main__")
-django.setup()
-django.test.utils.setup_test_environment()
-from django.urls import path
 from dwebsocket import group, group_overflow, require_websocket
 from dwebsocket.test import WebSocketClient
 

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.real.postgresql import Database, PostgreSQL, postgresql
 from tests.real.servers import KINDS, Server, assert_quiet, combinations, running
 
 
@@ -45,3 +46,15 @@ def server(running_server: Server) -> Iterator[Server]:
 def note() -> str:
     """A name for a note that no other test uses."""
     return uuid4().hex
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgreSQL]:
+    with postgresql() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def database(cluster: PostgreSQL) -> Database:
+    """A new database of the project's, for the server that the test starts."""
+    return cluster.create_database()

@@ -162,3 +162,18 @@ def join_come_back_and_leave(made: Site, crowd: Crowd, server: Server, count: in
             member.ask("leave", "leave", 120)
         until(lambda: not any(number for _, number in client.pubsub_numsub(*names)), "the end of all subscriptions")
     made.check_logs()
+
+
+def assert_all_is_well_in_the_end(
+    told: Sequence[Subscriber], publishers: Sequence[Publisher], servers: Sequence[Server]
+) -> list[Result]:
+    """Nothing is unaccounted for, and each server reaches all again. The results of the publishers, which end."""
+    wait_until_it_goes_on(told, publishers)
+    results = [result for publisher in publishers for result in publisher.stop()]
+    wait_for_last(told, results)
+    assert_told(told, results)
+    for server in servers:
+        server.get(f"/publish/?group=a&text=a+{server.port}+0")
+        for subscriber in told:
+            subscriber.wait_for(f"a {server.port} 0")
+    return results

@@ -19,7 +19,7 @@ from tests.helpers import exchange
 from tests.links import until
 from tests.peer import Close, Peer
 from tests.project.views import BLOCKS
-from tests.real.postgresql import MAX_CONNECTIONS, POSTGRES, Database, PostgreSQL, postgresql
+from tests.real.postgresql import MAX_CONNECTIONS, POSTGRES, Database, PostgreSQL
 from tests.real.servers import Server, assert_quiet, running
 from tests.sites import Site
 
@@ -30,18 +30,6 @@ MAY_STAY = 5  # connections to the database
 POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 4}}}
 
 on_both = pytest.mark.parametrize("name", ["pywsgi", "gunicorn-gthread"])
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[PostgreSQL]:
-    with postgresql() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def database(cluster: PostgreSQL) -> Database:
-    """A new database of the project's, for the server that the test starts."""
-    return cluster.create_database()
 
 
 @contextmanager

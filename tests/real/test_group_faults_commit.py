@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,21 +9,10 @@ import pytest
 
 from tests.real.group_crowd import Crowd, Subscriber
 from tests.real.group_site import BOTH, Site, needs_redis, site
-from tests.real.postgresql import POSTGRES, Database, PostgreSQL, postgresql
+from tests.real.postgresql import POSTGRES, Database
 from tests.real.servers import Server
 
 pytestmark = [needs_redis, pytest.mark.faults, pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL")]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[PostgreSQL]:
-    with postgresql() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def database(cluster: PostgreSQL) -> Database:
-    return cluster.create_database()
 
 
 def start(made: Site, kind: str, database: Database) -> Server:

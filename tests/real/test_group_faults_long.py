@@ -12,6 +12,7 @@ import pytest
 from tests.real.group_checker import check, gaps
 from tests.real.group_crowd import Crowd
 from tests.real.group_outages import (
+    assert_all_is_well_in_the_end,
     assert_told,
     chance_outage,
     join_come_back_and_leave,
@@ -50,14 +51,7 @@ def some_outages(made: Site, servers: list[Server], chance: random.Random, count
             if waits:
                 wait_until_it_goes_on(told, publishers)
             print(f"{what}{', over' if waits else ''} after {time.monotonic() - began:.1f} s", flush=True)
-        wait_until_it_goes_on(told, publishers)
-        results = [result for publisher in publishers for result in publisher.stop()]
-        wait_for_last(told, results)
-        assert_told(told, results)
-        for server in servers:
-            server.get(f"/publish/?group=a&text=a+{server.port}+0")
-            for subscriber in told:
-                subscriber.wait_for(f"a {server.port} 0")
+        results = assert_all_is_well_in_the_end(told, publishers, servers)
         failed, longest = len(unsure(results)), max(result.seconds for result in results)
         told_of = sum(gaps(subscriber.entries()) for subscriber in told) / len(told)
         print(f"{len(results)} sent, {failed} raised, the longest took {longest:.2f} s; {told_of:.1f} gaps for each")

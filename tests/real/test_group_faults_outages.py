@@ -14,6 +14,7 @@ import pytest
 from tests.peer import Close
 from tests.real.group_crowd import Crowd, until
 from tests.real.group_outages import (
+    assert_all_is_well_in_the_end,
     assert_told,
     chance_outage,
     open_many,
@@ -239,12 +240,5 @@ def test_outages_one_after_the_other(tmp_path: Path) -> None:
             print(chance_outage(made, chance))
             if chance.random() < 0.5:  # else the next one comes while this one is being mended
                 wait_until_it_goes_on(told, publishers)
-        wait_until_it_goes_on(told, publishers)
-        results = [result for publisher in publishers for result in publisher.stop()]
-        wait_for_last(told, results)
-        assert_told(told, results)
-        for server in servers:
-            server.get(f"/publish/?group=a&text=a+{server.port}+0")
-            for subscriber in told:
-                subscriber.wait_for(f"a {server.port} 0")
+        assert_all_is_well_in_the_end(told, publishers, servers)
         made.check_logs()

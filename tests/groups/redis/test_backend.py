@@ -18,20 +18,11 @@ from dwebsocket.exceptions import GroupsUnavailable
 from dwebsocket.groups.backend import Publication
 from dwebsocket.groups.redis import RedisGroups
 from tests.groups.servers import RedisServer
-from tests.groups.sinks import Collector
+from tests.groups.sinks import Collector, listen
 from tests.links import ROOT, until
 
 NewBackend = Callable[..., RedisGroups]
 NewServer = Callable[..., RedisServer]
-
-
-def listen(backend: RedisGroups, *groups: str) -> Collector:
-    """A sink to which these groups come."""
-    sink = Collector()
-    backend.open(sink)
-    backend.watch(groups, [])
-    sink.wait_watched(*groups)
-    return sink
 
 
 def test_message_reaches_every_process_that_watches(any_server: RedisServer, backend: NewBackend) -> None:

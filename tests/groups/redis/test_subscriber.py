@@ -13,20 +13,11 @@ from dwebsocket.groups.redis import RedisGroups
 from dwebsocket.groups.redis.subscriber import Subscriber
 from dwebsocket.groups.redis.watchdog import Backoff
 from tests.groups.servers import Certificates, RedisServer
-from tests.groups.sinks import Collector
+from tests.groups.sinks import Collector, listen
 from tests.links import until
 
 NewBackend = Callable[..., RedisGroups]
 NewServer = Callable[..., RedisServer]
-
-
-def listen(backend: RedisGroups, *groups: str) -> Collector:
-    """A sink to which these groups come."""
-    sink = Collector()
-    backend.open(sink)
-    backend.watch(groups, [])
-    sink.wait_watched(*groups)
-    return sink
 
 
 def outages(sink: Collector) -> list[str]:
@@ -246,9 +237,11 @@ def test_close_ends_the_loop_while_it_is_connected_and_while_it_waits(
     assert outages(sink) == ["lost"]
 
 
-def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(
+@pytest.fixture
+def paused(
     backend: NewBackend, new_server: NewServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[RedisGroups, Collector]:
+    """A backend that watches "a", whose server is back, and whose next attempt to connect is an hour away."""
     mortal = new_server()
     groups = backend(mortal)
     sink = listen(groups, "a")
@@ -256,6 +249,11 @@ def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(
     mortal.kill()
     sink.wait("lost")
     mortal.start()
+    return groups, sink
+
+
+def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(paused: tuple[RedisGroups, Collector]) -> None:
+    groups, sink = paused
     groups.publish([Publication("a", b"missed")])
     sink.wait("restored")
 
@@ -263,16 +261,8 @@ def test_publication_that_is_taken_ends_the_wait_for_the_next_attempt(
     assert sink.wait("message") == [("a", b"x")]
 
 
-def test_view_that_joins_does_not_wait_for_the_end_of_a_long_pause(
-    backend: NewBackend, new_server: NewServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mortal = new_server()
-    groups = backend(mortal)
-    sink = listen(groups, "a")
-    monkeypatch.setattr(Backoff, "next", lambda backoff, fraction: 3600)
-    mortal.kill()
-    sink.wait("lost")
-    mortal.start()
+def test_view_that_joins_does_not_wait_for_the_end_of_a_long_pause(paused: tuple[RedisGroups, Collector]) -> None:
+    groups, sink = paused
     groups.watch({"b"}, ())
     sink.wait("restored")
 
