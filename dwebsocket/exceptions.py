@@ -14,6 +14,9 @@
     │   ├── InvalidPayload        1007: text that is not UTF-8
     │   ├── MessageTooBig         1009: more than the limit
     │   └── PolicyViolation       1008: within the rules, but far more work than content
+    ├── HistoryDisabled           a history is asked for, and the Groups are declared without one
+    ├── PositionGone              the history does not reach back to a position any more
+    ├── PresenceDisabled          presence is asked for, and the Groups are declared without it
     ├── TooManyGroups             one WebSocket joins more groups than it may
     └── WebSocketClosed           the connection is closed; knows the close code and reason
         └── SendTimeout           it was closed because the peer did not read
@@ -43,10 +46,13 @@ __all__ = [
     "Forbidden",
     "GroupsUnavailable",
     "HandshakeError",
+    "HistoryDisabled",
     "InvalidPayload",
     "MessageTooBig",
     "OriginForbidden",
     "PolicyViolation",
+    "PositionGone",
+    "PresenceDisabled",
     "ProtocolError",
     "SendTimeout",
     "ServerNotSupported",
@@ -112,3 +118,15 @@ class GroupsUnavailable(HandshakeError):
 
 class TooManyGroups(WebSocketError):
     """One WebSocket would be in more groups than `max_groups`."""
+
+
+class HistoryDisabled(WebSocketError):
+    """The Groups are declared without `history=`."""
+
+
+class PositionGone(WebSocketError):
+    """The history does not reach back to this position: it is too old, or of another epoch."""
+
+
+class PresenceDisabled(WebSocketError):
+    """The Groups are declared without `presence=True`."""

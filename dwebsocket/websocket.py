@@ -78,7 +78,7 @@ class Members(Protocol):
         connection: Connection,
         *,
         forward: bool | Translate,
-        overflow: str | None,
+        overflow: Overflow | None,
         timeout_seconds: float | None,
     ) -> Joined | None:
         """Become a member; return when every later message arrives. None: the connection has ended meanwhile."""

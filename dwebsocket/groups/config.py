@@ -30,6 +30,8 @@ _LOCATION = conf.Kind(
 )
 _PREFIX = conf.Kind(lambda value: isinstance(value, str) and value.isprintable() and " " not in value, "a short word")
 _OVERFLOW = conf.Kind(lambda value: value in OVERFLOWS, f"one of {', '.join(map(repr, OVERFLOWS))}")
+_ON_GAP = conf.Kind(lambda value: value in ("close", "ignore"), "'close' or 'ignore'")
+_SECONDS_OR_NONE = conf.Kind(lambda value: value == 0 or conf.SECONDS.accepts(value), "a number of seconds, 0 or above")
 _OPTIONS = conf.Kind(lambda value: isinstance(value, Mapping), "a dict")
 
 #: Every key but BACKEND; seconds and bytes are in the name where it does not say them.
@@ -39,6 +41,12 @@ KEYS: Mapping[str, Key] = {
     "TIMEOUT": Key(2, conf.SECONDS),  # to publish
     "JOIN_TIMEOUT": Key(5, conf.SECONDS),
     "PROBE": Key(10, conf.SECONDS),  # of silence, until the way of a message is tried
+    "CHECK": Key(30, conf.SECONDS),  # between two looks whether the last message of a quiet history was missed
+    "LEASE": Key(15, conf.SECONDS),  # after which a process that has died is present no more
+    "GRACE": Key(5, _SECONDS_OR_NONE),  # in which a page that is loaded again has not been away
+    "META_TTL": Key(30 * 24 * 3600, conf.SECONDS),  # that a quiet history is remembered
+    "DURABLE": Key(False, conf.BOOLEAN),  # the broker never loses what it has confirmed
+    "ON_GAP": Key("close", _ON_GAP),
     "MAX_MESSAGE_SIZE": Key(1024 * 1024, conf.COUNT),
     "OUTBOX_BYTES": Key(1024 * 1024, conf.COUNT),
     "OUTBOX_SECONDS": Key(10, conf.SECONDS),

@@ -5,26 +5,46 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 
 from ..connection.outbox import OVERFLOWS
+from ..exceptions import HistoryDisabled, PositionGone, PresenceDisabled
 from ..protocol.frames import Close
 from ..protocol.messages import as_message
-from ..websocket import Overflow, WebSocket
-from . import config, names, sending
+from ..websocket import GroupMessage, Overflow, WebSocket
+from . import config, names, process, sending
+from .backend import GroupsBackend, Want
 from .messages import BINARY, CLOSE, TEXT, Envelope
+from .position import Position
 
 FORBIDDEN = 4403
-_NOT_YET = "{} is not there yet: this version of dwebsocket has no history and no presence"
+MAX_HISTORY = 10_000
+DEFAULT_TTL_SECONDS = 3600.0
 _MAX_KEY_BYTES = 200
+
+
+class Policy(NamedTuple):
+    """The options that the groups of one declaration share.
+
+    `presence`: `join(presence=…)` lets a member be present. `is_attended`: every member is, whether it says so or not.
+    """
+
+    overflow: Overflow | None = None
+    history: int = 0
+    ttl: float = 0.0
+    presence: bool = False
+    is_attended: bool = False
 
 
 class Groups:
     """Groups of one kind, declared once: `rooms = Groups("room")`, then `rooms[7]` is the group "room:7".
+
+    `history` is the number of messages that a group keeps (10,000 at most; 0: none), until `ttl` seconds have passed
+    since the last one (without `ttl`: an hour). `presence`: groups know who of their members is here.
 
     `overflow` says what happens to a member that is too slow, where `join()` does not: "close" (with 1013), "drop_new",
     "drop_oldest" or "latest"; None: OVERFLOW of the backend. `alias` is that of WEBSOCKET_GROUPS.
@@ -43,21 +63,18 @@ class Groups:
         alias: str = config.DEFAULT_ALIAS,
     ) -> None:
         self.name = names.check_prefix(name)
-        for option, value in (("history", history), ("ttl", ttl), ("presence", presence)):
-            if value:
-                raise NotImplementedError(_NOT_YET.format(option))
-        self.overflow = check_overflow(overflow)
+        self.policy = Policy(check_overflow(overflow), *_check_history(history, ttl), _check_presence(presence))
         self.alias = alias
         caller = sys._getframe(1)
         self._where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
         declared = _declared.setdefault(name, self)
-        if (declared.overflow, declared.alias) != (overflow, alias):
+        if (declared.policy, declared.alias) != (self.policy, alias):
             raise ValueError(
                 f"Groups({name!r}) is declared already, with other options: {declared!r} in {declared._where}"
             )
 
     def __getitem__(self, key: int | str | uuid.UUID) -> Group:
-        return Group(f"{self.name}:{names.key_text(key)}", self.overflow, self.alias)
+        return Group(f"{self.name}:{names.key_text(key)}", self.policy, self.alias)
 
     if TYPE_CHECKING:
         __iter__: None
@@ -71,7 +88,9 @@ class Groups:
             raise AttributeError(f"Groups has no {name}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
-        return f"Groups({self.name!r}, overflow={self.overflow!r}, alias={self.alias!r})"
+        overflow, history, ttl, presence, _ = self.policy
+        options = {"history": history, "ttl": ttl, "presence": presence, "overflow": overflow, "alias": self.alias}
+        return f"Groups({self.name!r}, {', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 _declared: dict[str, Groups] = {}
@@ -88,11 +107,11 @@ class Group:
     Made by `Groups[key]`, `group()` or `user_group()`. Two with the same name and alias are equal.
     """
 
-    __slots__ = ("alias", "name", "overflow")
+    __slots__ = ("alias", "name", "policy")
 
-    def __init__(self, name: str, overflow: str | None = None, alias: str = config.DEFAULT_ALIAS) -> None:
+    def __init__(self, name: str, policy: Policy = Policy(), alias: str = config.DEFAULT_ALIAS) -> None:
         self.name = names.refuse_reserved(names.check(name))
-        self.overflow = overflow
+        self.policy = policy
         self.alias = alias
 
     def send(
@@ -104,11 +123,11 @@ class Group:
         key: str = "",
         using: str | None = None,
         now: bool = False,
-    ) -> None:
+    ) -> str | None:
         """Send `message` to all members: str as text, bytes-like as binary.
 
         Inside a transaction it leaves after the commit, or never where it is rolled back; an error is logged then.
-        Outside it returns when the backend has it. `now=True` does not wait for the commit. `using`: only the
+        Outside it returns when the backend has it: with a history the position of the message, else None. `now=True` does not wait for the commit. `using`: only the
         transaction of this database counts; without it, those of all.
 
         `exclude`: this WebSocket does not get it. `once`: a second message to the group with the same text here does
@@ -123,7 +142,8 @@ class Group:
         envelope = Envelope(kind, payload, excluded, _short("key", key).encode())
         if once is not None and not _short("once", once):
             raise ValueError("once is the name of a message, and not empty")
-        sending.send(self.alias, self.name, envelope, once=once, using=using, now=now)
+        kept = self.policy.history, self.policy.ttl
+        return sending.send(self.alias, self.name, envelope, once=once, using=using, now=now, kept=kept)
 
     def send_json(
         self,
@@ -134,13 +154,13 @@ class Group:
         key: str = "",
         using: str | None = None,
         now: bool = False,
-    ) -> None:
+    ) -> str | None:
         """Send `obj` as JSON text, encoded now, as Django does it (dates, decimals, UUIDs). All else as for `send()`.
 
         ValueError for NaN and Infinity, which JSON has not (RFC 8259, 6).
         """
         text = json.dumps(obj, cls=DjangoJSONEncoder, allow_nan=False)
-        self.send(text, exclude=exclude, once=once, key=key, using=using, now=now)
+        return self.send(text, exclude=exclude, once=once, key=key, using=using, now=now)
 
     def disconnect(
         self, code: int = FORBIDDEN, reason: str = "", *, using: str | None = None, now: bool = False
@@ -151,6 +171,57 @@ class Group:
         TypeError for a reason that is no str.
         """
         sending.send(self.alias, self.name, closing(code, reason), using=using, now=now)
+
+    def history(self, limit: int | None = None, since: str | None = None) -> list[GroupMessage]:
+        """The messages that the group keeps, the oldest first: those after the position `since`, the last `limit`.
+
+        HistoryDisabled where the Groups are declared without one. PositionGone where messages after `since` are not
+        kept any more. GroupsUnavailable when the backend does not answer within TIMEOUT (2 seconds). ValueError for
+        a `since` that is no position, and a `limit` below 1.
+        """
+        self._check_history()
+        if limit is not None and not (isinstance(limit, int) and limit > 0):
+            raise ValueError(f"limit is a number of messages above 0, not {limit!r}")
+        position = None
+        if since is not None:
+            position = Position.parse(since) if isinstance(since, str) else None
+            if position is None:
+                raise ValueError(f"since is a position, as a message or join() has it, not {since!r}")
+        latest = 0 if position else limit or self.policy.history
+        read = self._backend().read({self.name: Want(position, latest)})[self.name]
+        if position is not None and not read.reaches_back_to(position):
+            raise PositionGone(f"the history of the group {self.name!r} does not reach back to {since}")
+        entries = [kept for kept in read.entries if position is None or kept.offset > position.offset]
+        return [
+            GroupMessage(self.name, Envelope.parse(payload).data, str(Position(read.top.epoch, offset)))
+            for offset, payload in entries[-limit if limit else 0 :]
+        ]
+
+    def position(self) -> str:
+        """The position of the last message: `join(since=…)` and `history(since=…)` begin behind it.
+
+        Errors as for `history()`.
+        """
+        self._check_history()
+        return str(self._backend().read({self.name: Want()})[self.name].top)
+
+    def clear(self) -> None:
+        """Forget the history. No position of before can be recovered any more. Errors as for `history()`."""
+        self._check_history()
+        self._backend().clear(self.name)
+
+    def _check_history(self) -> None:
+        if not self.policy.history:
+            raise HistoryDisabled(f"the group {self.name!r} has no history: declare it with Groups(…, history=100)")
+
+    def _check_presence(self) -> None:
+        if not (self.policy.presence or self.policy.is_attended):
+            raise PresenceDisabled(
+                f"the group {self.name!r} does not know who is here: declare it with Groups(…, presence=True)"
+            )
+
+    def _backend(self) -> GroupsBackend:
+        return process.dispatcher(self.alias).backend
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Group) and (self.alias, self.name) == (other.alias, other.name)
@@ -173,7 +244,7 @@ def group(name: str) -> Group:
     """
     prefix, colon, _ = names.check(name).partition(":")
     declared = _declared.get(prefix) if colon else None
-    return Group(name) if declared is None else Group(name, declared.overflow, declared.alias)
+    return Group(name) if declared is None else Group(name, declared.policy, declared.alias)
 
 
 def user_group(user: Any) -> Group:
@@ -181,12 +252,12 @@ def user_group(user: Any) -> Group:
 
     ValueError for a user that is not logged in, or not saved. TypeError for anything else, as an order of the user.
     """
-    return _own(f"user:{user_key(user)}")
+    return _own(f"user:{user_key(user)}", Policy(is_attended=True))
 
 
-def _own(name: str) -> Group:
+def _own(name: str, policy: Policy = Policy()) -> Group:
     """A group of this package: no project can make one with its name."""
-    group = Group(name)
+    group = Group(name, policy)
     group.name = names.check(f"{names.RESERVED}{name}")
     return group
 
@@ -224,7 +295,25 @@ def closing(code: int, reason: str) -> Envelope:
     return Envelope(CLOSE, b"%d %s" % (code, reason.encode()))
 
 
-def check_overflow(overflow: str | None) -> str | None:
+def _check_history(history: object, ttl: object) -> tuple[int, float]:
+    if not isinstance(history, int) or isinstance(history, bool) or not 0 <= history <= MAX_HISTORY:
+        raise ValueError(f"history is a number of messages, {MAX_HISTORY} at most, not {history!r}")
+    if ttl is None:
+        return history, DEFAULT_TTL_SECONDS if history else 0.0
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not ttl > 0:
+        raise ValueError(f"ttl is a number of seconds above 0, not {ttl!r}")
+    if not history:
+        raise ValueError("ttl is the time for which messages are kept: it needs history=, how many are kept")
+    return history, float(ttl)
+
+
+def _check_presence(presence: object) -> bool:
+    if not isinstance(presence, bool):
+        raise TypeError(f"presence is True or False, not {presence!r}: what the others see is said in join()")
+    return presence
+
+
+def check_overflow(overflow: Overflow | None) -> Overflow | None:
     """Return `overflow` where it is one, or None. ValueError."""
     if overflow is not None and overflow not in OVERFLOWS:
         raise ValueError(f"overflow is {overflow!r}; it must be one of {', '.join(map(repr, OVERFLOWS))}")

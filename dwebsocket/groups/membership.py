@@ -11,7 +11,7 @@ from ..connection.limits import CLOSED, TOO_SLOW, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
 from ..reactors.clock import monotonic
-from ..websocket import Gap, GroupMessage, Joined, Translate, WebSocket
+from ..websocket import Gap, GroupMessage, Joined, Overflow, Translate, WebSocket
 from . import process, siblings
 from .audience import Kind, Member
 from .events import FULL, Events
@@ -72,7 +72,7 @@ class Memberships:
         connection: Connection,
         *,
         forward: bool | Translate,
-        overflow: str | None,
+        overflow: Overflow | None,
         timeout_seconds: float | None,
     ) -> Joined | None:
         """Become a member of `group`, or change how; return when every later message will arrive.
@@ -82,7 +82,7 @@ class Memberships:
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
-        kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or group.overflow)
+        kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or group.policy.overflow)
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
         with _lock:
@@ -158,7 +158,7 @@ class Memberships:
         if self._events is not None:
             self._events.gap(group)
 
-    def _kind(self, connection: Connection, bound: Bound, forward: bool | Translate, overflow: str | None) -> Kind:
+    def _kind(self, connection: Connection, bound: Bound, forward: bool | Translate, overflow: Overflow | None) -> Kind:
         if overflow is not None:
             bound = bound._replace(overflow=overflow)
         if forward is False:

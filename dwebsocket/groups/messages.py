@@ -6,14 +6,30 @@ from typing import NamedTuple
 
 from ..protocol.frames import Close
 from ..protocol.messages import Message
+from .position import Position
 
-TEXT, BINARY, CLOSE = b"t", b"b", b"c"
+TEXT, BINARY, CLOSE, RESET, PRESENCE = b"t", b"b", b"c", b"r", b"p"
+_KINDS = frozenset((TEXT, BINARY, CLOSE, RESET, PRESENCE))
+
+
+class Arrival(NamedTuple):
+    """One change of a roster: its version from then on, and the user that has come, or gone."""
+
+    version: int
+    has_come: bool
+    user: str
+    info: str
+
+    def serialize(self) -> bytes:
+        """The payload of an envelope of the kind PRESENCE."""
+        return f"{self.version} {'+' if self.has_come else '-'} {self.user}\0{self.info}".encode()
 
 
 class Envelope(NamedTuple):
     """A message on its way: what it is, who does not get it, and what it replaces.
 
-    `kind`: TEXT and BINARY carry a message, CLOSE ends the members' connections. `exclude` is the member that does not
+    `kind`: TEXT and BINARY carry a message, CLOSE ends the members' connections, RESET begins another epoch of the
+    history, PRESENCE tells that a member has come or gone. `exclude` is the member that does not
     get it. `key`: with overflow "latest" it takes the place of an older message with the same key that still waits.
     """
 
@@ -33,7 +49,7 @@ class Envelope(NamedTuple):
         ValueError where it holds none, one of a kind that this version does not know, or a close that may not be sent.
         """
         kind, exclude, size, rest = data.split(b" ", 3)
-        if kind not in (TEXT, BINARY, CLOSE):
+        if kind not in _KINDS:
             raise ValueError(f"an envelope of the unknown kind {kind!r}")
         key_size = int(size)
         envelope = cls(kind, rest[key_size:], exclude, rest[:key_size])
@@ -45,6 +61,16 @@ class Envelope(NamedTuple):
         """The close code and reason of an envelope of the kind CLOSE."""
         code, _, reason = self.payload.partition(b" ")
         return Close(int(code), reason.decode())
+
+    def previous(self) -> Position | None:
+        """The last position before an envelope of the kind RESET; None where that epoch had none."""
+        return Position.parse(self.payload.decode())
+
+    def arrival(self) -> Arrival:
+        """The change that an envelope of the kind PRESENCE tells."""
+        version, sign, rest = self.payload.split(b" ", 2)
+        user, info = rest.decode().split("\0", 1)
+        return Arrival(int(version), sign == b"+", user, info)
 
     @property
     def data(self) -> Message:

@@ -11,6 +11,7 @@ from . import process, siblings
 from .backend import Publication
 from .commit import after_commit
 from .messages import Envelope
+from .position import Position
 
 logger = logging.getLogger("dwebsocket")
 
@@ -29,9 +30,19 @@ observers: list[Callable[[Sent], None]] = []
 
 
 def send(
-    alias: str, group: str, envelope: Envelope, *, once: str | None = None, using: str | None = None, now: bool = False
-) -> None:
-    """Send `envelope` after the commit, or now. Errors as for `Group.send()`."""
+    alias: str,
+    group: str,
+    envelope: Envelope,
+    *,
+    once: str | None = None,
+    using: str | None = None,
+    now: bool = False,
+    kept: tuple[int, float] = (0, 0.0),
+) -> str | None:
+    """Send `envelope` after the commit, or now: then the position is returned, where there is a history.
+
+    `kept`: as many messages the group keeps, for so many seconds. Errors as for `Group.send()`.
+    """
     dispatcher = process.dispatcher(alias)
     limit = dispatcher.backend.settings["MAX_MESSAGE_SIZE"]
     if len(envelope.payload) > limit:
@@ -41,11 +52,12 @@ def send(
         )
     if not dispatcher.backend.reaches_all_processes:
         siblings.warn(alias)
-    publication = Publication(group, envelope.serialize(), once)
+    publication = Publication(group, envelope.serialize(), once, *kept)
+    positions: list[Position | None] = []
 
     def publish(at_commit: bool) -> None:
         try:
-            process.dispatcher(alias).publish([publication])
+            positions[:] = process.dispatcher(alias).publish([publication])
         except GroupsUnavailable:
             if not at_commit:
                 raise
@@ -59,3 +71,4 @@ def send(
         publish(False)
     else:
         after_commit(publish, using)
+    return None if not positions or positions[0] is None else str(positions[0])
