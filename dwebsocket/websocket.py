@@ -77,6 +77,7 @@ class Members(Protocol):
         group: JoinableGroup,
         connection: Connection,
         *,
+        since: str | None,
         forward: bool | Translate,
         overflow: Overflow | None,
         timeout_seconds: float | None,
@@ -124,6 +125,7 @@ class WebSocket(Verbs):
         *,
         since: str | None = None,
         presence: Any = None,
+        roster: bool = False,
         forward: bool | Translate = True,
         overflow: Overflow | None = None,
         timeout: float | None = None,
@@ -143,15 +145,17 @@ class WebSocket(Verbs):
         for another `overflow`.
         """
         _check_group(group)
-        if since is not None or presence is not None:
-            raise NotImplementedError("since and presence are not there yet: this version has no history")
+        if since is not None and not isinstance(since, str):
+            raise TypeError(f"since is a position, as join() or a message has it, not {type(since).__name__}")
         if not isinstance(forward, bool) and not callable(forward):
             raise TypeError(f"forward is True, False or a function, not {type(forward).__name__}")
         hash(forward)  # members with the same function share what it makes: TypeError, before anything is joined
         connection, members = self._open_to_join(), self._members()
         if members is None:
             raise self._end_error()
-        joined = members.join(group, connection, forward=forward, overflow=overflow, timeout_seconds=timeout)
+        joined = members.join(
+            group, connection, since=since, forward=forward, overflow=overflow, timeout_seconds=timeout
+        )
         if joined is None:
             raise self._end_error()
         return joined

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..connection.connection import Connection
@@ -63,6 +63,8 @@ class Host(Protocol):
     """The dispatcher of a group, as far as a member knows it."""
 
     alias: str
+    #: Whether a member that gets its messages as they were sent is closed where some are missing of a history.
+    closes_on_gap: bool
 
     def change(self, member: Member, kind: Kind) -> None:
         """Let `member` be of another kind."""
@@ -94,19 +96,39 @@ class Member:
         self.is_in = True
 
 
+class Entrance(NamedTuple):
+    """A member comes in at this place of the queue: it gets `note`, then what it missed, then all that stands behind.
+
+    `done` is called then, or where the member has left meanwhile.
+    """
+
+    member: Member
+    kind: Kind
+    note: str | None
+    missed: Sequence[Envelope]
+    done: Callable[[], None]
+
+
 class Audience:
     """The members of one group that one reactor serves, ordered by what they have in common."""
 
-    __slots__ = ("_members", "_snapshots", "group", "host")
+    __slots__ = ("_expected", "_members", "_snapshots", "group", "host")
 
     def __init__(self, group: str, host: Host) -> None:
         self.group = group
         self.host = host
         self._members: dict[Kind, dict[Member, None]] = {}
+        self._expected: set[Member] | None = None  # those whose Entrance is still to come
         self._snapshots: list[tuple[Kind, tuple[Member, ...]]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._members)
+        return bool(self._members or self._expected)
+
+    def expect(self, member: Member) -> None:
+        """Hold a place for `member`: it gets nothing before its Entrance."""
+        if self._expected is None:
+            self._expected = set()
+        self._expected.add(member)
 
     def add(self, member: Member) -> None:
         alike = self._members.get(member.kind)
@@ -118,6 +140,9 @@ class Audience:
         self._snapshots = None
 
     def remove(self, member: Member) -> None:
+        if self._expected and member in self._expected:
+            self._expected.remove(member)
+            return
         alike = self._members[member.kind]
         del alike[member]
         if not alike:
@@ -182,7 +207,7 @@ class Burst:
             translated = self._translated[translate] = []
             for number, envelope in self.envelopes:
                 try:
-                    message = GroupMessage(self.audience.group, envelope.data)
+                    message = GroupMessage(self.audience.group, envelope.data, envelope.position)
                     data = message.data if translate is None else _checked(translate(message))
                 except BaseException:  # SystemExit, too, of a view's function; or of text that is no UTF-8
                     logger.exception("a message to the group %r could not be translated", self.audience.group)

@@ -14,10 +14,14 @@ from ..connection.limits import Bound
 from ..exceptions import GroupsUnavailable
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
-from .audience import Audience, Kind, Member, Owner
-from .backend import GroupsBackend, Publication
-from .lane import GAP, Lane
-from .messages import Envelope
+from .audience import Audience, Entrance, Kind, Member, Owner
+from .backend import GroupsBackend, Publication, Read
+from .history import Admission, History
+from .lane import Item, Lane
+from .messages import BINARY, CLOSE, GAP, TEXT, Envelope
+from .position import Position
+from .reader import Reader
+from .stream import Asked, Budget, Found, Stream
 
 T = TypeVar("T")
 
@@ -27,9 +31,22 @@ logger = logging.getLogger("dwebsocket")
 class Watched:
     """A group that this process receives."""
 
-    __slots__ = ("audiences", "is_confirmed", "latches", "listener", "members", "was_confirmed")
+    __slots__ = (
+        "audiences",
+        "has_complained",
+        "history",
+        "is_confirmed",
+        "latches",
+        "listener",
+        "members",
+        "source",
+        "was_confirmed",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, source: int) -> None:
+        self.source = source  # the server that carries it
+        self.history: History | None = None
+        self.has_complained = False  # of a message without a position, although there is a history
         self.audiences: tuple[tuple[Lane, Audience], ...] = ()  # one for each reactor that has members
         self.is_confirmed = False  # by the backend, since the last outage
         self.was_confirmed = False  # ever
@@ -62,13 +79,37 @@ class Dispatcher:
         self._lanes: dict[Reactor, Lane] = {}
         self._busy: dict[Lane, None] = {}  # lanes that have something to write since the last flush
         self._lock = threading.RLock()  # a backend may confirm a group inside `watch()`
-        self._lost_at: float | None = None
-        self.outage = ""  # the reason, while the backend is lost
+        self._lost_at: dict[int, float] = {}  # by source
+        self._outages: dict[int, str] = {}  # the reasons
+        self.closes_on_gap = backend.settings["ON_GAP"] == "close"
+        self._budget = Budget()
+        self._reader = Reader(
+            lambda wants: self.backend.read(wants),  # the backend of now: tests replace it
+            self._ask,
+            self._answer,
+            self._with_history,
+            check_seconds=backend.settings["CHECK"],
+            is_at_once=not backend.reaches_all_processes,
+        )
+
+    def close(self) -> None:
+        """Receive nothing any more, and give every connection back."""
+        self._reader.close()
+        self.backend.close()
+
+    def outage_of(self, group: str) -> str:
+        """The reason why the backend is lost to `group`; "" where it is not."""
+        return self._outages.get(self.backend.source_of(group), "")
 
     # Members
 
-    def join(self, owner: Owner, group: str, connection: Connection, kind: Kind) -> Member:
-        """Make `owner` a member of `group`. Every message arrives once `wait_for()` has returned True."""
+    def join(
+        self, owner: Owner, group: str, connection: Connection, kind: Kind, history: int = 0, ttl: float = 0.0
+    ) -> Member:
+        """Make `owner` a member of `group`. Every message arrives once `wait_for()` has returned True.
+
+        With a `history` it does so once `admit()` has returned.
+        """
         with self._lock:
             watched = self._watch(group)
             lane = self._lane(connection.reactor)
@@ -77,8 +118,44 @@ class Dispatcher:
                 audience = Audience(group, self)
                 watched.audiences = (*watched.audiences, (lane, audience))
             member = Member(owner, audience, connection, kind)
-            lane.enter(member)
+            if not history:
+                lane.enter(member)
+                return member
+            lane.expect(member)
+            if watched.history is None:
+                watched.history = self._history(group, watched, history, ttl)
             return member
+
+    def admit(
+        self, member: Member, kind: Kind, since: Position | str | None, timeout_seconds: float
+    ) -> Found | None:
+        """Let a member in that has joined a group with a history, where it was; None when that takes longer."""
+        group, reactor = member.audience.group, member.connection.reactor
+        watched = self._watched.get(group)
+        if watched is None or watched.history is None:  # its connection has ended meanwhile
+            return None
+        admission = Admission(member, kind, since, reactor.latch())
+        deadline = monotonic() + timeout_seconds
+        if not watched.history.admit(admission):
+            self._reader.want(group, [admission])
+        self._lanes[reactor].wake()
+        try:
+            while not admission.is_in and (remaining := deadline - monotonic()) > 0:
+                admission.latch.wait(remaining)
+        finally:
+            admission.is_over = True
+        return admission.found if admission.is_in else None
+
+    def _history(self, group: str, watched: Watched, history: int, ttl: float) -> History:
+        stream = Stream(history, ttl, self.backend.settings["OUTBOX_BYTES"] // 2, self._budget)
+
+        def put_all(item: Item) -> None:
+            self._put(watched, item)
+
+        def put(member: Member, entrance: Entrance) -> None:
+            self._lanes[member.connection.reactor].put(member.audience, entrance)
+
+        return History(group, stream, put_all, put)
 
     def change(self, member: Member, kind: Kind) -> None:
         """From the next message on `member` is of another kind."""
@@ -136,7 +213,7 @@ class Dispatcher:
     def _watch(self, group: str) -> Watched:
         watched = self._watched.get(group)
         if watched is None:
-            watched = self._watched[group] = Watched()
+            watched = self._watched[group] = Watched(self.backend.source_of(group))
             try:
                 self.backend.open(self)
                 self.backend.watch((group,), ())
@@ -151,6 +228,8 @@ class Dispatcher:
         if not watched.members:
             del self._watched[group]
             self.backend.watch((), (group,))
+            if watched.history is not None:
+                watched.history.close()
             self._open(watched)  # the connection of a view that joins has ended meanwhile: it need not wait
 
     def watched(self) -> list[str]:
@@ -169,12 +248,12 @@ class Dispatcher:
 
     # Sending
 
-    def publish(self, publications: Sequence[Publication]) -> None:
+    def publish(self, publications: Sequence[Publication]) -> list[Position | None]:
         """Send; GroupsUnavailable when the backend does not take it in time."""
         with ExitStack() as stack:
             if not self.backend.reaches_all_processes:  # no broker holds what comes too fast for the members here
                 self._reserve_place(publications, stack)
-            self.backend.publish(publications)
+            return self.backend.publish(publications)
 
     def _reserve_place(self, publications: Sequence[Publication], stack: ExitStack) -> None:
         for publication in publications:
@@ -186,21 +265,54 @@ class Dispatcher:
 
     # The sink
 
-    def message(self, group: str, payload: bytes) -> None:
+    def message(self, group: str, payload: bytes, position: Position | None = None) -> None:
         watched = self._watched.get(group)
         if watched is None:
             return
         self.received += 1
+        if position is not None and watched.history is not None:
+            if watched.history.arrive(position, payload):
+                self._reader.want(group)
+            return
         try:
-            envelope = Envelope.parse(payload)
+            envelope = Envelope.parse(payload, position)
         except ValueError:  # of a newer version, or of another program
             logger.exception("a message to the group %r is no message of this version", group)
             return
+        if envelope.kind not in (TEXT, BINARY, CLOSE):
+            return
+        if watched.history is not None and envelope.kind != CLOSE and not watched.has_complained:
+            watched.has_complained = True
+            logger.warning("a message to the group %r was sent by a process that has not declared its history", group)
         if watched.listener is not None:
             self._call(watched.listener, envelope)
+        self._put(watched, envelope)
+
+    def _put(self, watched: Watched, item: Item) -> None:
         for lane, audience in watched.audiences:
-            lane.put(audience, envelope)
+            lane.put(audience, item)
             self._busy[lane] = None
+
+    # Histories
+
+    def _with_history(self) -> list[str]:
+        with self._lock:
+            return [group for group, watched in self._watched.items() if watched.history is not None]
+
+    def _ask(self, group: str, admissions: Sequence[Admission]) -> Asked | None:
+        watched = self._watched.get(group)
+        return None if watched is None or watched.history is None else watched.history.ask(admissions)
+
+    def _answer(self, group: str, read: Read, asked: Asked, admissions: Sequence[Admission]) -> None:
+        watched = self._watched.get(group)
+        if watched is None or watched.history is None:
+            return
+        must_read, waiting = watched.history.answer(read, asked, admissions)
+        for admission in admissions:
+            self._busy[self._lanes[admission.member.connection.reactor]] = None
+        self.flush()
+        if must_read or waiting:
+            self._reader.want(group, waiting)
 
     def flush(self) -> None:
         while self._busy:  # several threads may flush at the same time
@@ -211,38 +323,38 @@ class Dispatcher:
             lane.wake()
 
     def watching(self, groups: Collection[str]) -> None:
+        with_history = []
         with self._lock:
             for group in groups:
                 watched = self._watched.get(group)
                 if watched is not None:
-                    if watched.was_confirmed and self._lost_at is not None:
-                        self._tell_gap(watched)
+                    if watched.history is not None:
+                        watched.history.doubt()
+                        with_history.append(group)
+                    elif watched.was_confirmed and watched.source in self._lost_at:
+                        # Now, before the first message that arrives again. At `restored()` it would be too late: of
+                        # many groups some are received while others still wait for that.
+                        self._put(watched, Envelope(GAP, b""))
                     watched.is_confirmed = watched.was_confirmed = True
                     self._open(watched)
         self.flush()
+        for group in with_history:
+            self._reader.want(group)
 
-    def lost(self, why: str) -> None:
+    def lost(self, why: str, source: int = 0) -> None:
         with self._lock:
-            if self._lost_at is None:
-                self._lost_at, self.outage = monotonic(), why
+            if source not in self._lost_at:
+                self._lost_at[source], self._outages[source] = monotonic(), why
             for watched in self._watched.values():
-                watched.is_confirmed = False
+                if watched.source == source:
+                    watched.is_confirmed = False
 
-    def restored(self) -> None:
+    def restored(self, source: int = 0) -> None:
         with self._lock:
-            if self._lost_at is None:
-                return
-            seconds, self._lost_at, self.outage = monotonic() - self._lost_at, None, ""
-        self._call(self._interrupted, seconds)
-
-    def _tell_gap(self, watched: Watched) -> None:
-        """Let the members know that messages are missing: now, before the first one that arrives again.
-
-        At `restored()` it would be too late: of many groups some are received while others still wait for that.
-        """
-        for lane, audience in watched.audiences:
-            lane.put(audience, GAP)
-            self._busy[lane] = None
+            lost_at = self._lost_at.pop(source, None)
+            self._outages.pop(source, None)
+        if lost_at is not None:
+            self._call(self._interrupted, monotonic() - lost_at)
 
     @staticmethod
     def _open(watched: Watched) -> None:

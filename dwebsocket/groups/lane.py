@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
 from ..connection.limits import CLOSED, TAKEN, Bound
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
-from .audience import Audience, Burst, Kind, Member, Owner, Piece
-from .messages import CLOSE, Envelope
+from ..protocol.codes import CloseCode
+from ..protocol.deflate import serialize_once
+from ..websocket import GroupMessage
+from . import page
+from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece
+from .messages import CLOSE, GAP, Envelope
 
 Part = tuple[Member, Piece]
 
@@ -25,9 +29,11 @@ _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
 _IF_NOTHING_WAITS = Bound(max_bytes=0, max_seconds=0, overflow="drop_new")
+_MAX_RECALLED = 1000  # messages of histories that are kept encoded, for the next one that comes back
+_MAX_RECALLED_BYTES = 1024 * 1024
 
-#: Stands in the queue for messages that are missing.
-GAP = None
+#: What stands in the queue.
+Item = Envelope | Entrance
 
 
 class Lane:
@@ -43,7 +49,7 @@ class Lane:
         # Each may be entered twice by one thread: a signal handler, or a log handler, may send to a group.
         self.lock = threading.RLock()  # held while members are served: one that has left gets nothing any more
         self._overflowed = overflowed
-        self._queue: deque[tuple[Audience, Envelope | None]] = deque()
+        self._queue: deque[tuple[Audience, Item]] = deque()
         self._queued_bytes = 0
         self._reserved_bytes = 0  # for messages whose senders have waited for their place
         self._errands: deque[Callable[[], None]] = deque()
@@ -51,6 +57,8 @@ class Lane:
         self._full_for: set[Audience] = set()
         self._waiting: list[Latch] = []  # of senders that wait until there is place again
         self._slow: list[Member] = []
+        self._recalled: dict[tuple[Audience, Hashable, str | None], Piece | None] = {}
+        self._recalled_bytes = 0
         self.wake = reactor.worker(self._run, "dwebsocket groups")
 
     # Members
@@ -59,6 +67,11 @@ class Lane:
         """From now on `member` gets the messages that arrive."""
         with self.lock:
             member.audience.add(member)
+
+    def expect(self, member: Member) -> None:
+        """Hold a place for `member`, which gets nothing before its Entrance."""
+        with self.lock:
+            member.audience.expect(member)
 
     def change(self, member: Member, kind: Kind) -> None:
         """From the next message on `member` is of another kind."""
@@ -79,20 +92,20 @@ class Lane:
 
     # Messages
 
-    def put(self, audience: Audience, envelope: Envelope | None) -> None:
-        """Queue `envelope`, or a GAP, for `audience`. It is written when the worker has been woken."""
-        size = _size(envelope)
+    def put(self, audience: Audience, item: Item) -> None:
+        """Queue `item` for `audience`. It is written when the worker has been woken."""
+        size = _size(item)
         with self._queue_lock:
-            if self._queued_bytes + size <= _MAX_QUEUED_BYTES or envelope is GAP or not self._queue:
+            if self._queued_bytes + size <= _MAX_QUEUED_BYTES or _must_stay(item) or not self._queue:
                 self._queued_bytes += size
-                self._queue.append((audience, envelope))
+                self._queue.append((audience, item))
                 return
             self.dropped += 1
             if audience in self._full_for:
                 return
             self._full_for.add(audience)
         logger.warning("messages to the group %r come faster than they can be written: some are lost", audience.group)
-        self.put(audience, GAP)
+        self.put(audience, Envelope(GAP, b"", position=getattr(item, "position", None)))
 
     def reserve(self, size: int, timeout_seconds: float) -> bool:
         """Return True as soon as the queue has place for `size` bytes, which `release()` ends; False after the time."""
@@ -154,9 +167,9 @@ class Lane:
             slow, self._slow = self._slow, []
             self._overflowed(slow)
 
-    def _take(self) -> list[tuple[Audience, Envelope | None]]:
+    def _take(self) -> list[tuple[Audience, Item]]:
         with self._queue_lock:
-            batch: list[tuple[Audience, Envelope | None]] = []
+            batch: list[tuple[Audience, Item]] = []
             size = 0
             while self._queue and len(batch) < _BURST and size < _BURST_BYTES:
                 batch.append(self._queue.popleft())
@@ -164,17 +177,22 @@ class Lane:
             self._queued_bytes -= size
         return batch
 
-    def _serve(self, batch: list[tuple[Audience, Envelope | None]]) -> None:
+    def _serve(self, batch: list[tuple[Audience, Item]]) -> None:
         bursts: dict[Audience, Burst] = {}
-        for number, (audience, envelope) in enumerate(batch):
-            if envelope is GAP or envelope.kind == CLOSE:
-                self._write(list(bursts.values()))
-                bursts.clear()
-                self._tell(audience, envelope)
-            else:
+        for number, (audience, item) in enumerate(batch):
+            if isinstance(item, Envelope) and item.kind not in (GAP, CLOSE):
                 if audience not in bursts:
                     bursts[audience] = Burst(audience)
-                bursts[audience].envelopes.append((number, envelope))
+                bursts[audience].envelopes.append((number, item))
+                continue
+            self._write(list(bursts.values()))
+            bursts.clear()
+            if isinstance(item, Entrance):
+                self._admit(audience, item)
+            elif item.kind == GAP:
+                self._tell_gap(audience, item)
+            else:
+                self._close(audience, item)
         self._write(list(bursts.values()))
 
     def _write(self, bursts: list[Burst]) -> None:
@@ -247,21 +265,84 @@ class Lane:
         """Do so for a member whose connection was closed while nothing was offered to it. Waits for nothing."""
         self.soon(partial(self._slow.append, member))
 
-    def _tell(self, audience: Audience, envelope: Envelope | None) -> None:
-        """Close the connections of all members, or tell the views that messages are missing."""
-        close = None if envelope is GAP else envelope.close()
+    def _admit(self, audience: Audience, entrance: Entrance) -> None:
+        """Let a member in, and give it what it missed, in one send."""
+        member, kind, note = entrance.member, entrance.kind, entrance.note
+        try:
+            pieces = self._recall(audience, kind, entrance.missed)
+            if note is not None:
+                pieces.insert(0, _piece(audience, kind, note))
+            with self.lock:
+                if member.is_in:
+                    audience.remove(member)
+                    member.kind = kind
+                    audience.add(member)
+                    self._deliver([(member, piece) for piece in pieces])
+        finally:
+            entrance.done()
+        self.reactor.breathe(monotonic())
+
+    def _recall(self, audience: Audience, kind: Kind, missed: Sequence[Envelope]) -> list[Piece]:
+        """The pieces of messages that were sent before: many that come back at once miss the same ones."""
+        known = self._recalled
+        burst = Burst(audience)
+        keys = [(audience, kind[:3], envelope.position) for envelope in missed]
+        burst.envelopes = [(at, missed[at]) for at, key in enumerate(keys) if key not in known]
+        fresh = {piece.number: piece for piece in burst.pieces(kind)} if burst.envelopes else {}
+        pieces = [fresh.get(at) if key not in known else known[key] for at, key in enumerate(keys)]
+        if fresh:
+            size = sum(len(piece.frame) for piece in fresh.values())
+            if len(known) + len(fresh) > _MAX_RECALLED or self._recalled_bytes + size > _MAX_RECALLED_BYTES:
+                known.clear()
+                self._recalled_bytes = 0
+            known.update(zip(keys, pieces, strict=True))
+            self._recalled_bytes += size
+        return [piece for piece in pieces if piece is not None]
+
+    def _close(self, audience: Audience, envelope: Envelope) -> None:
+        """Close the connections of all members."""
+        close = envelope.close()
+        for _, members in self._members_of(audience):
+            for member in members:
+                with self.lock:
+                    if member.is_in:
+                        member.connection.close_soon(*close)
+                self.reactor.breathe(monotonic())
+
+    def _tell_gap(self, audience: Audience, envelope: Envelope) -> None:
+        """Tell the views, and the pages that understand it, that messages are missing.
+
+        Other pages cannot know. Where there is a history they are closed: so they come back, and load what they need.
+        """
+        position = envelope.position
         for kind, members in self._members_of(audience):
+            is_told = kind.translate is page.envelope and position is not None
+            piece = _piece(audience, kind, page.gap(audience.group, position or "")) if is_told else None
+            closes = kind.is_forwarded and position is not None and audience.host.closes_on_gap
             for member in members:
                 with self.lock:
                     if not member.is_in:
                         continue
-                    if close is not None:
-                        member.connection.close_soon(*close)
+                    if piece is not None:
+                        self._deliver([(member, piece)])
+                    elif closes:
+                        member.connection.close_soon(CloseCode.SERVICE_RESTART, "messages are missing")
                     elif not kind.is_forwarded:
                         member.owner.put_gap(audience.group)
                         member.connection.notify()
                 self.reactor.breathe(monotonic())
 
 
-def _size(envelope: Envelope | None) -> int:
-    return _ITEM_BYTES + (0 if envelope is None else len(envelope.payload))
+def _piece(audience: Audience, kind: Kind, text: str) -> Piece:
+    """A text for members of that kind that is no message of the group."""
+    frame = serialize_once(text, kind.shared) if kind.is_forwarded else b""
+    return Piece(0, 0, f"{audience.group}\0\0", GroupMessage(audience.group, text), frame)
+
+
+def _must_stay(item: Item) -> bool:
+    """Whether `item` may not be dropped, however much waits."""
+    return isinstance(item, Entrance) or item.kind == GAP
+
+
+def _size(item: Item) -> int:
+    return _ITEM_BYTES + (len(item.payload) if isinstance(item, Envelope) else 0)

@@ -6,17 +6,23 @@ import os
 import threading
 from collections.abc import Callable
 
+from django.http import HttpRequest
+
 from ..connection.connection import Connection
 from ..connection.limits import CLOSED, TOO_SLOW, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
 from ..process.registry import Entry
 from ..reactors.clock import monotonic
 from ..websocket import Gap, GroupMessage, Joined, Overflow, Translate, WebSocket
-from . import process, siblings
+from . import page, process, siblings
 from .audience import Kind, Member
+from .dispatcher import Dispatcher
 from .events import FULL, Events
 from .group import Group, check_overflow
 from .node import websocket_id
+from .position import START, Position
+
+_NO_POSITION = "?"  # what a page has sent is none: it has missed it cannot be known what
 
 _lock = threading.RLock()  # for the memberships of all WebSockets: one for each would take more memory than the rest
 
@@ -41,13 +47,14 @@ class Memberships:
     A membership ends with the connection, not with the view: the entry of the registry tells.
     """
 
-    __slots__ = ("_entry", "_events", "_is_over", "_members", "number", "was_too_slow")
+    __slots__ = ("_entry", "_events", "_is_over", "_members", "_sinces", "number", "was_too_slow")
 
     def __init__(self, entry: Entry) -> None:
         self.number = entry.id
         self._entry = entry
         self._members: tuple[Member, ...] = ()  # mostly one: a dict would take four times its memory
         self._events: Events | None = None  # once the view wants messages for itself
+        self._sinces: dict[str, str] | None = None  # what the page has sent, and was not used yet
         self._is_over = False
         self.was_too_slow = False
         entry.on_close(self)
@@ -71,6 +78,7 @@ class Memberships:
         group: Group,
         connection: Connection,
         *,
+        since: str | None,
         forward: bool | Translate,
         overflow: Overflow | None,
         timeout_seconds: float | None,
@@ -85,31 +93,60 @@ class Memberships:
         kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or group.policy.overflow)
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
+        deadline = monotonic() + timeout_seconds
         with _lock:
             present = self._find(group)
             if present is not None and present.audience.host is not dispatcher:  # the settings have changed: in tests
                 self._members = tuple(member for member in self._members if member is not present)
                 present = None
             if present is not None:
-                dispatcher.change(present, kind)
+                member = present
+                if not group.policy.history:
+                    dispatcher.change(present, kind)
             elif len(self._members) >= connection.limits.max_groups:
                 raise TooManyGroups(
                     f"a WebSocket may be in {connection.limits.max_groups} groups (max_groups), not in more"
                 )
             else:
-                self._members += (dispatcher.join(self, group.name, connection, kind),)
-        is_confirmed = dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds)
+                kept = group.policy.history, group.policy.ttl
+                member = dispatcher.join(self, group.name, connection, kind, *kept)
+                self._members += (member,)
+        try:
+            joined = Joined() if dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds) else None
+            if joined is not None and group.policy.history:
+                joined = self._come_in(dispatcher, member, kind, self._place(group, since), deadline - monotonic())
+        except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined
+            if present is None:
+                self.leave(group)
+            raise
         if self._is_over:  # its end may have come before this group was there
             self()
             return None
-        if not is_confirmed:
+        if joined is None:
             if present is None:
                 self.leave(group)
+            outage = dispatcher.outage_of(group.name)
             raise GroupsUnavailable(
                 f"the backend of WEBSOCKET_GROUPS[{group.alias!r}] has not confirmed the group {group.name!r}"
-                f" within {timeout_seconds:g} seconds{dispatcher.outage and f': {dispatcher.outage}'}"
+                f" within {timeout_seconds:g} seconds{outage and f': {outage}'}"
             )
-        return Joined()
+        return joined
+
+    def _come_in(
+        self, dispatcher: Dispatcher, member: Member, kind: Kind, since: Position | str | None, seconds: float
+    ) -> Joined | None:
+        found = dispatcher.admit(member, kind, since, seconds)
+        return None if found is None else Joined(str(found.position), found.recovered, len(found.missed))
+
+    def _place(self, group: Group, since: str | None) -> Position | str | None:
+        """The position at which the page was: `since`, or what it has sent in the URL when it came back."""
+        if since is None:
+            if self._sinces is None:
+                self._sinces = _sinces(self._entry.request)
+            since = self._sinces.pop(group.name, None)
+        if not since:
+            return None
+        return since if since == START else Position.parse(since) or _NO_POSITION
 
     def leave(self, group: Group) -> None:
         """Be no member of `group` any more; nothing of it arrives after this."""
@@ -179,3 +216,9 @@ class Memberships:
 
 def _was_too_slow(connection: Connection) -> bool:
     return (connection.endpoint.close_code, connection.endpoint.close_reason) == TOO_SLOW
+
+
+def _sinces(request: HttpRequest) -> dict[str, str]:
+    """The positions that the page has sent, by group: `?since=<position>:<group>`, once for each."""
+    pairs = (text.partition(":") for text in request.GET.getlist(page.PARAMETER))
+    return {group: position for position, colon, group in pairs if colon}

@@ -9,6 +9,8 @@ from ..protocol.messages import Message
 from .position import Position
 
 TEXT, BINARY, CLOSE, RESET, PRESENCE = b"t", b"b", b"c", b"r", b"p"
+#: Messages are missing; it never travels.
+GAP = b""
 _KINDS = frozenset((TEXT, BINARY, CLOSE, RESET, PRESENCE))
 
 
@@ -37,14 +39,15 @@ class Envelope(NamedTuple):
     payload: bytes
     exclude: bytes = b""
     key: bytes = b""
+    position: str | None = None  # its place in the history; it travels beside the envelope
 
     def serialize(self) -> bytes:
         """The envelope as bytes, which `parse()` reads."""
         return b"%b %b %d %b%b" % (self.kind, self.exclude, len(self.key), self.key, self.payload)
 
     @classmethod
-    def parse(cls, data: bytes) -> Envelope:
-        """The envelope in `data`.
+    def parse(cls, data: bytes, position: Position | None = None) -> Envelope:
+        """The envelope in `data`, which has come with that position.
 
         ValueError where it holds none, one of a kind that this version does not know, or a close that may not be sent.
         """
@@ -52,7 +55,8 @@ class Envelope(NamedTuple):
         if kind not in _KINDS:
             raise ValueError(f"an envelope of the unknown kind {kind!r}")
         key_size = int(size)
-        envelope = cls(kind, rest[key_size:], exclude, rest[:key_size])
+        where = None if position is None else str(position)
+        envelope = cls(kind, rest[key_size:], exclude, rest[:key_size], where)
         if kind == CLOSE:
             envelope.close().serialize()
         return envelope

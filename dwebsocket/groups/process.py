@@ -49,7 +49,7 @@ def close() -> None:
     """Close the backends; the members that there are get nothing any more."""
     with _lock:
         while _dispatchers:
-            _dispatchers.popitem()[1].backend.close()
+            _dispatchers.popitem()[1].close()
 
 
 def _make(alias: str) -> Dispatcher:

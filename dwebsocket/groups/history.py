@@ -1,0 +1,120 @@
+"""The history of one group in this process: what arrives is passed on in order, and members come in between."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from ..reactors.base import Latch
+from ..reactors.clock import monotonic
+from . import page
+from .audience import Entrance, Kind, Member
+from .backend import Kept, Read
+from .messages import GAP, RESET, Envelope
+from .position import Position
+from .stream import Asked, Found, Stream
+
+logger = logging.getLogger("dwebsocket")
+
+
+class Admission:
+    """A member that waits for its place: `found` once it is known; the latch opens, and `is_in` is true, once it is in."""
+
+    __slots__ = ("found", "is_in", "is_over", "kind", "latch", "member", "since")
+
+    def __init__(self, member: Member, kind: Kind, since: Position | str | None, latch: Latch) -> None:
+        self.member = member
+        self.kind = kind
+        self.since = since
+        self.latch = latch
+        self.found: Found | None = None
+        self.is_in = False
+        self.is_over = False  # it waits no longer
+
+    def come_in(self) -> None:
+        self.is_in = True
+        self.latch.set()
+
+
+class History:
+    """Keeps one order: whatever is put to the lanes is put while the lock is held, and nothing waits with it.
+
+    `put_all` puts to every lane that has members, `put` to the one of a member.
+    """
+
+    __slots__ = ("_group", "_lock", "_put", "_put_all", "_stream")
+
+    def __init__(
+        self,
+        group: str,
+        stream: Stream,
+        put_all: Callable[[Envelope], None],
+        put: Callable[[Member, Entrance], None],
+    ) -> None:
+        self._group = group
+        self._stream = stream
+        self._put_all = put_all
+        self._put = put
+        self._lock = threading.RLock()
+
+    def arrive(self, position: Position, payload: bytes) -> bool:
+        """Pass a message on, or let it wait; whether something must be read."""
+        with self._lock:
+            if payload.startswith(RESET):
+                self._stream.reset(position, Envelope.parse(payload).previous())
+            elif self._stream.arrive(position, payload, monotonic()):
+                self._pass_on([(position, payload)])
+            return not self._stream.is_whole
+
+    def doubt(self) -> None:
+        """Messages may be missing: a read must look for them."""
+        with self._lock:
+            self._stream.doubt()
+
+    def admit(self, admission: Admission, *, was_read: bool = False) -> bool:
+        """Let a member in, if its place is known; False: something must be read for it."""
+        with self._lock:
+            found = self._stream.find(admission.since, monotonic(), was_read=was_read)
+            if found is None:
+                return False
+            admission.found = found
+            note = None
+            if admission.kind.translate is page.envelope:
+                note = page.joined(self._group, str(found.start), found.recovered)
+            missed = list(self._envelopes((Position(found.start.epoch, kept.offset), kept.payload) for kept in found.missed))
+            self._put(admission.member, Entrance(admission.member, admission.kind, note, missed, admission.come_in))
+            return True
+
+    def ask(self, admissions: Iterable[Admission]) -> Asked:
+        """The question that serves all of `admissions`, and brings what is missing."""
+        with self._lock:
+            return self._stream.ask([admission.since for admission in admissions])
+
+    def answer(self, read: Read, asked: Asked, admissions: Sequence[Admission]) -> tuple[bool, list[Admission]]:
+        """Take the answer: whether something must be read again, and the admissions that still wait for it."""
+        with self._lock:
+            gap, messages = self._stream.mend(read, asked, monotonic())
+            if gap is not None:
+                logger.warning("messages to the group %r are lost: its history does not have them any more", self._group)
+                self._put_all(Envelope(GAP, b"", position=str(gap)))
+            self._pass_on(messages)
+            waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]
+            self._stream.settle()
+            return not self._stream.is_whole, waiting
+
+    def close(self) -> None:
+        """Give the memory back: no member is left."""
+        with self._lock:
+            self._stream.close()
+
+    def _pass_on(self, messages: Iterable[tuple[Position, bytes]]) -> None:
+        for envelope in self._envelopes(messages):
+            self._put_all(envelope)
+
+    def _envelopes(self, messages: Iterable[tuple[Position, bytes]]) -> Iterable[Envelope]:
+        for position, payload in messages:
+            try:
+                yield Envelope.parse(payload, position)
+            except ValueError:  # of a newer version, or of another program
+                logger.exception("a message to the group %r is no message of this version", self._group)

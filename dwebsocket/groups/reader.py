@@ -1,0 +1,138 @@
+"""The reading of histories, in a separate thread: many groups in one question, each once, however many ask.
+
+Where gevent has patched the standard library, the thread is a greenlet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..exceptions import GroupsUnavailable
+from .backend import Read, Want
+from .history import Admission
+from .stream import Asked
+
+logger = logging.getLogger("dwebsocket")
+
+_BATCH = 100  # groups in one question
+_PAUSE_SECONDS = 0.02  # between two of them, so that a fleet does not fell a broker that has just come back
+_FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # before a question that was not answered is asked again
+
+
+class Reader:
+    """Asks for the groups that are wanted, for ever, and every `check_seconds` for all: was the last message missed?
+
+    `ask` gives the question for a group, or None where no member is left; `answer` takes what comes.
+    `is_at_once`: the backend answers without waiting, so each question is asked where it arises.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Mapping[str, Want]], Mapping[str, Read]],
+        ask: Callable[[str, Sequence[Admission]], Asked | None],
+        answer: Callable[[str, Read, Asked, Sequence[Admission]], None],
+        groups: Callable[[], Iterable[str]],
+        *,
+        check_seconds: float,
+        is_at_once: bool,
+    ) -> None:
+        self._read = read
+        self._ask = ask
+        self._answer = answer
+        self._groups = groups
+        self._check_seconds = check_seconds
+        self._is_at_once = is_at_once
+        self._wanted: dict[str, list[Admission]] = {}
+        self._changed = threading.Condition(threading.Lock())
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._pid = os.getpid()
+        self._delay = _FIRST_SECONDS
+
+    def want(self, group: str, admissions: Iterable[Admission] = ()) -> None:
+        """Ask for `group` soon, on behalf of `admissions`."""
+        if self._is_at_once:
+            self._turn({group: list(admissions)})
+            return
+        with self._changed:
+            self._wanted.setdefault(group, []).extend(admissions)
+            if self._thread is None and not self._is_closed:
+                self._thread = threading.Thread(target=self._run, name="dwebsocket groups read", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _is_over(self) -> bool:
+        return self._is_closed or self._pid != os.getpid()
+
+    def _run(self) -> None:
+        check_at = time.monotonic() + self._check_seconds
+        while not self._is_over():
+            if self._wait_until(check_at):
+                check_at = time.monotonic() + self._check_seconds * random.uniform(0.8, 1.2)  # noqa: S311
+                with self._changed:
+                    for group in self._groups():
+                        self._wanted.setdefault(group, [])
+            batch = self._take()
+            if batch:
+                self._turn(batch)
+                if len(batch) == _BATCH:
+                    time.sleep(_PAUSE_SECONDS)
+
+    def _wait_until(self, check_at: float) -> bool:
+        """Wait until something is wanted; True where the time for a look at all groups has come."""
+        with self._changed:
+            while not self._wanted and not self._is_over():
+                remaining = check_at - time.monotonic()
+                if remaining <= 0:
+                    return True
+                self._changed.wait(remaining)
+        return False
+
+    def _take(self) -> dict[str, list[Admission]]:
+        """The groups of the next question: those first for which a view waits."""
+        with self._changed:
+            names = sorted(self._wanted, key=lambda name: not self._wanted[name])[:_BATCH]
+            return {name: self._wanted.pop(name) for name in names}
+
+    def _turn(self, batch: dict[str, list[Admission]]) -> None:
+        asked = {}
+        for group, admissions in batch.items():
+            question = self._ask(group, admissions)
+            if question is not None:
+                asked[group] = question
+        try:
+            reads = self._read({group: question.want for group, question in asked.items()}) if asked else {}
+        except GroupsUnavailable:  # its own log tells of the outage
+            self._try_again(batch)
+            return
+        except Exception:
+            logger.exception("internal error; histories are read again")
+            self._try_again(batch)
+            return
+        self._delay = _FIRST_SECONDS
+        for group, read in reads.items():
+            try:
+                self._answer(group, read, asked[group], batch[group])
+            except Exception:  # the others must be served
+                logger.exception("internal error; messages to groups may be lost")
+
+    def _try_again(self, batch: dict[str, list[Admission]]) -> None:
+        if self._is_at_once:
+            return
+        with self._changed:
+            for group, admissions in batch.items():
+                waiting = [admission for admission in admissions if not admission.is_over]
+                self._wanted.setdefault(group, []).extend(waiting)
+        seconds, self._delay = self._delay, min(self._delay * 2, _LONGEST_SECONDS)
+        time.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311
