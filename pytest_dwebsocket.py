@@ -25,8 +25,8 @@ def websocket_client() -> WebSocketClient:
 
 
 @pytest.fixture(autouse=True)
-def _messages_sent_once_are_forgotten() -> Iterator[None]:
+def _groups_begin_anew() -> Iterator[None]:
     yield
     testing = sys.modules.get("dwebsocket.groups.testing")
     if testing is not None:
-        testing.forget_once()
+        testing.begin_anew()

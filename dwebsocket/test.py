@@ -35,7 +35,7 @@ from django.urls import Resolver404, resolve
 from . import guards
 from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response, read_head
 from .database.sharing import with_connections
-from .groups.testing import SentMessage, forget_once, groups_down, sent_to
+from .groups.testing import SentMessage, begin_anew, groups_down, sent_to
 from .process.naming import dotted_name
 from .process.registry import registry
 from .protocol.codes import CloseCode
@@ -81,7 +81,7 @@ class WebSocketClientMixin:
     websocket_timeout: float = 5
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        forget_once()  # a test case makes a client for each test
+        begin_anew()  # a test case makes a client for each test
         super().__init__(*args, **kwargs)
 
     def websocket(

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from ..reactors.clock import monotonic
-from .backend import ONCE_SECONDS, GroupsBackend, Publication, Sink
+from .backend import Count, GroupsBackend, Presence, Publication, Read, Renewal, Roster, Sink, Want
+from .memory.history import Histories
+from .memory.once import Once
+from .memory.presence import Rosters
+from .messages import PRESENCE, RESET, Envelope
+from .position import Position
 
 
 class LocalGroups(GroupsBackend):
-    """Reaches the WebSockets of this process, and needs nothing."""
+    """Reaches the WebSockets of this process, and needs nothing. What it keeps ends with the process."""
 
     reaches_all_processes = False
 
@@ -27,8 +30,10 @@ class LocalGroups(GroupsBackend):
             )
         self._sink: Sink | None = None
         self._watched: set[str] = set()
-        self._once: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._lock = threading.RLock()  # all members of a group see one order
+        self._once = Once()
+        self._histories = Histories(settings["META_TTL"])
+        self._rosters = Rosters()
+        self._lock = threading.RLock()  # all members of a group see one order, and that is the one of its history
 
     def open(self, sink: Sink) -> None:
         self._sink = sink
@@ -37,14 +42,21 @@ class LocalGroups(GroupsBackend):
         self._sink = None
         self._watched.clear()
 
-    def publish(self, publications: Sequence[Publication]) -> None:
-        sink = self._sink
+    def publish(self, publications: Sequence[Publication]) -> list[Position | None]:
         with self._lock:
-            for publication in publications:
-                if self._is_new(publication) and sink is not None and publication.group in self._watched:
-                    sink.message(publication.group, publication.payload)
-        if sink is not None:
-            sink.flush()
+            positions = list(map(self._publish, publications))
+        self._flush()
+        return positions
+
+    def _publish(self, publication: Publication) -> Position | None:
+        group, payload, once, size, ttl_seconds = publication
+        if once is not None and (first := self._once.find(group, once)):
+            return first.position
+        position = self._histories.append(group, payload, size, ttl_seconds) if size else None
+        if once is not None:
+            self._once.note(group, once, position)
+        self._announce(group, payload, position)
+        return position
 
     def watch(self, add: Collection[str], drop: Collection[str]) -> None:
         self._watched.difference_update(drop)
@@ -52,19 +64,61 @@ class LocalGroups(GroupsBackend):
         if self._sink is not None:
             self._sink.watching(add)
 
-    def forget_once(self) -> None:
-        """Let a message be sent again though its `once` was seen."""
+    def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
         with self._lock:
-            self._once.clear()
+            return {group: self._histories.read(group, want) for group, want in wants.items()}
 
-    def _is_new(self, publication: Publication) -> bool:
-        if publication.once is None:
-            return True
-        now = monotonic()
-        while self._once and next(iter(self._once.values())) <= now - ONCE_SECONDS:
-            self._once.popitem(last=False)
-        name = publication.group, publication.once
-        if name in self._once:
-            return False
-        self._once[name] = now
-        return True
+    def clear(self, group: str) -> Position:
+        with self._lock:
+            previous = self._histories.forget(group)
+            top = self._histories.read(group, Want()).top
+            self._announce(group, Envelope(RESET, str(previous or "").encode()).serialize(), top)
+        self._flush()
+        return top
+
+    def renew(self) -> Renewal:
+        return Renewal(has_lapsed=False)  # there is no other process that could take this one for dead
+
+    def attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> list[bool]:
+        with self._lock:
+            changes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
+            for presence, change in zip((*enter, *leave), changes, strict=True):
+                if change is not None:
+                    self._announce(presence.group, Envelope(PRESENCE, change.serialize()).serialize())
+        self._flush()
+        return [change is not None for change in changes]
+
+    def roster(self, group: str) -> Roster:
+        with self._lock:
+            return self._rosters.roster(group)
+
+    def count(self, group: str) -> Count:
+        with self._lock:
+            return self._rosters.count(group)
+
+    def resign(self, grace_seconds: float) -> None:
+        with self._lock:
+            for group in self._rosters.groups():
+                self._rosters.forget(group)
+
+    def begin_anew(self) -> None:
+        """Forget what was sent with `once`, and of groups that have no members here what was kept, and who is present.
+
+        A group with members goes on: a test makes a second client while the page of the first one is open.
+        """
+        with self._lock:
+            self._once.forget()
+            for kept in (self._histories, self._rosters):
+                for group in kept.groups():
+                    if group not in self._watched:
+                        kept.forget(group)
+
+    def _announce(self, group: str, payload: bytes, position: Position | None = None) -> None:
+        sink = self._sink
+        if sink is not None and group in self._watched:
+            sink.message(group, payload, position)
+
+    def _flush(self) -> None:
+        sink = self._sink
+        if sink is not None:
+            sink.flush()

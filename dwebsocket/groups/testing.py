@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from .. import conf
 from ..exceptions import GroupsUnavailable
 from ..protocol.messages import Message
 from . import process, sending
-from .backend import GroupsBackend, Publication, Sink
+from .backend import GroupsBackend, Presence, Publication, Sink, Want
 from .dispatcher import Dispatcher
 from .group import Group
 from .local import LocalGroups
@@ -61,14 +61,17 @@ def groups_down() -> Iterator[None]:
 def _down(dispatcher: Dispatcher) -> Iterator[None]:
     backend = dispatcher.backend
     dispatcher.backend = _Down(backend)
-    dispatcher.lost("the test says so")
+    sources = {0, *map(backend.source_of, dispatcher.watched())}
+    for source in sources:
+        dispatcher.lost("the test says so", source)
     try:
         yield
     finally:
         dispatcher.backend = backend
         backend.open(dispatcher)
         backend.watch(dispatcher.watched(), ())
-        dispatcher.restored()
+        for source in sources:
+            dispatcher.restored(source)
 
 
 class _Down(GroupsBackend):
@@ -76,6 +79,7 @@ class _Down(GroupsBackend):
 
     def __init__(self, backend: GroupsBackend) -> None:
         super().__init__(backend.alias, {**backend.settings, "JOIN_TIMEOUT": _JOIN_TIMEOUT_SECONDS})
+        self._backend = backend
 
     def open(self, sink: Sink) -> None:
         """Receive nothing."""
@@ -83,15 +87,43 @@ class _Down(GroupsBackend):
     def close(self) -> None:
         """Have nothing to close."""
 
-    def publish(self, publications: Sequence[Publication]) -> None:
-        raise GroupsUnavailable("the backend is down: the test says so")
-
     def watch(self, add: Collection[str], drop: Collection[str]) -> None:
         """Confirm nothing."""
 
+    def source_of(self, group: str) -> int:
+        return self._backend.source_of(group)
 
-def forget_once() -> None:
-    """Clear the memory of what was sent with `once`: each test begins anew."""
+    def publish(self, publications: Sequence[Publication]) -> NoReturn:
+        _fail()
+
+    def read(self, wants: Mapping[str, Want]) -> NoReturn:
+        _fail()
+
+    def clear(self, group: str) -> NoReturn:
+        _fail()
+
+    def renew(self) -> NoReturn:
+        _fail()
+
+    def attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> NoReturn:
+        _fail()
+
+    def roster(self, group: str) -> NoReturn:
+        _fail()
+
+    def count(self, group: str) -> NoReturn:
+        _fail()
+
+    def resign(self, grace_seconds: float) -> NoReturn:
+        _fail()
+
+
+def _fail() -> NoReturn:
+    raise GroupsUnavailable("the backend is down: the test says so")
+
+
+def begin_anew() -> None:
+    """Forget what was sent and who was present in another test: each begins anew."""
     for dispatcher in process.dispatchers():
         if isinstance(dispatcher.backend, LocalGroups):
-            dispatcher.backend.forget_once()
+            dispatcher.backend.begin_anew()

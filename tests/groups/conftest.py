@@ -14,4 +14,4 @@ from dwebsocket.groups import group, testing
 def _nothing_is_left_of_other_tests() -> Iterator[None]:
     with mock.patch.dict(group._declared, clear=True):
         yield
-    testing.forget_once()
+    testing.begin_anew()
