@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from dwebsocket.groups.backend import GroupsBackend
+from dwebsocket.groups.position import Position
 from tests.links import until
 
 
@@ -21,7 +22,7 @@ class Collector:
         with self._lock:
             self.told.append((what, value))
 
-    def message(self, group: str, payload: bytes) -> None:
+    def message(self, group: str, payload: bytes, position: Position | None = None) -> None:
         self._tell("message", (group, payload))
 
     def flush(self) -> None:
@@ -30,10 +31,10 @@ class Collector:
     def watching(self, groups: Collection[str]) -> None:
         self._tell("watching", sorted(groups))
 
-    def lost(self, why: str) -> None:
+    def lost(self, why: str, source: int = 0) -> None:
         self._tell("lost", why)
 
-    def restored(self) -> None:
+    def restored(self, source: int = 0) -> None:
         self._tell("restored")
 
     def all(self, what: str) -> list[Any]:
