@@ -126,5 +126,5 @@ def test_mark_that_is_refused_refuses_the_call(make: NewOne) -> None:
 def test_error_of_a_script_is_the_refusal_of_all(make: NewOne) -> None:
     one, _ = scripts()
     wrong = Script("return redis.call('GET')")
-    with pytest.raises(GroupsUnavailable, match="called from script|number of args|Wrong number"):
+    with pytest.raises(GroupsUnavailable, match="command from script"):
         make().exchange([push(b"1", one), wrong.call([], []), push(b"2", one)])
