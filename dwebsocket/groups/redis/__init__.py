@@ -1,6 +1,8 @@
 """Redis, or Valkey, carries the messages of groups between all processes.
 
 backend        RedisGroups: the contract of backends, from the modules below
+server         one server: the connections to it, and its time of silence
+spread         which of several servers carries a group (sans-I/O)
 location       LOCATION and OPTIONS: where the server is, and how a connection to it is made
 subscriber     the one connection of this process that receives, and its loop
 pool           the connections that publish

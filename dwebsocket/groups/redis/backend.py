@@ -1,137 +1,160 @@
-"""RedisGroups: publish by a pool, receive by one connection."""
+"""RedisGroups: the contract of backends, over one server or several."""
 
 from __future__ import annotations
 
 import secrets
 import threading
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-from ...exceptions import GroupsUnavailable
-from ..backend import Finding, GroupsBackend, Publication, Sink
-from . import commands, faults
-from .location import Location
-from .watchdog import Watchdog
+from ..backend import Finding, GroupsBackend, Publication, Read, Sink, Want
+from ..position import Position
+from . import commands
+from .location import locations
+from .scripts import Call
+from .server import Server
+from .spread import server_of
 
-if TYPE_CHECKING:
-    from .subscriber import Subscriber
+_T = TypeVar("_T")
 
 
 class RedisGroups(GroupsBackend):
-    """Groups whose messages travel by one Redis (6.2 or newer), or Valkey.
+    """Groups whose messages travel by Redis (6.2 or newer), or Valkey.
 
-    LOCATION is redis://, rediss:// (TLS) or unix://; OPTIONS goes to redis-py's Connection, but for `max_connections`,
-    the bound of the connections that publish (16).
+    LOCATION is redis://, rediss:// (TLS) or unix://, or a list of them: then each group belongs to one of these
+    servers. OPTIONS goes to redis-py's Connection, but for `max_connections`, the bound of the connections that publish
+    to one server (16).
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
         super().__init__(alias, settings)
-        self._location = Location(alias, settings)
-        # Only now: these need hiredis.
-        from .pool import Pool
-
-        self._timeout = float(settings["TIMEOUT"])
+        places = locations(alias, settings)
+        timeout = float(settings["TIMEOUT"])
         self._names = commands.Names(settings["KEY_PREFIX"])
-        self._node = self._names.node(secrets.token_hex(8))
-        self._pool = Pool(lambda: self._location.connect("dwebsocket-publish"), self._location.max_connections)
-        self._lock = threading.Lock()
-        self._subscriber: Subscriber | None = None
-        self._silent_until = 0.0  # it has not answered in time, and no caller waits for it again before that
+        node = self._names.node(secrets.token_hex(8))
+        mark = None if settings["DURABLE"] else self._mark
+        self._servers = [
+            Server(alias, number, place, self._names, node, timeout, mark) for number, place in enumerate(places)
+        ]
 
     def open(self, sink: Sink) -> None:
-        from .subscriber import Subscriber
-
-        with self._lock:
-            if self._subscriber is not None:
-                return
-            watchdog = Watchdog(float(self.settings["PROBE"]), self._timeout)
-            self._subscriber = Subscriber(
-                self.alias, self._location, self._names, sink, self._node, self._publish_probe, watchdog, self._is_back
-            )
+        for server in self._servers:
+            server.open(sink, float(self.settings["PROBE"]))
 
     def close(self) -> None:
-        with self._lock:
-            subscriber = self._subscriber
-        if subscriber is not None:
-            subscriber.close()
-        self._pool.close()
+        for server in self._servers:
+            server.close()
+
+    def source_of(self, group: str) -> int:
+        return server_of(group, len(self._servers))
 
     def watch(self, add: Collection[str], drop: Collection[str]) -> None:
-        if self._subscriber is None:
-            raise RuntimeError("a backend is opened before it watches")
-        self._subscriber.watch(add, drop)
+        added, dropped = self._by_server(add), self._by_server(drop)
+        for number in added.keys() | dropped.keys():
+            self._servers[number].watch(added.get(number, ()), dropped.get(number, ()))
 
-    def publish(self, publications: Sequence[Publication]) -> None:
-        if publications:
-            if (seconds := self._silent_until - time.monotonic()) > 0:  # a view that sends ten times waits but once
-                raise self._unavailable(f"it has not answered just now, and is asked again in {seconds:.1f} s")
-            self._send([self._names.publication(publication) for publication in publications])
-            if self._subscriber is not None:
-                self._subscriber.server_answers()
+    def publish(self, publications: Sequence[Publication]) -> list[Position | None]:
+        sent = [(one.group, self._append(one) if one.history else self._names.publication(one)) for one in publications]
+        replies = self._exchange(sent)
+        return [
+            self._parse_append(reply) if one.history else None for one, reply in zip(publications, replies, strict=True)
+        ]
+
+    def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
+        from . import history
+
+        calls = [(group, history.read(self._names, group, want, **self._life())) for group, want in wants.items()]
+        return dict(zip(wants, map(history.parse_read, self._exchange(calls)), strict=True))
+
+    def clear(self, group: str) -> Position:
+        from . import history
+
+        (reply,) = self._exchange([(group, history.clear(self._names, group, **self._life()))])
+        return history.parse_clear(reply)
+
+    # Presence: renew() and resign() go to all of self._servers, the others to self._servers[self.source_of(group)].
 
     def examine(self) -> Iterator[Finding]:
         from .examination import examine
 
-        return examine(self._location, self._timeout)
+        for server in self._servers:
+            yield from examine(server.location, float(self.settings["TIMEOUT"]))
 
-    def _is_back(self) -> None:
-        self._silent_until = 0.0
+    def _append(self, publication: Publication) -> Call:
+        from . import history
 
-    def _publish_probe(self) -> None:
-        """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""
-        try:
-            _, hello = self._send([commands.publish(self._node, b""), commands.HELLO])
-            faults.judge_hello(hello)
-        except faults.Unfit:
-            self._pool.discard_idle()  # the others were made when it was the primary
-            raise
-        except GroupsUnavailable as error:
-            if isinstance(error.__cause__, faults.Unfit):  # it was judged when a connection was made
-                raise error.__cause__ from None
-            raise
+        return history.append(self._names, publication, **self._life())
 
-    def _send(self, sent: Sequence[bytes]) -> list[Any]:
-        """Send commands in one pipeline, and return when each has its answer."""
-        from .wire import Stale
+    @staticmethod
+    def _parse_append(reply: Any) -> Position:
+        from . import history
 
-        deadline = time.monotonic() + self._timeout
-        data = sent[0] if len(sent) == 1 else b"".join(sent)
-        pool = self._pool
-        while True:
-            try:
-                wire = pool.take(deadline)
-            except TimeoutError as error:
-                self._silent_until = time.monotonic() + self._timeout
-                raise self._unavailable("no connection to it was free, or could be made") from error
-            except Exception as error:
-                raise self._unavailable_of(error) from error
-            is_in_order = False
-            try:
-                replies = wire.exchange(data, len(sent), deadline)
-                is_in_order = len(replies) == len(sent)
-                self._silent_until = 0.0
-                break
-            except Stale:
-                continue
-            except TimeoutError as error:
-                pool.discard_idle()
-                self._silent_until = time.monotonic() + self._timeout
-                raise self._unavailable("it did not answer; what was sent may have arrived or not") from error
-            except Exception as error:
-                raise self._unavailable_of(error) from error
-            finally:
-                if is_in_order:
-                    pool.give(wire)
-                else:
-                    pool.discard(wire)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise self._unavailable_of(reply)
+        return history.parse_append(reply)
+
+    def _life(self) -> dict[str, Any]:
+        """What the scripts of a history are told: the epoch that begins where none is valid, and how long it lasts."""
+        return {
+            "fresh": _fresh(),
+            "meta_ttl": float(self.settings["META_TTL"]),
+            "is_durable": bool(self.settings["DURABLE"]),
+        }
+
+    def _mark(self) -> Call:
+        from . import history
+
+        return history.mark(self._names, _fresh())
+
+    def _by_server(self, groups: Iterable[str]) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for group in groups:
+            found.setdefault(self.source_of(group), []).append(group)
+        return found
+
+    def _exchange(self, sent: Sequence[tuple[str, bytes | Call]]) -> list[Any]:
+        """The reply to each command; what goes to one server keeps its order. All servers are asked at once."""
+        if not sent:
+            return []
+        if len(self._servers) == 1:
+            return self._servers[0].exchange([part for _, part in sent])
+        places: dict[int, list[int]] = {}  # of each server: where in `sent` its commands are
+        for at, (group, _) in enumerate(sent):
+            places.setdefault(self.source_of(group), []).append(at)
+        answers = _at_once([self._job(number, [sent[at][1] for at in found]) for number, found in places.items()])
+        replies: list[Any] = [None] * len(sent)
+        for found, answer in zip(places.values(), answers, strict=True):
+            for at, reply in zip(found, answer, strict=True):
+                replies[at] = reply
         return replies
 
-    def _unavailable(self, why: str) -> GroupsUnavailable:
-        return GroupsUnavailable(f"groups {self.alias!r}: {self._location}: {why} (TIMEOUT is {self._timeout:g} s)")
+    def _job(self, number: int, sent: Sequence[bytes | Call]) -> Callable[[], list[Any]]:
+        return lambda: self._servers[number].exchange(sent)
 
-    def _unavailable_of(self, error: Exception) -> GroupsUnavailable:
-        return GroupsUnavailable(f"groups {self.alias!r}: {self._location}: {faults.as_fault(error)}")
+
+def _fresh() -> str:
+    """An epoch that never was."""
+    return secrets.token_hex(8)
+
+
+def _at_once(jobs: Sequence[Callable[[], _T]]) -> list[_T]:
+    """What each job returns: the last one runs here, the others in threads. All of them end before one's error."""
+    results: dict[int, _T] = {}
+    errors: list[Exception] = []
+
+    def run(number: int) -> None:
+        try:
+            results[number] = jobs[number]()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=run, args=[number], name="dwebsocket-groups-server", daemon=True)
+        for number in range(len(jobs) - 1)
+    ]
+    for thread in threads:
+        thread.start()
+    run(len(jobs) - 1)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(len(jobs))]

@@ -60,8 +60,8 @@ class Names:
         return f"{self._prefix}:o:{len(group)}:{group}:{once}".encode()
 
     def publication(self, publication: Publication) -> bytes:
-        """The command that publishes it."""
-        group, payload, once = publication
+        """The command that publishes it to a group without a history."""
+        group, payload, once = publication.group, publication.payload, publication.once
         channel = self.channel(group)
         if once is None:
             return publish(channel, payload)

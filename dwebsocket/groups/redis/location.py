@@ -31,7 +31,10 @@ _OURS = {
 
 
 class Location:
-    """One server, and how a connection to it is made. ImproperlyConfigured where the settings are wrong."""
+    """One server, and how a connection to it is made; LOCATION is its URL.
+
+    ImproperlyConfigured where the settings are wrong.
+    """
 
     def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
         where = f"WEBSOCKET_GROUPS[{alias!r}]"
@@ -65,7 +68,8 @@ class Location:
             given[name] = given.get(name) or self._timeout  # None would wait for ever
         self.options = {**given, **_OURS}
         self._is_tls = issubclass(self._class, redis.connection.SSLConnection)
-        self.text = _text(url, given)
+        self.place = _place(url, given)
+        self.text: str = self.place if url.startswith("unix:") else f"{self.place}/{given.get('db', 0)}"
         try:
             self._class(**self.options)  # which connects to nothing
         except (TypeError, ValueError, redis.RedisError) as error:
@@ -109,11 +113,26 @@ class Location:
         return wire
 
 
-def _checked(where: str, url: Any) -> str:
-    if not isinstance(url, str):
-        raise ImproperlyConfigured(
-            f"{where}['LOCATION'] is a list; one server is supported, without cluster mode: write its URL"
-        )
+def locations(alias: str, settings: Mapping[str, Any]) -> list[Location]:
+    """The servers of LOCATION, in its order."""
+    where = f"WEBSOCKET_GROUPS[{alias!r}]['LOCATION']"
+    urls = settings["LOCATION"]
+    if isinstance(urls, str):
+        return [Location(alias, settings)]
+    if not urls:
+        raise ImproperlyConfigured(f"{where} is an empty list: write a URL like {_EXAMPLE!r}")
+    found = [Location(alias, {**settings, "LOCATION": url}) for url in urls]
+    seen: dict[str, Location] = {}
+    for location in found:
+        other = seen.setdefault(location.place, location)
+        if other is not location:
+            raise ImproperlyConfigured(
+                f"{where} has the same server twice ({other}, {location}): each server of the list has its own address"
+            )
+    return found
+
+
+def _checked(where: str, url: str) -> str:
     if not url:
         raise ImproperlyConfigured(f"{where} has no LOCATION: write a URL like {_EXAMPLE!r}")
     scheme, separator, rest = url.partition("://")
@@ -140,8 +159,9 @@ def _count(where: str, value: Any) -> int:
     return value
 
 
-def _text(url: str, given: Mapping[str, Any]) -> str:
+def _place(url: str, given: Mapping[str, Any]) -> str:
+    """The server, without the database: messages reach all databases of it."""
     scheme = url.partition("://")[0]
     if scheme == "unix":
         return f"unix://{given['path']}"
-    return f"{scheme}://{given.get('host', 'localhost')}:{given.get('port', 6379)}/{given.get('db', 0)}"
+    return f"{scheme}://{given.get('host', 'localhost')}:{given.get('port', 6379)}"

@@ -31,6 +31,8 @@ logger = logging.getLogger("dwebsocket")
 
 #: Errors that are no surprise on a connection: they are told in a sentence, without a traceback.
 _ORDINARY = (faults.Broken, faults.Refused, OSError, hiredis.HiredisError)
+#: Every envelope begins with a letter; a position with a digit, which is less than this.
+_ENVELOPES = b":"
 
 
 class Subscriber:
@@ -39,6 +41,7 @@ class Subscriber:
     def __init__(
         self,
         alias: str,
+        number: int,
         location: Location,
         names: commands.Names,
         sink: Sink,
@@ -48,6 +51,7 @@ class Subscriber:
         is_back: Callable[[], None],
     ) -> None:
         self._alias = alias
+        self._number = number  # of this server in LOCATION
         self._location = location
         self._names = names
         self._sink = sink
@@ -221,8 +225,15 @@ class Subscriber:
                     acks = []
                 is_heard = True
                 group = group_of(reply[1])
-                if group is not None:  # else it is a probe
-                    message(group, reply[2])
+                if group is None:
+                    continue  # a probe
+                payload = reply[2]
+                if payload < _ENVELOPES:  # it has a position before its envelope
+                    from . import history
+
+                    message(group, *history.split(payload))
+                else:
+                    message(group, payload)
             elif reply[0] == b"pong":
                 self._watchdog.heard_pong()
             else:
@@ -259,7 +270,7 @@ class Subscriber:
         self._down_since = None
         self._told.clear()
         self._is_back()
-        self._sink.restored()
+        self._sink.restored(self._number)
         logger.warning("groups %r: %s is back after %.1f s", self._alias, self._location, seconds)
 
     def _lose(self, error: Exception) -> None:
@@ -278,7 +289,7 @@ class Subscriber:
         if self._down_since is None:
             self._down_since = now
             self._tell("groups %r: %s is lost, and messages with it, until it is back: %s", why)
-            self._sink.lost(f"{self._location}: {why}")
+            self._sink.lost(f"{self._location}: {why}", self._number)
         elif self._is_refused:  # a setting: worth another line
             self._tell("groups %r: %s is still lost: %s", why)
 

@@ -33,11 +33,12 @@ class Wire:
     `select` and `socket` are looked up when they are called: monkey patching may come after the import.
     """
 
-    __slots__ = ("_buffer", "_feed", "_readable", "gets", "pid", "socket")
+    __slots__ = ("_buffer", "_feed", "_readable", "gets", "is_marked", "pid", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.pid = os.getpid()
+        self.is_marked = False  # the mark of this connection is with the server
         sock.setblocking(False)
         self._buffer = bytearray(READ_BYTES)
         reader: Any = hiredis.Reader(notEnoughData=NOTHING)

@@ -20,7 +20,7 @@ class Sink:
     def __init__(self):
         self.messages, self.watched, self.told = [], set(), []
 
-    def message(self, group, payload):
+    def message(self, group, payload, position=None):
         self.messages.append(payload)
 
     def flush(self):
@@ -29,10 +29,10 @@ class Sink:
     def watching(self, groups):
         self.watched.update(groups)
 
-    def lost(self, why):
+    def lost(self, why, source):
         self.told.append("lost")
 
-    def restored(self):
+    def restored(self, source):
         self.told.append("restored")
 
 
@@ -51,10 +51,10 @@ def main(url):
 
     groups.watch(["a"], [])
     until(lambda: "a" in sink.watched)
-    jobs = [gevent.spawn(groups.publish, [Publication("a", b"%d" % number)]) for number in range(200)]
+    jobs = [gevent.spawn(groups.publish, [Publication("a", b"t%d" % number)]) for number in range(200)]
     gevent.joinall(jobs, raise_error=True)
     until(lambda: len(sink.messages) == 200)
-    assert {int(payload) for payload in sink.messages} == set(range(200))
+    assert {int(payload[1:]) for payload in sink.messages} == set(range(200))
     print("received")
 
     # A server that does not answer holds up no other greenlet.

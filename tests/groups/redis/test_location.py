@@ -26,7 +26,6 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
     ("url", "options", "advice"),
     [
         ("", {}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
-        (["redis://a", "redis://b"], {}, "is a list; one server is supported"),
         ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS) or unix://"),
         ("127.0.0.1:6379", {}, "begins with '127.0.0.1'"),
         ("redis+sentinel://h/0/name", {}, "Sentinel is not supported yet"),

@@ -86,7 +86,7 @@ def test_paused_server_is_noticed_within_probe_and_timeout(backend: NewBackend, 
 def test_silence_is_no_outage_while_probes_come_back(backend: NewBackend, server: RedisServer) -> None:
     groups = backend(server, PROBE=0.05, TIMEOUT=2)
     sink = listen(groups, "a")
-    watchdog = groups._subscriber._watchdog  # type: ignore[union-attr]
+    watchdog = groups._servers[0]._subscriber._watchdog  # type: ignore[union-attr]
     until(lambda: watchdog._count >= 5 or None, "five probes")
 
     assert outages(sink) == []
@@ -100,7 +100,7 @@ def test_server_that_answers_and_is_another_one_than_publishers_reach_is_noticed
     groups = backend(server, PROBE=0.2, TIMEOUT=0.3)
     sink = listen(groups, "a")
     elsewhere = backend(other)
-    groups._pool = elsewhere._pool
+    groups._servers[0]._pool = elsewhere._servers[0]._pool
     (why, *_) = sink.wait("lost")
 
     assert "two servers" in why
@@ -126,8 +126,8 @@ def test_probe_that_cannot_be_published_says_nothing(
     gone.stop()
     groups = backend(server, PROBE=0.05, TIMEOUT=0.1)
     sink = listen(groups, "a")
-    groups._pool = backend(gone)._pool
-    watchdog = groups._subscriber._watchdog  # type: ignore[union-attr]
+    groups._servers[0]._pool = backend(gone)._servers[0]._pool
+    watchdog = groups._servers[0]._subscriber._watchdog  # type: ignore[union-attr]
     count = watchdog._count
     until(lambda: watchdog._count >= count + 4 or None, "four probes")
 
@@ -183,7 +183,7 @@ def test_tls_receives_large_bursts_while_it_subscribes(
     tls = new_server(certificates=Certificates(tmp_path_factory.mktemp("certificates")))
     groups = backend(tls)
     sink = listen(groups, "a")
-    payloads = [b"%d " % number * 20_000 for number in range(20)]
+    payloads = [b"t%d " % number * 20_000 for number in range(20)]
     thread = threading.Thread(target=lambda: [groups.publish([Publication("a", payload)]) for payload in payloads])
     thread.start()
     for number in range(200):
@@ -201,7 +201,7 @@ def test_messages_of_a_chunk_leave_in_one_flush(backend: NewBackend, server: Red
     sink = listen(groups, "a")
     with server.client() as client, client.pipeline(transaction=True) as pipeline:
         for number in range(200):
-            pipeline.publish(groups._names.channel("a"), b"%d" % number)
+            pipeline.publish(groups._names.channel("a"), b"t%d" % number)
         pipeline.execute()
     sink.wait("message", 200)
     sink.wait("flush")
@@ -229,7 +229,7 @@ def test_close_ends_the_loop_while_it_is_connected_and_while_it_waits(
     waiting.open(sink)
     sink.wait("lost")
     for groups in (connected, waiting):
-        thread = groups._subscriber._thread  # type: ignore[union-attr]
+        thread = groups._servers[0]._subscriber._thread  # type: ignore[union-attr]
         groups.close()
         thread.join(10)
         assert not thread.is_alive()
