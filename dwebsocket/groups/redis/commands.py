@@ -59,6 +59,18 @@ class Names:
         # A group may have colons: its length keeps ("a:b", "c") and ("a", "b:c") apart.
         return f"{self._prefix}:o:{len(group)}:{group}:{once}".encode()
 
+    def meta(self, group: str) -> bytes:
+        """The key of the epoch and the offset of a group."""
+        return f"{self._prefix}:m:{group}".encode()
+
+    def stream(self, group: str) -> bytes:
+        """The key of the messages that a group keeps."""
+        return f"{self._prefix}:s:{group}".encode()
+
+    def run(self) -> bytes:
+        """The key that names the life of the server."""
+        return f"{self._prefix}:run".encode()
+
     def publication(self, publication: Publication) -> bytes:
         """The command that publishes it to a group without a history."""
         group, payload, once = publication.group, publication.payload, publication.once

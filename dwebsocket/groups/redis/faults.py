@@ -18,6 +18,12 @@ class Unfit(Refused):
     """The server is of the wrong kind: a replica, a cluster, too old."""
 
 
+#: What a user of an ACL may do. The second line is what a history needs: its scripts are checked command by command.
+RIGHTS = (
+    "+publish +subscribe +unsubscribe +ping +eval +set +select "
+    "+evalsha +info +get +hmget +hset +hincrby +pexpire +del +xadd +xrange"
+)
+
 #: How a sentence of the server, or of a library, begins or what it has in it, and what to do. The first one counts.
 _REFUSALS: Sequence[tuple[str, str]] = (
     (r"^NOAUTH|Authentication required", "it wants a password: write it into LOCATION (redis://user:password@host)"),
@@ -39,8 +45,7 @@ _REFUSALS: Sequence[tuple[str, str]] = (
     ),
     (
         r"NOPERM",
-        "the user of LOCATION lacks a command: give it +publish +subscribe +unsubscribe +ping +eval +set +select "
-        "with ACL SETUSER",
+        f"the user of LOCATION lacks a command: give it {RIGHTS} with ACL SETUSER",
     ),
     (r"\bOOM\b", "its memory is full: raise maxmemory there, or set a maxmemory-policy"),
     (r"READONLY", "it is a replica: write the address of the primary into LOCATION"),
