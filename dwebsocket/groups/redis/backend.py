@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..backend import Finding, GroupsBackend, Publication, Read, Sink, Want
 from ..position import Position
-from . import commands
+from . import commands, history
 from .location import locations
 from .scripts import Call
 from .server import Server
@@ -57,18 +57,14 @@ class RedisGroups(GroupsBackend):
         sent = [(one.group, self._append(one) if one.history else self._names.publication(one)) for one in publications]
         replies = self._exchange(sent)
         return [
-            self._parse_append(reply) if one.history else None for one, reply in zip(publications, replies, strict=True)
+            history.parse_append(reply) if one.history else None for one, reply in zip(publications, replies, strict=True)
         ]
 
     def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
-        from . import history
-
         calls = [(group, history.read(self._names, group, want, **self._life())) for group, want in wants.items()]
         return dict(zip(wants, map(history.parse_read, self._exchange(calls)), strict=True))
 
     def clear(self, group: str) -> Position:
-        from . import history
-
         (reply,) = self._exchange([(group, history.clear(self._names, group, **self._life()))])
         return history.parse_clear(reply)
 
@@ -81,15 +77,7 @@ class RedisGroups(GroupsBackend):
             yield from examine(server.location, float(self.settings["TIMEOUT"]))
 
     def _append(self, publication: Publication) -> Call:
-        from . import history
-
         return history.append(self._names, publication, **self._life())
-
-    @staticmethod
-    def _parse_append(reply: Any) -> Position:
-        from . import history
-
-        return history.parse_append(reply)
 
     def _life(self) -> dict[str, Any]:
         """What the scripts of a history are told: the epoch that begins where none is valid, and how long it lasts."""
@@ -100,8 +88,6 @@ class RedisGroups(GroupsBackend):
         }
 
     def _mark(self) -> Call:
-        from . import history
-
         return history.mark(self._names, _fresh())
 
     def _by_server(self, groups: Iterable[str]) -> dict[int, list[str]]:

@@ -21,7 +21,7 @@ from typing import Any
 import hiredis
 
 from ..backend import Sink
-from . import commands, faults
+from . import commands, faults, history
 from .location import Location
 from .subscriptions import LINGER_SECONDS, Subscriptions
 from .watchdog import FIRST_SECONDS, WANTED_SECONDS, Backoff, Watchdog
@@ -229,8 +229,6 @@ class Subscriber:
                     continue  # a probe
                 payload = reply[2]
                 if payload < _ENVELOPES:  # it has a position before its envelope
-                    from . import history
-
                     message(group, *history.split(payload))
                 else:
                     message(group, payload)
