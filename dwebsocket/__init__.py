@@ -11,9 +11,20 @@ def echo(request):
 """
 
 from .decorators import accept_websocket, require_websocket
-from .exceptions import Forbidden, GroupsUnavailable, TooManyGroups, Unauthorized
+from .exceptions import (
+    Forbidden,
+    GroupsUnavailable,
+    HistoryDisabled,
+    PositionGone,
+    PresenceDisabled,
+    TooManyGroups,
+    Unauthorized,
+)
 from .groups.control import disconnect_user
-from .groups.group import Group, Groups, everyone, group, user_group
+from .groups.group import Group, Groups, everyone, group, is_online, user_group
+from .groups.members import Member
+from .groups.page import envelope
+from .groups.position import START
 from .guards.base import Guard
 from .guards.builtin import has_perm, session_alive, user_is_active
 from .process.info import ConnectionInfo
@@ -23,12 +34,19 @@ from .protocol import COMPILED
 from .protocol.codes import CloseCode
 from .protocol.endpoint import State
 from .protocol.exceptions import HandshakeError, SendTimeout, WebSocketClosed, WebSocketError
-from .signals import group_overflow, groups_interrupted, websocket_closed, websocket_opened
+from .signals import (
+    group_overflow,
+    group_presence_changed,
+    groups_interrupted,
+    websocket_closed,
+    websocket_opened,
+)
 from .views import WebSocketRequest, WebSocketView
 from .websocket import Gap, GroupMessage, Joined, Tick, WebSocket
 
 __all__ = [
     "COMPILED",
+    "START",
     "CloseCode",
     "ConnectionInfo",
     "Forbidden",
@@ -39,7 +57,11 @@ __all__ = [
     "GroupsUnavailable",
     "Guard",
     "HandshakeError",
+    "HistoryDisabled",
     "Joined",
+    "Member",
+    "PositionGone",
+    "PresenceDisabled",
     "SendTimeout",
     "State",
     "Tick",
@@ -53,11 +75,14 @@ __all__ = [
     "accept_websocket",
     "connections",
     "disconnect_user",
+    "envelope",
     "everyone",
     "group",
     "group_overflow",
+    "group_presence_changed",
     "groups_interrupted",
     "has_perm",
+    "is_online",
     "require_websocket",
     "session_alive",
     "shutdown",

@@ -22,3 +22,8 @@ groups_interrupted = Signal()
 #: A member of a group is too slow: messages for it were dropped, or it was closed with 1013, as `overflow` says.
 #: Arguments: `websocket`, `group` (the name). `sender` is the class of the WebSocket.
 group_overflow = Signal()
+
+#: Members have come, or gone. Arguments: `group` (the name), `alias` (of WEBSOCKET_GROUPS), `joined`, `left`: lists of
+#: Member. Sent once for each change over all processes, by the one that noted it: that of the member, or, after a
+#: crash, another one. A user comes with its first WebSocket, and goes GRACE seconds after its last one.
+group_presence_changed = Signal()

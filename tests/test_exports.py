@@ -17,11 +17,12 @@ PACKAGE = Path(dwebsocket.__file__).parent
 #: What `from dwebsocket import …` gives.
 ROOT = (
     "COMPILED", "CloseCode", "ConnectionInfo", "Forbidden", "Gap", "Group", "GroupMessage", "Groups",
-    "GroupsUnavailable", "Guard", "HandshakeError", "Joined", "SendTimeout", "State", "Tick", "TooManyGroups",
-    "Unauthorized", "WebSocket", "WebSocketClosed", "WebSocketError", "WebSocketRequest", "WebSocketView",
-    "accept_websocket", "connections", "disconnect_user", "everyone", "group", "group_overflow", "groups_interrupted",
-    "has_perm", "require_websocket", "session_alive", "shutdown", "shutdown_on_signal", "user_group",
-    "user_is_active", "websocket_closed", "websocket_opened",
+    "GroupsUnavailable", "Guard", "HandshakeError", "HistoryDisabled", "Joined", "Member", "PositionGone",
+    "PresenceDisabled", "START", "SendTimeout", "State", "Tick", "TooManyGroups", "Unauthorized", "WebSocket",
+    "WebSocketClosed", "WebSocketError", "WebSocketRequest", "WebSocketView", "accept_websocket", "connections",
+    "disconnect_user", "envelope", "everyone", "group", "group_overflow", "group_presence_changed",
+    "groups_interrupted", "has_perm", "is_online", "require_websocket", "session_alive", "shutdown",
+    "shutdown_on_signal", "user_group", "user_is_active", "websocket_closed", "websocket_opened",
 )  # fmt: skip
 
 #: What stands in settings, in documentation, or in programs by its dotted path.
@@ -32,9 +33,12 @@ PATHS = (
     "dwebsocket.exceptions.Forbidden",
     "dwebsocket.exceptions.GroupsUnavailable",
     "dwebsocket.exceptions.HandshakeError",
+    "dwebsocket.exceptions.HistoryDisabled",
     "dwebsocket.exceptions.InvalidPayload",
     "dwebsocket.exceptions.MessageTooBig",
     "dwebsocket.exceptions.OriginForbidden",
+    "dwebsocket.exceptions.PositionGone",
+    "dwebsocket.exceptions.PresenceDisabled",
     "dwebsocket.exceptions.ProtocolError",
     "dwebsocket.exceptions.SendTimeout",
     "dwebsocket.exceptions.ServerNotSupported",
@@ -59,6 +63,7 @@ PATHS = (
     "dwebsocket.servers.Server.find_socket",
     "dwebsocket.servers.Server.lets_go",
     "dwebsocket.signals.group_overflow",
+    "dwebsocket.signals.group_presence_changed",
     "dwebsocket.signals.groups_interrupted",
     "dwebsocket.signals.websocket_closed",
     "dwebsocket.signals.websocket_opened",

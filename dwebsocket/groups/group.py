@@ -18,6 +18,7 @@ from ..protocol.messages import as_message
 from ..websocket import GroupMessage, Overflow, WebSocket
 from . import config, names, process, sending
 from .backend import GroupsBackend, Want
+from .members import Member, member_of, order_of
 from .messages import BINARY, CLOSE, TEXT, Envelope
 from .position import Position
 
@@ -210,6 +211,26 @@ class Group:
         self._check_history()
         self._backend().clear(self.name)
 
+    def members(self) -> list[Member]:
+        """The members that are present, the users first, in the order of their keys. All tabs of a user are one.
+
+        A member is present that has joined with `presence=…`; in a `user_group()`, every one is.
+
+        PresenceDisabled where the Groups are declared without it. GroupsUnavailable when the backend does not answer
+        within TIMEOUT (2 seconds).
+        """
+        self._check_presence()
+        return list(map(member_of, sorted(self._backend().roster(self.name).members, key=order_of)))
+
+    def count(self, users: bool = False) -> int:
+        """How many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
+
+        Errors as for `members()`.
+        """
+        self._check_presence()
+        count = self._backend().count(self.name)
+        return count.users if users else count.sockets
+
     def _check_history(self) -> None:
         if not self.policy.history:
             raise HistoryDisabled(f"the group {self.name!r} has no history: declare it with Groups(…, history=100)")
@@ -253,6 +274,14 @@ def user_group(user: Any) -> Group:
     ValueError for a user that is not logged in, or not saved. TypeError for anything else, as an order of the user.
     """
     return _own(f"user:{user_key(user)}", Policy(is_attended=True))
+
+
+def is_online(user: Any) -> bool:
+    """Whether a WebSocket of `user` has joined its `user_group()`, in any process. Errors as there, GroupsUnavailable.
+
+    For some seconds a user that has left is still online (GRACE of WEBSOCKET_GROUPS, 5).
+    """
+    return user_group(user).count() > 0
 
 
 def _own(name: str, policy: Policy = Policy()) -> Group:
