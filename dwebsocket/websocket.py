@@ -78,6 +78,8 @@ class Members(Protocol):
         connection: Connection,
         *,
         since: str | None,
+        presence: Any,
+        roster: bool,
         forward: bool | Translate,
         overflow: Overflow | None,
         timeout_seconds: float | None,
@@ -134,7 +136,15 @@ class WebSocket(Verbs):
 
         The messages go straight to the peer. With `forward=False` the view gets them, by `events()`. With a function
         the peer gets what it makes of a GroupMessage, or nothing where it returns None: it is called once for each
-        message and process, not for each WebSocket, and must not wait. A second `join()` of a group changes all that.
+        message and process, not for each WebSocket, and must not wait. With `forward=envelope` it gets the group and
+        the position with each message. A second `join()` of a group changes all that.
+
+        `since`: a position; what was sent behind it comes first, if the group has a history that reaches back so far,
+        and `Joined.recovered` says whether it does. Without it the position counts that the page has sent in the URL,
+        as `?since=<position>:<group>`. START: all that is kept comes first.
+
+        `presence` is what `group.members()` shows of this member: anything that JSON can hold, in 1024 bytes, or True.
+        `roster=True`: the peer, or the view, gets who is present, as JSON, and then who comes and goes.
 
         `overflow` says what happens when the peer is too slow: "close" (with 1013), "drop_new", "drop_oldest" or
         "latest"; without it the group says so. Returns when the backend has confirmed, after at most `timeout` seconds
@@ -142,7 +152,7 @@ class WebSocket(Verbs):
 
         GroupsUnavailable when it does not: a view that does not handle it closes with 1013. TooManyGroups for more than
         `max_groups` (128). WebSocketClosed when the connection is closed. TypeError for what is no group, ValueError
-        for another `overflow`.
+        for another `overflow`. PresenceDisabled where the Groups are declared without it.
         """
         _check_group(group)
         if since is not None and not isinstance(since, str):
@@ -154,7 +164,14 @@ class WebSocket(Verbs):
         if members is None:
             raise self._end_error()
         joined = members.join(
-            group, connection, since=since, forward=forward, overflow=overflow, timeout_seconds=timeout
+            group,
+            connection,
+            since=since,
+            presence=presence,
+            roster=roster,
+            forward=forward,
+            overflow=overflow,
+            timeout_seconds=timeout,
         )
         if joined is None:
             raise self._end_error()

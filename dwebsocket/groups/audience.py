@@ -78,6 +78,10 @@ class Host(Protocol):
         """Do so, but wait for nothing."""
         ...  # pragma: no cover
 
+    def absent(self, group: str, socket: str, *, at_once: bool) -> None:
+        """Let that WebSocket be present in `group` no longer. Waits for nothing."""
+        ...  # pragma: no cover
+
     def note_soon(self, member: Member) -> None:
         """Tell that `member` was too slow, but wait for nothing."""
         ...  # pragma: no cover

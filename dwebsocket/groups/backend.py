@@ -76,26 +76,31 @@ class Present(NamedTuple):
     sockets: int
 
 
-class Roster(NamedTuple):
-    """The members that are present in a group. Each change of them makes `version` one more."""
-
-    version: int
-    members: Sequence[Present]
-
-
-class Count(NamedTuple):
-    """How many are present in a group."""
-
-    sockets: int
-    users: int
-
-
 class Departed(NamedTuple):
     """The last WebSocket of a user has gone with its process."""
 
     group: str
     user: str
     info: str
+
+
+class Roster(NamedTuple):
+    """The members that are present in a group. Each change of them makes `version` one more.
+
+    `departed`: those that this call has removed, because the lease of their process had run out.
+    """
+
+    version: int
+    members: Sequence[Present]
+    departed: Sequence[Departed] = ()
+
+
+class Count(NamedTuple):
+    """How many are present in a group. `departed` as in a Roster."""
+
+    sockets: int
+    users: int
+    departed: Sequence[Departed] = ()
 
 
 class Renewal(NamedTuple):
@@ -129,7 +134,7 @@ class Sink(Protocol):
     """
 
     def message(self, group: str, payload: bytes, position: Position | None = None) -> None:
-        """A message has come; `position` is its place in the history. It is passed on at the next `flush()`, or earlier.
+        """A message has come; `position` is its place in the history. It is passed on at the next `flush()`.
 
         Where a history was cleared, an envelope of the kind RESET comes.
         """
@@ -144,7 +149,7 @@ class Sink(Protocol):
         ...  # pragma: no cover
 
     def lost(self, why: str, source: int = 0) -> None:
-        """Messages may be missing from now on, of all groups of that source, until `restored()`. Told once an outage."""
+        """Messages may be missing from now on, of all groups of that source, until `restored()`. Told once."""
         ...  # pragma: no cover
 
     def restored(self, source: int = 0) -> None:

@@ -8,12 +8,11 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
 from ..database.own import close_own_connections
-from ..process.naming import NOT_LOADED, session_key, user_of
+from ..process.naming import session_key, user_key_of
 from ..process.registry import Entry, registry
 from ..protocol.codes import may_be_sent
 from ..protocol.frames import Close
@@ -85,7 +84,7 @@ def _is_order(order: Any) -> bool:
 def _close(entries: list[Entry], order: dict[str, Any]) -> None:
     matches: Callable[[HttpRequest], bool]
     if "user" in order:
-        matches = lambda request: _user_key(request) == order["user"]  # noqa: E731
+        matches = lambda request: user_key_of(request) == order["user"]  # noqa: E731
     else:
         matches = lambda request: _session_digest(request) == order["session"]  # noqa: E731
     try:
@@ -97,16 +96,6 @@ def _close(entries: list[Entry], order: dict[str, Any]) -> None:
                 logger.exception("whose WebSocket at %r is could not be found out", entry.request.path)
     finally:
         close_own_connections()
-
-
-def _user_key(request: HttpRequest) -> str | None:
-    """The primary key of the request's user, as text; None for a user that is not logged in."""
-    user = user_of(request)
-    if user is NOT_LOADED:
-        session: Any = getattr(request, "session", None)  # no view has asked for the user: its key is enough
-        return None if session is None else session.get(SESSION_KEY)
-    pk = getattr(user, "pk", None)
-    return None if pk is None else str(pk)
 
 
 def _session_digest(request: HttpRequest) -> str | None:

@@ -14,13 +14,15 @@ from ..connection.limits import Bound
 from ..exceptions import GroupsUnavailable
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
+from .attendance import Attendance, Changed
 from .audience import Audience, Entrance, Kind, Member, Owner
-from .backend import GroupsBackend, Publication, Read
+from .backend import Count, Departed, GroupsBackend, Presence, Present, Publication, Read, Roster
 from .history import Admission, History
 from .lane import Item, Lane
-from .messages import BINARY, CLOSE, GAP, TEXT, Envelope
+from .messages import BINARY, CLOSE, GAP, PRESENCE, TEXT, Envelope
 from .position import Position
 from .reader import Reader
+from .rosters import Rosters
 from .stream import Asked, Budget, Found, Stream
 
 T = TypeVar("T")
@@ -58,7 +60,8 @@ class Watched:
 class Dispatcher:
     """The sink of a backend: it passes each message on to the lanes in which the group has members.
 
-    `overflowed` is told of members that are too slow, `interrupted` after an outage, of how many seconds it took.
+    `overflowed` is told of members that are too slow, `interrupted` after an outage, of how many seconds it took,
+    `changed` of members that have come, or gone, by a group.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Dispatcher:
         *,
         overflowed: Callable[[list[Member]], None],
         interrupted: Callable[[float], None],
+        changed: Changed,
     ) -> None:
         self.backend = backend
         self.alias = backend.alias
@@ -91,10 +95,15 @@ class Dispatcher:
             check_seconds=backend.settings["CHECK"],
             is_at_once=not backend.reaches_all_processes,
         )
+        self._attendance: Attendance | None = None
+        self._changed = changed
+        self._rosters = Rosters(self.alias, self.roster, self._lane)
 
     def close(self) -> None:
         """Receive nothing any more, and give every connection back."""
         self._reader.close()
+        self._rosters.close()
+        self.resign()
         self.backend.close()
 
     def outage_of(self, group: str) -> str:
@@ -126,9 +135,7 @@ class Dispatcher:
                 watched.history = self._history(group, watched, history, ttl)
             return member
 
-    def admit(
-        self, member: Member, kind: Kind, since: Position | str | None, timeout_seconds: float
-    ) -> Found | None:
+    def admit(self, member: Member, kind: Kind, since: Position | str | None, timeout_seconds: float) -> Found | None:
         """Let a member in that has joined a group with a history, where it was; None when that takes longer."""
         group, reactor = member.audience.group, member.connection.reactor
         watched = self._watched.get(group)
@@ -203,6 +210,46 @@ class Dispatcher:
         if watched is None or watched.listener is None:
             with self._lock:
                 self._watch(group).listener = listener
+
+    # Presence
+
+    def attend(self, presence: Presence) -> None:
+        """Let a member be present. Waits for the backend: GroupsUnavailable."""
+        if self._attendance is None:
+            with self._lock:
+                if self._attendance is None:
+                    self._attendance = Attendance(self.backend, self._changed)
+        self._attendance.enter(presence)
+
+    def absent(self, group: str, socket: str, *, at_once: bool) -> None:
+        """Let a member be present no longer, if it was: after GRACE seconds, or at once. Waits for nothing."""
+        if self._attendance is not None:
+            self._attendance.leave(group, socket, at_once)
+
+    def tell_roster(self, owner: Owner, group: str, connection: Connection, kind: Kind) -> Member:
+        """Let `owner` be told who is present in `group`. Waits for the backend: GroupsUnavailable."""
+        return self._rosters.join(owner, group, connection, kind)
+
+    def roster(self, group: str) -> Roster:
+        """Who is present in `group` now. GroupsUnavailable."""
+        roster = self.backend.roster(group)
+        self._tell_departed(roster.departed)
+        return roster
+
+    def count(self, group: str) -> Count:
+        """How many are present in `group` now. GroupsUnavailable."""
+        count = self.backend.count(group)
+        self._tell_departed(count.departed)
+        return count
+
+    def resign(self) -> None:
+        """Let all members be present no longer, after GRACE seconds: pages come back to another process meanwhile."""
+        if self._attendance is not None:
+            self._attendance.close(self.backend.settings["GRACE"])
+
+    def _tell_departed(self, departed: Sequence[Departed]) -> None:
+        for group, user, info in departed:
+            self._changed(group, [], [Present(user, info, 0)])
 
     def _lane(self, reactor: Reactor) -> Lane:
         lane = self._lanes.get(reactor)
@@ -280,6 +327,8 @@ class Dispatcher:
             logger.exception("a message to the group %r is no message of this version", group)
             return
         if envelope.kind not in (TEXT, BINARY, CLOSE):
+            if envelope.kind == PRESENCE:
+                self._rosters.arrive(group, envelope.arrival())
             return
         if watched.history is not None and envelope.kind != CLOSE and not watched.has_complained:
             watched.has_complained = True
@@ -340,6 +389,7 @@ class Dispatcher:
         self.flush()
         for group in with_history:
             self._reader.want(group)
+        self._rosters.doubt(groups)
 
     def lost(self, why: str, source: int = 0) -> None:
         with self._lock:
@@ -354,6 +404,8 @@ class Dispatcher:
             lost_at = self._lost_at.pop(source, None)
             self._outages.pop(source, None)
         if lost_at is not None:
+            if self._attendance is not None:
+                self._attendance.restored()
             self._call(self._interrupted, monotonic() - lost_at)
 
     @staticmethod

@@ -41,6 +41,9 @@ class Policy(NamedTuple):
     is_attended: bool = False
 
 
+NO_POLICY = Policy()
+
+
 class Groups:
     """Groups of one kind, declared once: `rooms = Groups("room")`, then `rooms[7]` is the group "room:7".
 
@@ -110,7 +113,7 @@ class Group:
 
     __slots__ = ("alias", "name", "policy")
 
-    def __init__(self, name: str, policy: Policy = Policy(), alias: str = config.DEFAULT_ALIAS) -> None:
+    def __init__(self, name: str, policy: Policy = NO_POLICY, alias: str = config.DEFAULT_ALIAS) -> None:
         self.name = names.refuse_reserved(names.check(name))
         self.policy = policy
         self.alias = alias
@@ -128,8 +131,8 @@ class Group:
         """Send `message` to all members: str as text, bytes-like as binary.
 
         Inside a transaction it leaves after the commit, or never where it is rolled back; an error is logged then.
-        Outside it returns when the backend has it: with a history the position of the message, else None. `now=True` does not wait for the commit. `using`: only the
-        transaction of this database counts; without it, those of all.
+        Outside it returns when the backend has it: the position of the message, or None without a history. `now=True`
+        does not wait for the commit. `using`: only the transaction of this database counts; without it, those of all.
 
         `exclude`: this WebSocket does not get it. `once`: a second message to the group with the same text here does
         nothing, for five minutes. `key`: with overflow "latest" it replaces older ones of the same key that wait.
@@ -180,7 +183,7 @@ class Group:
         kept any more. GroupsUnavailable when the backend does not answer within TIMEOUT (2 seconds). ValueError for
         a `since` that is no position, and a `limit` below 1.
         """
-        self._check_history()
+        self.check_history()
         if limit is not None and not (isinstance(limit, int) and limit > 0):
             raise ValueError(f"limit is a number of messages above 0, not {limit!r}")
         position = None
@@ -203,12 +206,12 @@ class Group:
 
         Errors as for `history()`.
         """
-        self._check_history()
+        self.check_history()
         return str(self._backend().read({self.name: Want()})[self.name].top)
 
     def clear(self) -> None:
         """Forget the history. No position of before can be recovered any more. Errors as for `history()`."""
-        self._check_history()
+        self.check_history()
         self._backend().clear(self.name)
 
     def members(self) -> list[Member]:
@@ -219,23 +222,23 @@ class Group:
         PresenceDisabled where the Groups are declared without it. GroupsUnavailable when the backend does not answer
         within TIMEOUT (2 seconds).
         """
-        self._check_presence()
-        return list(map(member_of, sorted(self._backend().roster(self.name).members, key=order_of)))
+        self.check_presence()
+        return list(map(member_of, sorted(process.dispatcher(self.alias).roster(self.name).members, key=order_of)))
 
     def count(self, users: bool = False) -> int:
         """How many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
 
         Errors as for `members()`.
         """
-        self._check_presence()
-        count = self._backend().count(self.name)
+        self.check_presence()
+        count = process.dispatcher(self.alias).count(self.name)
         return count.users if users else count.sockets
 
-    def _check_history(self) -> None:
+    def check_history(self) -> None:
         if not self.policy.history:
             raise HistoryDisabled(f"the group {self.name!r} has no history: declare it with Groups(…, history=100)")
 
-    def _check_presence(self) -> None:
+    def check_presence(self) -> None:
         if not (self.policy.presence or self.policy.is_attended):
             raise PresenceDisabled(
                 f"the group {self.name!r} does not know who is here: declare it with Groups(…, presence=True)"
@@ -284,7 +287,7 @@ def is_online(user: Any) -> bool:
     return user_group(user).count() > 0
 
 
-def _own(name: str, policy: Policy = Policy()) -> Group:
+def _own(name: str, policy: Policy = NO_POLICY) -> Group:
     """A group of this package: no project can make one with its name."""
     group = Group(name, policy)
     group.name = names.check(f"{names.RESERVED}{name}")

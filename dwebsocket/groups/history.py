@@ -10,7 +10,7 @@ from ..reactors.base import Latch
 from ..reactors.clock import monotonic
 from . import page
 from .audience import Entrance, Kind, Member
-from .backend import Kept, Read
+from .backend import Read
 from .messages import GAP, RESET, Envelope
 from .position import Position
 from .stream import Asked, Found, Stream
@@ -19,7 +19,7 @@ logger = logging.getLogger("dwebsocket")
 
 
 class Admission:
-    """A member that waits for its place: `found` once it is known; the latch opens, and `is_in` is true, once it is in."""
+    """A member that waits for its place, `found` once it is known. Once it is in, `is_in` is true and the latch opens."""
 
     __slots__ = ("found", "is_in", "is_over", "kind", "latch", "member", "since")
 
@@ -82,7 +82,9 @@ class History:
             note = None
             if admission.kind.translate is page.envelope:
                 note = page.joined(self._group, str(found.start), found.recovered)
-            missed = list(self._envelopes((Position(found.start.epoch, kept.offset), kept.payload) for kept in found.missed))
+            missed = list(
+                self._envelopes((Position(found.start.epoch, kept.offset), kept.payload) for kept in found.missed)
+            )
             self._put(admission.member, Entrance(admission.member, admission.kind, note, missed, admission.come_in))
             return True
 
@@ -96,7 +98,9 @@ class History:
         with self._lock:
             gap, messages = self._stream.mend(read, asked, monotonic())
             if gap is not None:
-                logger.warning("messages to the group %r are lost: its history does not have them any more", self._group)
+                logger.warning(
+                    "messages to the group %r are lost: its history has them no more", self._group
+                )
                 self._put_all(Envelope(GAP, b"", position=str(gap)))
             self._pass_on(messages)
             waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]

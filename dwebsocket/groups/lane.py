@@ -9,10 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
 from ..connection.limits import CLOSED, TAKEN, Bound
-from ..reactors.base import Latch, Reactor
-from ..reactors.clock import monotonic
 from ..protocol.codes import CloseCode
 from ..protocol.deflate import serialize_once
+from ..reactors.base import Latch, Reactor
+from ..reactors.clock import monotonic
 from ..websocket import GroupMessage
 from . import page
 from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece

@@ -26,10 +26,9 @@ class Member(NamedTuple):
     sockets: int
 
 
-def key_of(user: Any, socket: str) -> str:
-    """The key of the member that has this WebSocket: `user` is that of the request, None where it has none."""
-    pk = getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
-    return f"{_GUEST}{socket}" if pk is None else f"{_USER}{pk}"
+def key_of(user: str | None, socket: str) -> str:
+    """The key of the member that has this WebSocket: `user` is the primary key of its user, None for a guest."""
+    return f"{_GUEST}{socket}" if user is None else f"{_USER}{user}"
 
 
 def is_guest(key: str) -> bool:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from django.http import HttpRequest
 
 from ..connection.connection import Connection
 from ..connection.limits import CLOSED, TOO_SLOW, Bound
 from ..exceptions import GroupsUnavailable, TooManyGroups
+from ..process.naming import user_key_of
 from ..process.registry import Entry
 from ..reactors.clock import monotonic
 from ..websocket import Gap, GroupMessage, Joined, Overflow, Translate, WebSocket
 from . import page, process, siblings
 from .audience import Kind, Member
+from .backend import Presence
 from .dispatcher import Dispatcher
 from .events import FULL, Events
 from .group import Group, check_overflow
+from .members import checked_info, key_of
 from .node import websocket_id
 from .position import START, Position
 
@@ -47,12 +51,13 @@ class Memberships:
     A membership ends with the connection, not with the view: the entry of the registry tells.
     """
 
-    __slots__ = ("_entry", "_events", "_is_over", "_members", "_sinces", "number", "was_too_slow")
+    __slots__ = ("_entry", "_events", "_is_over", "_members", "_sinces", "_told", "number", "was_too_slow")
 
     def __init__(self, entry: Entry) -> None:
         self.number = entry.id
         self._entry = entry
         self._members: tuple[Member, ...] = ()  # mostly one: a dict would take four times its memory
+        self._told: tuple[Member, ...] = ()  # of rosters
         self._events: Events | None = None  # once the view wants messages for itself
         self._sinces: dict[str, str] | None = None  # what the page has sent, and was not used yet
         self._is_over = False
@@ -79,6 +84,8 @@ class Memberships:
         connection: Connection,
         *,
         since: str | None,
+        presence: Any,
+        roster: bool,
         forward: bool | Translate,
         overflow: Overflow | None,
         timeout_seconds: float | None,
@@ -90,6 +97,9 @@ class Memberships:
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
+        if roster or presence is not None:
+            group.check_presence()
+        info = checked_info(True if presence is None else presence)
         kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or group.policy.overflow)
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
@@ -115,6 +125,12 @@ class Memberships:
             joined = Joined() if dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds) else None
             if joined is not None and group.policy.history:
                 joined = self._come_in(dispatcher, member, kind, self._place(group, since), deadline - monotonic())
+            if joined is not None and not self._is_over:
+                if presence is not None or group.policy.is_attended:
+                    user = user_key_of(self._entry.request)
+                    dispatcher.attend(Presence(group.name, self._name, key_of(user, self._name), info))
+                if roster:
+                    self._tell_roster(dispatcher, group, connection, kind)
         except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined
             if present is None:
                 self.leave(group)
@@ -131,6 +147,19 @@ class Memberships:
                 f" within {timeout_seconds:g} seconds{outage and f': {outage}'}"
             )
         return joined
+
+    @property
+    def _name(self) -> str:
+        return self.id.decode()
+
+    def _tell_roster(self, dispatcher: Dispatcher, group: Group, connection: Connection, kind: Kind) -> None:
+        if any(_is_of(member, group) for member in self._told):
+            return
+        # A text that is dropped would leave the page with a wrong roster for ever.
+        kind = kind._replace(translate=None, bound=kind.bound._replace(overflow="close"))
+        told = dispatcher.tell_roster(self, group.name, connection, kind)
+        with _lock:
+            self._told += (told,)
 
     def _come_in(
         self, dispatcher: Dispatcher, member: Member, kind: Kind, since: Position | str | None, seconds: float
@@ -151,10 +180,12 @@ class Memberships:
     def leave(self, group: Group) -> None:
         """Be no member of `group` any more; nothing of it arrives after this."""
         with _lock:
-            member = self._find(group)
-            self._members = tuple(other for other in self._members if other is not member)
-        if member is not None:
+            left = [member for member in self._members + self._told if _is_of(member, group)]
+            self._members = tuple(member for member in self._members if member not in left)
+            self._told = tuple(member for member in self._told if member not in left)
+        for member in left:
             member.audience.host.leave(member)
+        process.dispatcher(group.alias).absent(group.name, self._name, at_once=True)
         if self._events is not None:
             self._events.forget(group.name)
 
@@ -165,10 +196,7 @@ class Memberships:
         return frozenset(member.audience.group for member in self._members)
 
     def _find(self, group: Group) -> Member | None:
-        for member in self._members:
-            if member.audience.group == group.name and member.audience.host.alias == group.alias:
-                return member
-        return None
+        return next((member for member in self._members if _is_of(member, group)), None)
 
     # The view's own messages
 
@@ -207,11 +235,18 @@ class Memberships:
     def __call__(self) -> None:
         """Leave all groups: the connection is over. Called in a reactor, perhaps: it waits for no lock."""
         self._is_over = True
-        members, self._members = self._members, ()
+        members, told = self._members, self._told
+        self._members = self._told = ()
         if members and not self.was_too_slow and _was_too_slow(members[0].connection):
             members[0].audience.host.note_soon(members[0])
-        for member in members:
+        for member in members + told:
             member.audience.host.leave_soon(member)
+        for member in members:
+            member.audience.host.absent(member.audience.group, self._name, at_once=False)
+
+
+def _is_of(member: Member, group: Group) -> bool:
+    return member.audience.group == group.name and member.audience.host.alias == group.alias
 
 
 def _was_too_slow(connection: Connection) -> bool:

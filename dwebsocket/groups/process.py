@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,11 +14,13 @@ from django.core.signals import setting_changed
 
 from .. import conf
 from ..database.own import close_own_connections
-from ..signals import group_overflow, groups_interrupted
+from ..signals import group_overflow, group_presence_changed, groups_interrupted
 from ..websocket import WebSocket
 from . import config
 from .audience import Member
+from .backend import Present
 from .dispatcher import Dispatcher
+from .members import member_of
 
 _dispatchers: dict[str, Dispatcher] = {}
 _lock = threading.RLock()
@@ -40,9 +44,11 @@ def dispatchers() -> list[Dispatcher]:
 
 def forget() -> None:
     """Begin anew, in the child of a fork: the members, and the connections to a broker, are the parent's."""
-    global _dispatchers, _lock, _slow_lock, _is_telling
-    _dispatchers, _lock, _slow_lock, _is_telling = {}, threading.RLock(), threading.RLock(), False
+    global _dispatchers, _lock, _slow_lock, _is_telling, _is_telling_changes
+    _dispatchers, _lock, _slow_lock = {}, threading.RLock(), threading.RLock()
+    _is_telling = _is_telling_changes = False
     _slow.clear()
+    _changes.clear()
 
 
 def close() -> None:
@@ -52,8 +58,22 @@ def close() -> None:
             _dispatchers.popitem()[1].close()
 
 
+def _end() -> None:
+    """Let the members of this process be present no longer: it ends."""
+    for dispatcher in dispatchers():
+        dispatcher.resign()
+
+
+atexit.register(_end)
+
+
 def _make(alias: str) -> Dispatcher:
-    return Dispatcher(config.backend(alias), overflowed=_tell_overflow, interrupted=partial(_tell_interruption, alias))
+    return Dispatcher(
+        config.backend(alias),
+        overflowed=_tell_overflow,
+        interrupted=partial(_tell_interruption, alias),
+        changed=partial(_tell_presence, alias),
+    )
 
 
 # Receivers of a signal may wait, for a database perhaps: so they are called in a separate greenlet or thread.
@@ -101,6 +121,46 @@ def _tell_interruption(alias: str, seconds: float) -> None:
 
     if groups_interrupted.has_listeners():
         threading.Thread(target=send, name="dwebsocket groups_interrupted", daemon=True).start()
+
+
+_changes: deque[tuple[str, str, list[Present], list[Present]]] = deque()  # of rosters, that the signal tells of next
+_is_telling_changes = False
+
+
+def _tell_presence(alias: str, group: str, joined: list[Present], left: list[Present]) -> None:
+    """Send the signal for a change of a roster: one after the other, in their order."""
+    global _is_telling_changes
+    if not group_presence_changed.has_listeners():
+        return
+    with _slow_lock:
+        _changes.append((alias, group, joined, left))
+        if _is_telling_changes:
+            return
+        _is_telling_changes = True
+    threading.Thread(target=_tell_of_all_changes, name="dwebsocket group_presence_changed", daemon=True).start()
+
+
+def _tell_of_all_changes() -> None:
+    global _is_telling_changes
+    try:
+        while True:
+            with _slow_lock:
+                if not _changes:
+                    _is_telling_changes = False
+                    return
+                alias, group, joined, left = _changes.popleft()
+            group_presence_changed.send_robust(
+                None,
+                group=group,
+                alias=alias,
+                joined=list(map(member_of, joined)),
+                left=list(map(member_of, left)),
+            )
+    except BaseException:  # of a receiver: SystemExit
+        _is_telling_changes = False
+        raise
+    finally:
+        close_own_connections()
 
 
 def _settings_changed(*, setting: str, **about: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from django.contrib.auth import SESSION_KEY
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 
@@ -36,6 +37,16 @@ def user_of(request: HttpRequest) -> Any:
     user: Any = vars(_django_request(request)).get("user")
     is_loaded = not isinstance(user, LazyObject) or vars(user).get("_wrapped", empty) is not empty
     return user if is_loaded else NOT_LOADED
+
+
+def user_key_of(request: HttpRequest) -> str | None:
+    """The primary key of the request's user, as text; None for a user that is not logged in."""
+    user = user_of(request)
+    if user is NOT_LOADED:
+        session: Any = getattr(request, "session", None)  # no code has asked for the user: its key is enough
+        return None if session is None else session.get(SESSION_KEY)
+    pk = getattr(user, "pk", None)
+    return None if pk is None else str(pk)
 
 
 def _django_request(request: HttpRequest) -> HttpRequest:

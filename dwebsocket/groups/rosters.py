@@ -1,0 +1,198 @@
+"""The rosters that members of this process are told: a snapshot to each that comes in, then the changes of each second.
+
+Where gevent has patched the standard library, the thread that tells is a greenlet.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from ..connection.connection import Connection
+from ..exceptions import GroupsUnavailable
+from ..reactors.base import Reactor
+from .audience import Audience, Entrance, Kind, Member, Owner
+from .backend import Roster
+from .lane import Lane
+from .messages import TEXT, Arrival, Envelope
+from .roster import RosterView
+
+logger = logging.getLogger("dwebsocket")
+
+#: Changes are gathered for so long: a room of n in which all come at once would cost n² messages.
+GATHER_SECONDS = 1.0
+
+
+class _Told:
+    """The roster of one group, and the members that are told of it."""
+
+    __slots__ = ("audiences", "lock", "members", "reading", "view")
+
+    def __init__(self, group: str) -> None:
+        self.view = RosterView(group)
+        self.audiences: tuple[tuple[Lane, Audience], ...] = ()
+        self.members = 0
+        self.lock = threading.RLock()  # of the view, and of the order in which its texts are put; nothing waits with it
+        self.reading = threading.Lock()  # one reads for all that come in at once
+
+
+class Rosters:
+    """Those of one alias. As the host of their audiences it is told of members that leave."""
+
+    closes_on_gap = False
+
+    def __init__(self, alias: str, read: Callable[[str], Roster], lane_of: Callable[[Reactor], Lane]) -> None:
+        self.alias = alias
+        self._read = read
+        self._lane_of = lane_of
+        self._told: dict[str, _Told] = {}
+        self._due: dict[str, float] = {}  # groups whose roster has changed, and when it is told
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+        self._pid = os.getpid()
+
+    # Members
+
+    def join(self, owner: Owner, group: str, connection: Connection, kind: Kind) -> Member:
+        """Let `owner` be told the roster of `group`, from a snapshot on. Waits for the backend: GroupsUnavailable."""
+        lane = self._lane_of(connection.reactor)
+        with self._lock:
+            told = self._told.get(group)
+            if told is None:
+                told = self._told[group] = _Told(group)
+            audience = next((audience for at, audience in told.audiences if at is lane), None)
+            if audience is None:
+                audience = Audience(group, self)
+                told.audiences = (*told.audiences, (lane, audience))
+            member = Member(owner, audience, connection, kind)
+            lane.expect(member)
+            told.members += 1
+        try:
+            self._read_once(group, told)
+        except BaseException:
+            self.leave(member)
+            raise
+        with told.lock:
+            lane.put(audience, Entrance(member, kind, told.view.snapshot(), (), _nothing))
+        lane.wake()
+        return member
+
+    def _read_once(self, group: str, told: _Told) -> None:
+        with told.reading:
+            while True:
+                with told.lock:
+                    if not told.view.needs_read:
+                        return
+                roster = self._read(group)
+                with told.lock:
+                    told.view.read(roster)
+
+    def change(self, member: Member, kind: Kind) -> None:
+        with self._lock:
+            self._lane_of(member.connection.reactor).change(member, kind)
+
+    def leave(self, member: Member) -> None:
+        group, lane = member.audience.group, self._lane_of(member.connection.reactor)
+        with self._lock:
+            told = self._told.get(group)
+            if not lane.leave(member) or told is None:
+                return
+            told.members -= 1
+            if not member.audience:
+                told.audiences = tuple(pair for pair in told.audiences if pair[1] is not member.audience)
+            if not told.members:
+                del self._told[group]
+                self._due.pop(group, None)
+
+    def leave_soon(self, member: Member) -> None:
+        self._lane_of(member.connection.reactor).soon(partial(self.leave, member))
+
+    def absent(self, group: str, socket: str, *, at_once: bool) -> None:
+        """Nothing: a member that is told is not present by that."""
+
+    def note_soon(self, member: Member) -> None:
+        self._lane_of(member.connection.reactor).note_soon(member)
+
+    # Changes
+
+    def arrive(self, group: str, arrival: Arrival) -> None:
+        """Note a change; the members are told of it soon."""
+        told = self._told.get(group)
+        if told is not None:
+            with told.lock:
+                told.view.arrive(arrival)
+            self._tell_soon(group)
+
+    def doubt(self, groups: Iterable[str]) -> None:
+        """Changes of these groups may have been missed."""
+        for group in groups:
+            told = self._told.get(group)
+            if told is not None:
+                with told.lock:
+                    told.view.lose()
+                self._tell_soon(group)
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _tell_soon(self, group: str) -> None:
+        with self._changed:
+            if group in self._told and group not in self._due:
+                self._due[group] = time.monotonic() + GATHER_SECONDS
+                if self._thread is None and not self._is_closed:
+                    self._thread = threading.Thread(target=self._run, name="dwebsocket groups roster", daemon=True)
+                    self._thread.start()
+                self._changed.notify()
+
+    def _is_over(self) -> bool:
+        return self._is_closed or self._pid != os.getpid()
+
+    def _run(self) -> None:
+        while not self._is_over():
+            if (group := self._next()) is not None:
+                try:
+                    self._tell(group)
+                except GroupsUnavailable:  # its own log tells of the outage
+                    self._tell_soon(group)
+                except Exception:
+                    logger.exception("internal error; the roster of %r is told again", group)
+                    self._tell_soon(group)
+
+    def _next(self) -> str | None:
+        """The next group that is due: the first one, for all wait for the same time."""
+        with self._changed:
+            if not self._due:
+                self._changed.wait()
+                return None
+            group, due = next(iter(self._due.items()))
+            if (remaining := due - time.monotonic()) > 0:
+                self._changed.wait(remaining)
+                return None
+            del self._due[group]
+            return group
+
+    def _tell(self, group: str) -> None:
+        told = self._told.get(group)
+        if told is None:
+            return
+        self._read_once(group, told)
+        with told.lock:
+            texts, lanes = told.view.tell(), told.audiences
+            for lane, audience in lanes:
+                for text in texts:
+                    lane.put(audience, Envelope(TEXT, text.encode()))
+        for lane, _ in lanes if texts else ():
+            lane.wake()
+
+
+def _nothing() -> None:
+    """The member waits for nothing: the group itself has confirmed before."""
