@@ -519,10 +519,14 @@ def test_durable_server_goes_on_where_it_was(started: NewServer) -> None:
     assert back.kept() == [b"1", b"2", b"3"]
 
 
+#: A primary begins to give its data to a replica after 5 seconds, else.
+AT_ONCE = {"repl-diskless-sync-delay": "0"}
+
+
 @pytest.fixture
 def pair(started: NewServer) -> tuple[RedisServer, RedisServer]:
     """A primary, and its replica."""
-    primary, replica = started(settings={"repl-diskless-sync-delay": "0"}), started()
+    primary, replica = started(settings=AT_ONCE), started(settings=AT_ONCE)
     follow(replica, primary)
     return primary, replica
 
@@ -607,7 +611,7 @@ def test_old_primary_that_is_promoted_again_gives_no_offset_again(
 def test_server_that_gets_its_first_replica_keeps_its_epochs(
     pair: tuple[RedisServer, RedisServer], started: NewServer
 ) -> None:
-    alone = started(settings={"repl-diskless-sync-delay": "0"})
+    alone = started(settings=AT_ONCE)
     room = Room(alone)
     last = room.append(b"1")
     follow(pair[0], alone)
