@@ -36,15 +36,15 @@ _REFUSALS: Sequence[tuple[str, str]] = (
         "it has no password: leave the one of LOCATION out, or set requirepass there",
     ),
     (
-        r"NOPERM.*channel|No permissions to access a channel",
+        r"NOPERM.*channel|No permissions to access a channel|user executing the script.*channel",
         "the user of LOCATION may not use the channels of KEY_PREFIX: give it '&<KEY_PREFIX>:*' with ACL SETUSER",
     ),
     (
-        r"NOPERM.*key|No permissions to access a key",
+        r"NOPERM.*key|No permissions to access a key|user executing the script.*keys",
         "the user of LOCATION may not use the keys of KEY_PREFIX: give it '~<KEY_PREFIX>:*' with ACL SETUSER",
     ),
     (
-        r"NOPERM",
+        r"NOPERM|user executing the script|ACL failure in script",
         f"the user of LOCATION lacks a command: give it {RIGHTS} with ACL SETUSER",
     ),
     (r"\bOOM\b", "its memory is full: raise maxmemory there, or set a maxmemory-policy"),

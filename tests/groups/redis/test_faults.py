@@ -19,6 +19,20 @@ from dwebsocket.groups.redis.faults import Broken, Refused
         ("NOPERM No permissions to access a channel", Refused, "'&<KEY_PREFIX>:*'"),
         ("NOPERM this user has no permissions to access one of the keys used as arguments", Refused, "'~<KEY_"),
         ("NOPERM this user has no permissions to run the 'publish' command", Refused, "+publish"),
+        (
+            "ERR The user executing the script can't publish to the channel mentioned in the command script: 30b7, on "
+            "@user_script:24.",
+            Refused,
+            "'&<KEY_PREFIX>:*'",
+        ),
+        (
+            "ERR The user executing the script can't access at least one of the keys mentioned in the command",
+            Refused,
+            "'~<KEY_PREFIX>:*'",
+        ),
+        ("ERR The user executing the script can't run this command or subcommand script: 30b7", Refused, "+xadd"),
+        ("ERR The user executing the script is lacking the permissions for the command", Refused, "+xadd"),
+        ("ERR ACL failure in script: User a has no permissions to run the 'xadd' command script: ", Refused, "+xadd"),
         ("OOM command not allowed when used memory > 'maxmemory'.", Refused, "raise maxmemory"),
         ("READONLY You can't write against a read only replica.", Refused, "address of the primary"),
         ("MOVED 3999 127.0.0.1:6381", Refused, "cluster mode"),

@@ -22,7 +22,7 @@ from dwebsocket.groups.position import Position
 from dwebsocket.groups.redis import commands, faults, history
 from dwebsocket.groups.redis.location import Location
 from dwebsocket.groups.redis.scripts import UNKNOWN, Call
-from dwebsocket.groups.redis.wire import NOTHING
+from dwebsocket.groups.redis.wire import NOTHING, Wire
 from tests.groups.servers import PROGRAMS, RedisServer
 from tests.links import PATIENCE_SECONDS, until
 
@@ -31,6 +31,14 @@ NewServer = Callable[..., RedisServer]
 GROUP = "room:7"
 FOREVER = 3600.0
 _numbers = itertools.count()
+_wires: list[Wire] = []
+
+
+@pytest.fixture(autouse=True)
+def _lines_are_closed() -> Iterator[None]:
+    yield
+    while _wires:
+        _wires.pop().close()
 
 
 class Line:
@@ -39,6 +47,7 @@ class Line:
     def __init__(self, url: str, names: commands.Names, is_durable: bool = False) -> None:
         self.wire = Location("default", {**DEFAULTS, "LOCATION": url}).connect("test")
         self.names = names
+        _wires.append(self.wire)
         if not is_durable:
             self.ask(history.mark(names, secrets.token_hex(6)))
 
@@ -435,7 +444,7 @@ def test_emptied_server_begins_another_epoch(started: NewServer) -> None:
 def live_another_life(room: Room) -> None:
     """As a restart does, for who looks at the keys."""
     with room.server.client() as client:
-        client.set(room.names.run(), "another life")
+        client.set(room.names.run(), secrets.token_hex(6))
 
 
 def test_connection_finds_the_mark_of_the_same_life(any_server: RedisServer) -> None:
@@ -510,10 +519,14 @@ def test_durable_server_goes_on_where_it_was(started: NewServer) -> None:
     assert back.kept() == [b"1", b"2", b"3"]
 
 
+#: A primary begins to give its data to a replica after 5 seconds, else.
+AT_ONCE = {"repl-diskless-sync-delay": "0"}
+
+
 @pytest.fixture
 def pair(started: NewServer) -> tuple[RedisServer, RedisServer]:
     """A primary, and its replica."""
-    primary, replica = started(settings={"repl-diskless-sync-delay": "0"}), started()
+    primary, replica = started(settings=AT_ONCE), started(settings=AT_ONCE)
     follow(replica, primary)
     return primary, replica
 
@@ -598,7 +611,7 @@ def test_old_primary_that_is_promoted_again_gives_no_offset_again(
 def test_server_that_gets_its_first_replica_keeps_its_epochs(
     pair: tuple[RedisServer, RedisServer], started: NewServer
 ) -> None:
-    alone = started(settings={"repl-diskless-sync-delay": "0"})
+    alone = started(settings=AT_ONCE)
     room = Room(alone)
     last = room.append(b"1")
     follow(pair[0], alone)
@@ -689,17 +702,28 @@ def test_user_of_an_acl_needs_no_more_than_is_said(started: NewServer) -> None:
     assert room.kept() == []
 
 
-@pytest.mark.parametrize(
-    "right", ["evalsha", "info", "get", "hmget", "hset", "hincrby", "pexpire", "del", "xadd", "xrange"]
-)
-def test_user_who_may_not_is_told_what_is_missing(new_server: NewServer, right: str) -> None:
-    server = new_server(users=[f"shop on >secret ~* &* +@all -{right}"])
+COMMANDS = ["evalsha", "info", "get", "hmget", "hset", "hincrby", "pexpire", "del", "xadd", "xrange", "set", "publish"]
 
-    with pytest.raises(faults.Refused, match=rf"give it .*\+{right}\b"):
+
+@pytest.mark.parametrize(
+    ("rights", "advice"),
+    [
+        *[(f"~* &* +@all -{right}", rf"give it .*\+{right}\b") for right in COMMANDS],
+        ("~* resetchannels &other:* +@all", "give it '&<KEY_PREFIX>"),
+        ("~other:* &* +@all", "give it '~<KEY_PREFIX>"),
+    ],
+)
+def test_user_who_may_not_is_told_what_is_missing(started: NewServer, rights: str, advice: str) -> None:
+    server = started(users=[f"shop on >secret {rights}"])
+
+    with pytest.raises(faults.Refused, match=advice):
         room = Room(server, url=f"redis://shop:secret@127.0.0.1:{server.port}")
         room.append(b"1")
         room.kept()
-    assert f"+{right} " in f"{faults.RIGHTS} "
+
+
+def test_rights_that_are_told_are_all_that_there_are() -> None:
+    assert {f"+{right}" for right in COMMANDS} <= {*faults.RIGHTS.split()}
 
 
 # Many at once.
