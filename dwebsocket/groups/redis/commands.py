@@ -59,6 +59,14 @@ class Names:
         # A group may have colons: its length keeps ("a:b", "c") and ("a", "b:c") apart.
         return f"{self._prefix}:o:{len(group)}:{group}:{once}".encode()
 
+    def presence(self) -> bytes:
+        """What all keys of presence begin with; presence.py has the list."""
+        return f"{self._prefix}:p:".encode()
+
+    def nodes(self) -> bytes:
+        """The key of the processes that have a lease."""
+        return self.presence() + b"nodes"
+
     def publication(self, publication: Publication) -> bytes:
         """The command that publishes it."""
         group, payload, once = publication
