@@ -30,17 +30,18 @@ _REFUSALS: Sequence[tuple[str, str]] = (
         "it has no password: leave the one of LOCATION out, or set requirepass there",
     ),
     (
-        r"NOPERM.*channel|No permissions to access a channel",
+        r"NOPERM.*channel|No permissions to access a channel|can't publish to the channel",
         "the user of LOCATION may not use the channels of KEY_PREFIX: give it '&<KEY_PREFIX>:*' with ACL SETUSER",
     ),
     (
-        r"NOPERM.*key|No permissions to access a key",
+        r"NOPERM.*key|No permissions to access a key|can't access at least one of the keys",
         "the user of LOCATION may not use the keys of KEY_PREFIX: give it '~<KEY_PREFIX>:*' with ACL SETUSER",
     ),
     (
-        r"NOPERM",
-        "the user of LOCATION lacks a command: give it +publish +subscribe +unsubscribe +ping +eval +set +select "
-        "with ACL SETUSER",
+        r"NOPERM|ACL failure in script|can't run this command",
+        "the user of LOCATION lacks a command: give it +publish +subscribe +unsubscribe +ping +eval +set +select, "
+        "for presence also +evalsha +time +get +hdel +hget +hgetall +hincrby +hlen +hscan +hset +sadd +srandmember "
+        "+srem +zadd +zrange +zrem +zscore, with ACL SETUSER",
     ),
     (r"\bOOM\b", "its memory is full: raise maxmemory there, or set a maxmemory-policy"),
     (r"READONLY", "it is a replica: write the address of the primary into LOCATION"),

@@ -44,16 +44,16 @@ local function sockets_of(node, group)
   return base .. 's:' .. #node .. ':' .. node .. ':' .. group
 end
 
-local function version_of(group, changes)
+local function next_version(group)
   local key = base .. 'v:' .. group
   local version = redis.call('GET', key) or time[1] * 1000000 + time[2]
-  version = string.format('%.0f', version + changes)
+  version = string.format('%.0f', version + 1)
   redis.call('SET', key, version, 'EX', 86400)
   return version
 end
 
 local function announce(group, sign, user, info)
-  local arrival = version_of(group, 1) .. ' ' .. sign .. ' ' .. user .. '\0' .. info
+  local arrival = next_version(group) .. ' ' .. sign .. ' ' .. user .. '\0' .. info
   redis.call('PUBLISH', channels .. group, 'p  0 ' .. arrival)
 end
 
@@ -155,7 +155,7 @@ local node, lease, limit = ARGV[3], ARGV[4], tonumber(ARGV[5])
 local has_lapsed = not is_alive(node)
 if has_lapsed then reap_all(node, math.huge) end
 redis.call('ZADD', nodes, now + lease, node)
-for _, dead in ipairs(redis.call('ZRANGEBYSCORE', nodes, '-inf', now, 'LIMIT', 0, limit)) do
+for _, dead in ipairs(redis.call('ZRANGE', nodes, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do
   if limit > 0 then limit = reap_all(dead, limit) - 1 end
 end
 local next_ends, first = false, redis.call('ZRANGE', nodes, 0, 1, 'WITHSCORES')
@@ -172,7 +172,7 @@ _ROSTER = Script(
 local group = ARGV[3]
 count_living(group)
 local users, infos = redis.call('HGETALL', base .. 'u:' .. group), redis.call('HGETALL', base .. 'f:' .. group)
-return {version_of(group, 0), users, infos, departed}
+return {redis.call('GET', base .. 'v:' .. group) or next_version(group), users, infos, departed}
 """
 )
 

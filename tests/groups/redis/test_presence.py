@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from dwebsocket.groups.backend import Count, Departed, Lapsed, Presence, Present, Renewal, Roster
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.messages import PRESENCE, Arrival, Envelope
-from dwebsocket.groups.redis import presence
+from dwebsocket.groups.redis import faults, presence
 from dwebsocket.groups.redis.commands import Names
 from dwebsocket.groups.redis.location import Location
 from dwebsocket.groups.redis.scripts import UNKNOWN, Call
-from tests.groups.servers import RedisServer
+from tests.groups.servers import PROGRAMS, RedisServer
 from tests.links import PATIENCE_SECONDS
 
 LONG, SHORT = 600.0, 0.2
@@ -130,6 +130,18 @@ def eventually(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def until_departed(node: Node, number: int) -> list[Departed]:
+    """Renew until so many users have departed."""
+    departed: list[Departed] = []
+
+    def are_there() -> bool:
+        departed.extend(node.renew().departed)
+        return len(departed) >= number
+
+    eventually(are_there)
+    return departed
 
 
 def test_tabs_of_a_user_are_one_member(nodes: Callable[..., list[Node]]) -> None:
@@ -254,8 +266,7 @@ def test_process_that_has_crashed_is_removed_when_its_lease_is_over(nodes: Calla
     assert next_seconds is not None
     assert 0 <= next_seconds <= SHORT
     with listening(b, "g") as heard:
-        departed: list[Departed] = []
-        eventually(lambda: bool(departed.extend(b.renew().departed) or departed))
+        departed = until_departed(b, 1)
         assert [(one.has_come, one.user) for one in heard()] == [(False, "ann")]
     assert departed == [Departed("g", "ann", "{}")]
     assert b.renew() == Renewal(False, [], None)
@@ -330,7 +341,8 @@ def test_whoever_reaps_at_the_same_time_a_member_leaves_once(nodes: Callable[...
     (dead,) = nodes("dead")
     users = [f"user {number}" for number in range(300)]
     dead.attend("g", enter=[Presence("g", f"dead:{user}", user, "{}") for user in users])
-    start, departed = threading.Barrier(8), []
+    start = threading.Barrier(8)
+    departed: list[Departed] = []
 
     def reap(number: int) -> None:
         broker = Broker(dead.broker.server)
@@ -398,8 +410,7 @@ def test_resigning_removes_at_once_or_after_the_grace(nodes: Callable[..., list[
     assert b.resign(SHORT) == []
     b.enter("g", "b:2", "bea")
     assert other.roster("g")[0].members != []
-    departed: list[Departed] = []
-    eventually(lambda: bool(departed.extend(other.renew().departed) or len(departed) == 2))
+    assert {one.user for one in until_departed(other, 2)} == {"bob", "bea"}
     assert other.count("g") == Count(0, 0)
     for node in (a, b):
         with pytest.raises(Lapsed):
@@ -464,41 +475,79 @@ def test_user_that_could_not_be_told_from_the_info_is_refused(user: str) -> None
         presence.attend(Names("p"), "a", "g", [Presence("g", "a:1", user, "{}")], [])
 
 
-def test_user_of_an_acl_needs_these_commands_and_no_other(new_server: Callable[..., RedisServer]) -> None:
-    needed = (
-        "+eval +evalsha +publish +time +zadd +zscore +zrem +zrange +zrangebyscore +hget +hset +hdel +hincrby +hgetall"
-        " +hlen +hscan +sadd +srem +srandmember +get +set"
-    )
-    connecting = "+select +ping"
+#: What a user of an ACL needs for presence.
+RIGHTS = "eval evalsha publish time get set hdel hget hgetall hincrby hlen hscan hset".split()  # noqa: SIM905
+RIGHTS += "sadd srandmember srem zadd zrange zrem zscore".split()  # noqa: SIM905
 
-    def use(commands: str) -> None:
-        with server.client() as client:
-            client.flushall()
-            client.execute_command("ACL", "SETUSER", "shop", "reset", "on", ">secret", *commands.split())
-        broker = Broker(server, LOCATION=server.url.replace("//", "//shop:secret@"))
-        try:
-            a, b = (Node(broker, Names("dws"), name) for name in "ab")
-            a.renew()
-            b.renew()
-            a.enter("g", "a:1", "ann")
-            b.enter("g", "b:1", "bob")
-            a.leave("g", "a:1")
-            a.enter("g", "a:1", "ann")
-            a.roster("g")
-            a.count("g")
-            a.die()
-            b.renew()
-            b.resign(LONG)
-            b.resign()
-        finally:
-            broker.wire.close()
 
-    server = new_server()
-    rights = f"resetchannels ~dws:* &dws:* {connecting}"
-    use(f"{rights} {needed}")
-    for word in needed.split():
-        with pytest.raises(Exception, match=r"NOPERM|ACL failure|can't run this command|no permission"):
-            use(f"{rights} {needed.replace(word + ' ', '') if word != '+set' else needed[: -len(' +set')]}")
+def use_as(server: RedisServer, rights: Sequence[str]) -> None:
+    """Do everything once, as a user with these rights."""
+    with server.client() as client:
+        client.flushall()
+        client.script_flush()
+        client.acl_deluser("shop")
+        client.execute_command(
+            "ACL",
+            "SETUSER",
+            "shop",
+            "on",
+            ">secret",
+            "~dws:*",
+            "resetchannels",
+            "&dws:*",
+            *(f"+{right}" for right in rights),
+        )
+    broker = Broker(server, LOCATION=server.url.replace("//", "//shop:secret@"))
+    try:
+        a, b = (Node(broker, Names("dws"), name) for name in "ab")
+        for node, user in ((a, "ann"), (b, "bob")):
+            node.renew()
+            node.enter("g", f"{node.name}:1", user)
+        a.leave("g", "a:1")
+        a.enter("g", "a:1", "ann")
+        a.roster("g")
+        a.count("g")
+        a.die()
+        b.renew()
+        b.resign()
+    finally:
+        broker.wire.close()
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_user_of_an_acl_needs_these_rights_and_no_others(new_server: Callable[..., RedisServer], program: str) -> None:
+    server = new_server(program=PROGRAMS[program])
+
+    use_as(server, ["select", *RIGHTS])
+    for right in RIGHTS:
+        with pytest.raises(Exception, match=r"NOPERM|ACL|can't run") as caught:
+            use_as(server, ["select", *(other for other in RIGHTS if other != right)])
+        assert f"+{right}" in str(faults.explain(str(caught.value))).split("(")[0].replace(",", "").split()
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_server_that_is_full_notes_nothing_or_all(new_server: Callable[..., RedisServer], program: str) -> None:
+    server = new_server(program=PROGRAMS[program])
+    a = Node(Broker(server), Names("p"), "a")
+    a.renew()
+    a.enter("g", "a:1", "ann")
+
+    with server.client() as client:
+        before = keys_of(client)
+        client.config_set("maxmemory", "1")
+        for refused in (lambda: a.enter("g", "a:2", "bob"), lambda: a.enter("h", "a:2", "ann"), a.renew):
+            with pytest.raises(Exception, match="OOM"):
+                refused()
+        assert keys_of(client) == before
+        assert a.members("g") == {"ann": Present("ann", "{}", 1)}
+        assert a.leave("g", "a:1") is True
+        assert a.count("g") == Count(0, 0)
+    a.broker.wire.close()
+
+
+def keys_of(client: Any) -> dict[bytes, bytes]:
+    """All that the server has."""
+    return {key: client.dump(key) for key in client.scan_iter()}
 
 
 # A model in Python of what the scripts do, and what may happen.
