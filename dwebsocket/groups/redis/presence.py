@@ -4,8 +4,7 @@ The keys, below `Names.presence()`; all but the first are named in the scripts o
 
     nodes               ZSET    process → when its lease ends, in ms by the clock of the server
     n:GROUP             HASH    process → how many of its WebSockets are present
-    u:GROUP             HASH    user → how many WebSockets, of all processes
-    f:GROUP             HASH    user → the info that was entered last
+    u:GROUP             HASH    user → how many WebSockets of all processes, NUL, the info that was entered last
     s:SIZE:NODE:GROUP   HASH    WebSocket of that process → user; SIZE is len(NODE): both may have colons
     i:NODE              SET     the groups in which that process has WebSockets
     v:GROUP             STRING  the version of the roster
@@ -57,15 +56,28 @@ local function announce(group, sign, user, info)
   redis.call('PUBLISH', channels .. group, 'p  0 ' .. arrival)
 end
 
+local function find(group, user)
+  local entry = redis.call('HGET', base .. 'u:' .. group, user)
+  if not entry then return 0 end
+  local number, info = string.match(entry, '^(%d+)%z(.*)$')
+  return tonumber(number), info
+end
+
+local function note(group, user, number, info)
+  redis.call('HSET', base .. 'u:' .. group, user, number .. '\0' .. info)
+end
+
 local function one_less(group, user)
-  local users, infos = base .. 'u:' .. group, base .. 'f:' .. group
-  if redis.call('HINCRBY', users, user, -1) > 0 then return 0 end
-  local info = redis.call('HGET', infos, user) or ''
-  redis.call('HDEL', users, user)
-  redis.call('HDEL', infos, user)
-  announce(group, '-', user, info)
-  for _, part in ipairs({group, user, info}) do table.insert(departed, part) end
-  return 1
+  local number, info = find(group, user)
+  if number > 1 then
+    note(group, user, number - 1, info)
+  elseif number == 1 then
+    redis.call('HDEL', base .. 'u:' .. group, user)
+    announce(group, '-', user, info)
+    for _, part in ipairs({group, user, info}) do table.insert(departed, part) end
+    return 1
+  end
+  return 0
 end
 
 local function forget(node, group)
@@ -116,34 +128,32 @@ _ATTEND = Script(
 local node, group, last_enter = ARGV[3], ARGV[4], 5 + 3 * ARGV[5]
 if not is_alive(node) then return false end
 local sockets, numbers = sockets_of(node, group), base .. 'n:' .. group
-local users, infos = base .. 'u:' .. group, base .. 'f:' .. group
 
-local function leave(socket)
-  local user = redis.call('HGET', sockets, socket)
-  if not user then return 0 end
+local function leave(socket, user)
+  if redis.call('HGET', sockets, socket) ~= user then return 0 end
   redis.call('HDEL', sockets, socket)
   if redis.call('HINCRBY', numbers, node, -1) <= 0 then forget(node, group) end
   return one_less(group, user)
 end
 
 local function enter(socket, user, info)
-  local before, has_left, has_come = redis.call('HGET', sockets, socket), 0, 0
+  local before, has_left = redis.call('HGET', sockets, socket), 0
+  if before and before ~= user then has_left = leave(socket, before) end
+  local number, known = find(group, user)
   if before ~= user then
-    if before then has_left = leave(socket) end
     redis.call('HSET', sockets, socket, user)
     if redis.call('HINCRBY', numbers, node, 1) == 1 then redis.call('SADD', base .. 'i:' .. node, group) end
-    if redis.call('HINCRBY', users, user, 1) == 1 then has_come = 1 end
+    note(group, user, number + 1, info)
+  elseif known ~= info then
+    note(group, user, math.max(1, number), info)
   end
-  if has_come == 1 or redis.call('HGET', infos, user) ~= info then
-    redis.call('HSET', infos, user, info)
-    announce(group, '+', user, info)
-  end
-  return math.max(has_left, has_come)
+  if known ~= info then announce(group, '+', user, info) end
+  return number == 0 and 1 or has_left
 end
 
 local changed = {}
 for at = 6, last_enter, 3 do table.insert(changed, enter(ARGV[at], ARGV[at + 1], ARGV[at + 2])) end
-for at = last_enter + 1, #ARGV do table.insert(changed, leave(ARGV[at])) end
+for at = last_enter + 1, #ARGV, 2 do table.insert(changed, leave(ARGV[at], ARGV[at + 1])) end
 return changed
 """
 )
@@ -171,8 +181,8 @@ _ROSTER = Script(
     + r"""
 local group = ARGV[3]
 count_living(group)
-local users, infos = redis.call('HGETALL', base .. 'u:' .. group), redis.call('HGETALL', base .. 'f:' .. group)
-return {redis.call('GET', base .. 'v:' .. group) or next_version(group), users, infos, departed}
+local version = redis.call('GET', base .. 'v:' .. group) or next_version(group)
+return {version, redis.call('HGETALL', base .. 'u:' .. group), departed}
 """
 )
 
@@ -208,7 +218,8 @@ def attend(names: Names, node: str, group: str, enter: Sequence[Presence], leave
         if "\0" in presence.user:
             raise ValueError(f"a user that is present has no NUL in it: {presence.user!r}")
         parts += presence.socket, presence.user, presence.info
-    parts += [presence.socket for presence in leave]
+    for presence in leave:
+        parts += presence.socket, presence.user
     return _call(_ATTEND, names, *parts)
 
 
@@ -238,9 +249,11 @@ def roster(names: Names, group: str) -> Call:
 
 def parse_roster(reply: Any) -> tuple[Roster, list[Departed]]:
     """The roster, and the users that were removed."""
-    version, users, infos, departed = reply
-    info_of = dict(_pairs(infos))
-    members = [Present(user.decode(), info_of.get(user, b"").decode(), int(number)) for user, number in _pairs(users)]
+    version, users, departed = reply
+    members = []
+    for user, entry in zip(users[::2], users[1::2], strict=True):
+        number, info = entry.split(b"\0", 1)
+        members.append(Present(user.decode(), info.decode(), int(number)))
     return Roster(int(version), members), parse_departed(departed)
 
 
@@ -277,7 +290,3 @@ def _call(script: Script, names: Names, *arguments: str) -> Call:
 
 def _milliseconds(seconds: float) -> str:
     return str(math.ceil(seconds * 1000))
-
-
-def _pairs(flat: Sequence[bytes]) -> zip[tuple[bytes, bytes]]:
-    return zip(flat[::2], flat[1::2], strict=True)
