@@ -3,7 +3,8 @@
 backend        RedisGroups: the contract of backends, from the modules below
 server         one server: the connections to it, and its time of silence
 spread         which of several servers carries a group (sans-I/O)
-location       LOCATION and OPTIONS: where the server is, and how a connection to it is made
+location       LOCATION and OPTIONS: where a server is, and how a connection to it is made
+sentinel       which server is the primary of a service, by the word of its sentinels
 subscriber     the one connection of this process that receives, and its loop
 pool           the connections that publish
 wire           one connection: a socket, and the replies that come out of it

@@ -49,7 +49,7 @@ _REFUSALS: Sequence[tuple[str, str]] = (
     ),
     (r"\bOOM\b", "its memory is full: raise maxmemory there, or set a maxmemory-policy"),
     (r"READONLY", "it is a replica: write the address of the primary into LOCATION"),
-    (r"MOVED|CLUSTERDOWN|CROSSSLOT", "it runs in cluster mode: write one server without cluster-enabled into LOCATION"),
+    (r"MOVED|CLUSTERDOWN|CROSSSLOT", f"it runs in cluster mode: {_NO_CLUSTER}"),
     (
         r"max number of clients",
         "it takes no more clients: raise maxclients there, or start fewer processes",
@@ -125,11 +125,11 @@ def judge_hello(answer: Sequence[object]) -> None:
     if numbers < (6, 2):
         raise Unfit(f"it is version {text or 'unknown'}: Redis 6.2 and newer will do, and Valkey")
     if facts.get(b"mode") == b"cluster":
-        raise Unfit("it runs in cluster mode: write one server without cluster-enabled into LOCATION")
+        raise Unfit(f"it runs in cluster mode: {_NO_CLUSTER}")
     if facts.get(b"mode") == b"sentinel":
-        raise Unfit("it is a Sentinel: write the address of the primary into LOCATION")
+        raise Unfit("it is a Sentinel: write redis+sentinel://host:port/0/name, with the name of the service")
     if facts.get(b"role") in (b"replica", b"slave"):
-        raise Unfit("it is a replica: write the address of the primary into LOCATION")
+        raise Replica("it is a replica: write the address of the primary into LOCATION")
 
 
 def as_fault(error: Exception) -> Exception:

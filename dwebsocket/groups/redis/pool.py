@@ -14,14 +14,17 @@ _pools: WeakSet[Pool] = WeakSet()
 
 
 class Pool:
-    """At most `size` wires. A wire that is taken is given back, or discarded.
+    """At most `size` wires. A wire that is taken is given back, or discarded; one that is not `is_current` is.
 
     A connection is made by a separate thread: so it ends in its own time, where DNS, TLS or the server takes longer
     than the one that asked for it may wait, and serves the next one.
     """
 
-    def __init__(self, connect: Callable[[], Wire], size: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Wire], size: int, is_current: Callable[[Wire], bool] = lambda wire: True
+    ) -> None:
         self._connect = connect
+        self._is_current = is_current
         self._size = size
         self._idle: list[Wire] = []  # the last one is used first: so that the others may be closed by the server
         self._begin()
@@ -37,10 +40,14 @@ class Pool:
     def take(self, deadline: float) -> Wire:
         """A wire, idle or new. TimeoutError, or what the connecting raised."""
         self._forget_parent()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._wait(deadline)
+        while True:
+            try:
+                wire = self._idle.pop()
+            except IndexError:
+                return self._wait(deadline)
+            if self._is_current(wire):
+                return wire
+            self.discard(wire)
 
     def _wait(self, deadline: float) -> Wire:
         attempt: _Attempt | None = None
@@ -48,8 +55,12 @@ class Pool:
             self._waiting += 1
             try:
                 while True:
-                    if self._idle:
-                        return self._idle.pop()
+                    while self._idle:
+                        wire = self._idle.pop()
+                        if self._is_current(wire):
+                            return wire
+                        wire.close()
+                        self._count -= 1
                     if attempt is not None and attempt.error is not None:
                         raise attempt.error
                     if (attempt is None or attempt.is_over) and self._count < self._size:
@@ -93,7 +104,7 @@ class Pool:
 
     def give(self, wire: Wire) -> None:
         """Take back a wire that is in order."""
-        if self._is_closed or wire.pid != self._pid:
+        if self._is_closed or wire.pid != self._pid or not self._is_current(wire):
             self.discard(wire)
             return
         self._idle.append(wire)

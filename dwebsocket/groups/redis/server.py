@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .wire import Wire
 
 
+#: How the answer begins of a server that has become a replica.
+_READONLY = "READONLY"
+
+
 class Server:
     """One server, by its number in LOCATION. It connects to nothing before it is used.
 
@@ -44,7 +48,7 @@ class Server:
         self._node = node
         self._timeout = timeout_seconds
         self._mark = mark
-        self._pool = Pool(lambda: location.connect("dwebsocket-publish"), location.max_connections)
+        self._pool = Pool(lambda: location.connect("dwebsocket-publish"), location.max_connections, location.leads)
         self._lock = threading.Lock()
         self._subscriber: Subscriber | None = None
         self._silent_until = 0.0  # it has not answered in time, and no caller waits for it again before that
@@ -93,15 +97,16 @@ class Server:
         self._silent_until = 0.0
 
     def _publish_probe(self) -> None:
-        """Publish to our own channel. Unfit where publishers reach a server that is, by now, a replica."""
+        """Publish to our own channel. Unfit or Moved where publishers reach a server that is, by now, a replica."""
+        self.location.look()
         try:
             _, hello = self._exchange([commands.publish(self._node, b""), commands.HELLO])
-            faults.judge_hello(hello)
-        except faults.Unfit:
+            self.location.judge(hello)
+        except (faults.Unfit, faults.Moved):
             self._pool.discard_idle()  # the others were made when it was the primary
             raise
         except GroupsUnavailable as error:
-            if isinstance(error.__cause__, faults.Unfit):  # it was judged when a connection was made
+            if isinstance(error.__cause__, (faults.Unfit, faults.Moved)):  # it was judged when a connection was made
                 raise error.__cause__ from None
             raise
 
@@ -139,6 +144,8 @@ class Server:
                     pool.discard(wire)
         for reply in replies:
             if isinstance(reply, Exception):
+                if str(reply).startswith(_READONLY):
+                    pool.discard_idle()  # a new connection asks who is the primary
                 raise self._unavailable_of(reply)
         return replies
 

@@ -75,7 +75,7 @@ class Subscriber:
         self._is_wanted = False  # since the last attempt a view has joined a group, and waits
         self._has_node = False  # our own channel is confirmed
         self._published: int | None = None  # the probe that the server has taken
-        self._unfit: faults.Unfit | None = None  # what was found out with it
+        self._unfit: faults.Unfit | faults.Moved | None = None  # what was found out with it
         self._down_since: float | None = None
         self._told: set[str] = set()  # during this outage
         self._surprises: set[str] = set()  # ever
@@ -164,6 +164,7 @@ class Subscriber:
 
     def _turn(self, wire: Wire, poller: select.poll) -> None:
         """One round: what is due leaves; what has come is passed on."""
+        self._location.must_lead(wire)
         now = time.monotonic()
         due = self._prepare(now)
         if self._out:
@@ -319,9 +320,9 @@ class Subscriber:
     def _probe(self, probe: int) -> None:
         try:
             self._publish_probe()
-        except faults.Unfit as error:
+            self._published = probe
+        except (faults.Unfit, faults.Moved) as error:
             self._unfit = error
-        except Exception:  # it says nothing about receiving
-            return
-        self._published = probe
+        except Exception as error:  # it says nothing about receiving
+            logger.debug("groups %r: a probe has failed: %s", self._alias, error)
         self._wake()

@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import hiredis
 
@@ -19,6 +19,9 @@ from . import faults
 READ_BYTES = 65536
 #: What `gets()` returns where no whole reply is there.
 NOTHING = object()
+
+#: Host and port.
+Address: TypeAlias = tuple[str, int]
 
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -33,10 +36,11 @@ class Wire:
     `select` and `socket` are looked up when they are called: monkey patching may come after the import.
     """
 
-    __slots__ = ("_buffer", "_feed", "_readable", "gets", "is_marked", "pid", "socket")
+    __slots__ = ("_buffer", "_feed", "_readable", "address", "gets", "is_marked", "pid", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self.address: Address | None = None  # of the primary that the sentinels have named
         self.pid = os.getpid()
         self.is_marked = False  # the mark of this connection is with the server
         sock.setblocking(False)
@@ -115,6 +119,19 @@ class Wire:
                 rest = rest[self.write(rest) :]
             except OSError as error:
                 raise faults.Broken(_words(error)) from error
+
+
+def dial(connection: Any) -> Wire:
+    """A wire over a connection of redis-py that connects now, and logs in. Broken or Refused."""
+    import redis
+
+    try:
+        connection.connect()
+    except (OSError, redis.RedisError, ValueError) as error:
+        raise faults.explain_connect(error, isinstance(connection, redis.SSLConnection)) from error
+    # From here on the socket is ours: redis-py would shut it down.
+    sock, connection._sock = connection._sock, None
+    return Wire(sock)
 
 
 def _wait(poller: select.poll, deadline: float) -> bool:

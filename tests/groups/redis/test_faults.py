@@ -102,7 +102,7 @@ def test_server_that_will_do_passes(facts: dict[bytes, object]) -> None:
         ({b"version": b"5"}, "it is version 5"),
         ({b"version": None}, "it is version unknown"),
         ({b"mode": b"cluster"}, "without cluster-enabled"),
-        ({b"mode": b"sentinel"}, "address of the primary"),
+        ({b"mode": b"sentinel"}, "it is a Sentinel: write redis\\+sentinel://host:port/0/name"),
         ({b"role": b"replica"}, "address of the primary"),
         ({b"role": b"slave"}, "address of the primary"),
     ],

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.core.exceptions import ImproperlyConfigured
 
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.redis.faults import Broken, Refused
-from dwebsocket.groups.redis.location import Location
+from dwebsocket.groups.redis.location import Location, locations
 from tests.groups.servers import Certificates, RedisServer
 from tests.links import ROOT
 
@@ -26,9 +27,24 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
     ("url", "options", "advice"),
     [
         ("", {}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
-        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS) or unix://"),
+        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS), unix://, redis+s"),
         ("127.0.0.1:6379", {}, "begins with '127.0.0.1'"),
-        ("redis+sentinel://h/0/name", {}, "Sentinel is not supported yet"),
+        ("redis+cluster://h", {}, "Redis Cluster is not supported. Write a list of several servers"),
+        ("rediss+cluster://h", {}, "Redis Cluster is not supported. Write a list of several servers"),
+        ("redis+sentinel://h", {}, "does not end with a database and the name of a service"),
+        ("redis+sentinel://h/0", {}, "does not end with a database and the name of a service"),
+        ("redis+sentinel://h/name", {}, "does not end with a database and the name of a service"),
+        ("redis+sentinel://h/0/na me", {}, "does not end with a database and the name of a service"),
+        ("redis+sentinel://h/0/name/more", {}, "'redis+sentinel://one:26379,two:26379,three:26379/0/mymaster'"),
+        ("redis+sentinel://h:port/0/name", {}, "a port that is no number"),
+        ("redis+sentinel://h,/0/name", {}, "names a sentinel without a host"),
+        ("redis+sentinel:///0/name", {}, "names a sentinel without a host"),
+        ("redis+sentinel://h,h:26379/0/name", {}, "names a sentinel twice"),
+        ("redis+sentinel://h/0/name", {"sentinel_kwargs": "secret"}, "it must be a dict"),
+        ("redis+sentinel://h/0/name", {"sentinel_kwargs": {"protocol": 3}}, "has 'protocol', which this backend sets"),
+        ("redis+sentinel://h/0/name", {"sentinel_kwargs": {"color": 1}}, "['sentinel_kwargs'] does not fit redis.Conn"),
+        ("redis+sentinel://h/0/name", {"sentinel_kwargs": {"ssl_ca_certs": "/no.pem"}}, "there is no such file"),
+        ("redis://h", {"sentinel_kwargs": {}}, "is for Sentinel, and LOCATION names none"),
         ("redis://h:port", {}, "is no URL"),
         ("redis://h/name", {}, "has a path that is no number of a database"),
         ("unix://", {}, "has no path"),
@@ -47,7 +63,17 @@ def test_settings_that_are_wrong_are_refused_at_once(url: Any, options: Any, adv
     assert advice in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["redis://:secret/word@h", "redis://user:secret#word@h", "redis://:secret?word@h/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret/word@h",
+        "redis://user:secret#word@h",
+        "redis://:secret?word@h/x",
+        "redis+sentinel://:secret/word@h/0/name",
+        "redis+sentinel://user:secret#word@h/0/name",
+        "redis+sentinel://:secret?word@h/0/name",
+    ],
+)
 def test_password_that_is_not_encoded_is_not_shown(url: str) -> None:
     with pytest.raises(ImproperlyConfigured) as caught:
         location(url)
@@ -63,6 +89,9 @@ def test_password_that_is_not_encoded_is_not_shown(url: str) -> None:
         ("redis://user:secret@h:7000/3", "redis://h:7000/3"),
         ("rediss://:secret@h", "rediss://h:6379/0"),
         ("unix:///run/redis.sock?password=secret", "unix:///run/redis.sock"),
+        ("redis+sentinel://a/0/shop", "redis+sentinel://a:26379/0/shop"),
+        ("redis+sentinel://user:secret@a:1,[::1]:2,c/3/my.shop", "redis+sentinel://a:1,[::1]:2,c:26379/3/my.shop"),
+        ("rediss+sentinel://:secret@a/0/shop", "rediss+sentinel://a:26379/0/shop"),
     ],
 )
 def test_location_is_shown_without_its_password(url: str, expected: str) -> None:
@@ -78,6 +107,70 @@ def test_max_connections_comes_from_options_or_from_the_url() -> None:
 @pytest.mark.parametrize(("given", "expected"), [({}, 2), ({"socket_timeout": None}, 2), ({"socket_timeout": 5}, 5)])
 def test_connection_never_waits_for_ever(given: dict[str, Any], expected: float) -> None:
     assert location("redis://h", given).options["socket_timeout"] == expected
+
+
+def test_password_of_a_sentinel_url_is_that_of_the_servers() -> None:
+    options = location("redis+sentinel://user:sec%2Fret@a,b/3/shop?client_name=shop").options
+
+    assert (options["username"], options["password"], options["db"]) == ("user", "sec/ret", 3)
+    assert options["client_name"] == "shop"
+
+
+@pytest.mark.parametrize(
+    ("url", "own", "expected"),
+    [
+        ("redis+sentinel://a/0/shop", {}, redis.Connection),
+        ("rediss+sentinel://a/0/shop", {}, redis.SSLConnection),
+        ("rediss+sentinel://a/0/shop", {"ssl": False}, redis.Connection),
+        ("redis+sentinel://a/0/shop", {"ssl": True, "ssl_check_hostname": False}, redis.SSLConnection),
+    ],
+)
+def test_sentinels_speak_tls_as_the_servers_do_if_nothing_else_is_said(url: str, own: Any, expected: Any) -> None:
+    sentinels = location(url, {"sentinel_kwargs": {"password": "other", **own}})._sentinels
+
+    assert sentinels is not None
+    assert sentinels._kind is expected
+    assert sentinels._options["password"] == "other"
+
+
+def test_sentinels_trust_the_authority_that_the_servers_are_trusted_for(certificates: Certificates) -> None:
+    made = location("rediss+sentinel://a/0/shop", {**certificates.options, "password": "secret"})._sentinels
+
+    assert made is not None
+    assert made._options["ssl_ca_certs"] == str(certificates.ca)
+    assert "password" not in made._options
+
+
+def places(*urls: Any) -> list[str]:
+    return [str(found) for found in locations("default", {**DEFAULTS, "LOCATION": list(urls)})]
+
+
+def test_list_of_servers_keeps_its_order() -> None:
+    assert places("redis://b", "rediss://a:7000/3", "unix:///r.sock", "redis+sentinel://s/0/one") == [
+        "redis://b:6379/0",
+        "rediss://a:7000/3",
+        "unix:///r.sock",
+        "redis+sentinel://s:26379/0/one",
+    ]
+    assert places("redis://b") == ["redis://b:6379/0"]
+    assert len(places("redis+sentinel://s/0/one", "redis+sentinel://s/0/two")) == 2
+
+
+@pytest.mark.parametrize(
+    ("urls", "advice"),
+    [
+        ([], "['LOCATION'] is an empty list"),
+        (["redis://a", "redis://:secret@a:6379/1"], "has the same server twice (redis://a:6379/0, redis://a:6379/1)"),
+        (["redis://a", ""], "has no LOCATION"),
+        (["redis+sentinel://s/0/one", "redis+sentinel://s/1/one"], "has the same server twice"),
+        (["unix:///r.sock", "unix:///r.sock?db=1"], "has the same server twice"),
+    ],
+)
+def test_list_that_is_wrong_is_refused(urls: list[str], advice: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        places(*urls)
+    assert advice in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 WITHOUT_REDIS = """
