@@ -30,6 +30,7 @@ Changed = Callable[[str, list[Present], list[Present]], None]
 
 _RENEWALS = 3  # in the time of a lease
 _BATCH = 500  # that enter or leave in one call
+_GATHER_SECONDS = 0.05  # between two calls in which members leave: those of the same moment leave together
 _PAUSE_SECONDS = 0.05  # between two batches that enter again: the broker has just come up, perhaps, for a fleet
 _ATTEMPTS = 3  # to enter, where the lease runs out in between each time
 _SOONEST_SECONDS = 1.0  # until another process is looked at whose lease runs out
@@ -73,8 +74,9 @@ class _Known:
 
 
 class Attendance:
-    """Who of this process is present, in one backend. `changed` is told of each change that this process has noted.
+    """The presence of this process's WebSockets in one backend.
 
+    `changed` is told of each change that the backend has made for this process: by the thread that enters, or the loop.
     The first one that enters starts the loop; it ends at `close()`, and at nothing else.
     """
 
@@ -90,6 +92,7 @@ class Attendance:
         self._gone: deque[tuple[str, str, bool, float]] = deque()  # what `leave()` has handed over
         self._leaving: dict[_Key, Presence] = {}  # now
         self._in_grace: dict[_Key, tuple[Presence, float]] = {}  # until that time; the first one is due first
+        self._leave_at = 0.0
         self._again: deque[Presence] = deque()  # that must enter again
         self._again_at = 0.0
 
@@ -106,7 +109,6 @@ class Attendance:
         self._resign_seconds = 0.0
         self._thread: threading.Thread | None = None
         self._waker: socket.socket | None = None
-        self._alarm: socket.socket | None = None
         self._is_woken = False
 
     def __len__(self) -> int:
@@ -120,9 +122,9 @@ class Attendance:
 
         Waits for the backend. A `leave()` from now on counts.
         """
-        self._start()
         tried = self._renewals
         with self._lock:
+            self._start()
             before = self._note(presence)
         try:
             if not self._has_lease:
@@ -139,7 +141,7 @@ class Attendance:
 
         Never waits, not even for a lock.
         """
-        if self._thread is not None:
+        if self._thread is not None and not self._is_closed:
             self._gone.append((group, name, at_once, monotonic()))
             self._wake()
 
@@ -295,17 +297,19 @@ class Attendance:
     def _start(self) -> None:
         if self._thread is not None:
             return
-        with self._lock:
-            if self._thread is not None:
-                return
-            waker, alarm = socket.socketpair()
-            waker.setblocking(False)
-            alarm.setblocking(False)
-            name = f"dwebsocket-presence-{self._alias}"
-            thread = threading.Thread(target=self._run, args=(alarm,), name=name, daemon=True)
-            self._waker, self._renew_at = waker, math.inf  # the one that enters asks for the lease
+        waker, alarm = socket.socketpair()
+        waker.setblocking(False)
+        alarm.setblocking(False)
+        self._waker, self._renew_at = waker, math.inf  # the one that enters asks for the lease
+        name = f"dwebsocket-presence-{self._alias}"
+        thread = threading.Thread(target=self._run, args=(waker, alarm), name=name, daemon=True)
+        try:
             thread.start()
-            self._thread = thread
+        except RuntimeError:  # no thread can be started now: the next one that enters tries again
+            waker.close()
+            alarm.close()
+            raise
+        self._thread = thread
 
     def _wake(self) -> None:
         if not self._is_woken and self._waker is not None:
@@ -317,7 +321,7 @@ class Attendance:
         """Whether the loop must end. In a child of gevent's fork() the greenlets of the parent go on: ours must not."""
         return self._is_closed or self._pid != os.getpid()
 
-    def _run(self, alarm: socket.socket) -> None:
+    def _run(self, waker: socket.socket, alarm: socket.socket) -> None:
         poller = select.poll()
         poller.register(alarm, select.POLLIN)
         while not self._is_over():
@@ -325,7 +329,8 @@ class Attendance:
             self._sleep(poller, alarm)
         if self._pid == os.getpid():
             self._resign()
-            alarm.close()
+        alarm.close()
+        waker.close()
 
     def _turn(self) -> None:
         now = monotonic()
@@ -344,12 +349,13 @@ class Attendance:
         """Tell the backend what is due: one batch of each kind."""
         if now >= self._renew_at:
             self._renew(self._renewals)
-        if leaves := self._take_leaves(now):
+        if now >= self._leave_at and (leaves := self._take_leaves(now)):
             try:
                 self._attend([], leaves)
             except BaseException:
                 self._put_back(leaves)
                 raise
+            self._leave_at = 0.0 if len(leaves) == _BATCH else now + _GATHER_SECONDS
         if self._again and now >= self._again_at:
             self._enter_again()
             self._again_at = monotonic() + _PAUSE_SECONDS
@@ -390,9 +396,9 @@ class Attendance:
         with self._lock:
             times = [self._renew_at]
             if self._leaving:
-                times.append(0.0)
+                times.append(self._leave_at)
             if self._in_grace:
-                times.append(next(iter(self._in_grace.values()))[1])
+                times.append(max(self._leave_at, next(iter(self._in_grace.values()))[1]))
             if self._again:
                 times.append(self._again_at)
         return min(times)
