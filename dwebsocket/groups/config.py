@@ -31,7 +31,9 @@ _LOCATION = conf.Kind(
 _PREFIX = conf.Kind(lambda value: isinstance(value, str) and value.isprintable() and " " not in value, "a short word")
 _OVERFLOW = conf.Kind(lambda value: value in OVERFLOWS, f"one of {', '.join(map(repr, OVERFLOWS))}")
 _ON_GAP = conf.Kind(lambda value: value in ("close", "ignore"), "'close' or 'ignore'")
-_SECONDS_OR_NONE = conf.Kind(lambda value: value == 0 or conf.SECONDS.accepts(value), "a number of seconds, 0 or above")
+_SECONDS_OR_NONE = conf.Kind(
+    lambda value: (value == 0 and value is not False) or conf.SECONDS.accepts(value), "a number of seconds, 0 or above"
+)
 _OPTIONS = conf.Kind(lambda value: isinstance(value, Mapping), "a dict")
 
 #: Every key but BACKEND; seconds and bytes are in the name where it does not say them.

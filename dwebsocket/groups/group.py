@@ -332,7 +332,7 @@ def _check_history(history: object, ttl: object) -> tuple[int, float]:
         raise ValueError(f"history is a number of messages, {MAX_HISTORY} at most, not {history!r}")
     if ttl is None:
         return history, DEFAULT_TTL_SECONDS if history else 0.0
-    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not ttl > 0:
+    if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not 0 < ttl < float("inf"):
         raise ValueError(f"ttl is a number of seconds above 0, not {ttl!r}")
     if not history:
         raise ValueError("ttl is the time for which messages are kept: it needs history=, how many are kept")

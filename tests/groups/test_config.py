@@ -38,6 +38,12 @@ def test_default_is_local_and_complete() -> None:
         "TIMEOUT": 2,
         "JOIN_TIMEOUT": 5,
         "PROBE": 10,
+        "CHECK": 30,
+        "LEASE": 15,
+        "GRACE": 5,
+        "META_TTL": 30 * 24 * 60 * 60,
+        "DURABLE": False,
+        "ON_GAP": "close",
         "MAX_MESSAGE_SIZE": 1024 * 1024,
         "OUTBOX_BYTES": 1024 * 1024,
         "OUTBOX_SECONDS": 10,
@@ -64,6 +70,17 @@ def test_what_is_given_replaces_the_defaults() -> None:
         ({"OUTBOX_BYTES": 1.5}, r"\['OUTBOX_BYTES'\] is 1.5; it must be a whole number above 0"),
         ({"MAX_MESSAGE_SIZE": -1}, r"\['MAX_MESSAGE_SIZE'\] is -1; it must be a whole number above 0"),
         ({"OVERFLOW": "newest"}, r"is 'newest'; it must be one of 'close', 'drop_new', 'drop_oldest', 'latest'"),
+        ({"CHECK": 0}, r"\['CHECK'\] is 0; it must be a number of seconds above 0"),
+        ({"LEASE": 0}, r"\['LEASE'\] is 0; it must be a number of seconds above 0"),
+        ({"LEASE": None}, r"\['LEASE'\] is None; it must be a number of seconds above 0"),
+        ({"GRACE": -1}, r"\['GRACE'\] is -1; it must be a number of seconds, 0 or above"),
+        ({"GRACE": None}, r"\['GRACE'\] is None; it must be a number of seconds, 0 or above"),
+        ({"GRACE": False}, r"\['GRACE'\] is False; it must be a number of seconds, 0 or above"),
+        ({"META_TTL": 0}, r"\['META_TTL'\] is 0; it must be a number of seconds above 0"),
+        ({"META_TTL": "30 days"}, r"\['META_TTL'\] is '30 days'; it must be a number of seconds above 0"),
+        ({"DURABLE": 1}, r"\['DURABLE'\] is 1; it must be True or False"),
+        ({"ON_GAP": "reload"}, r"\['ON_GAP'\] is 'reload'; it must be 'close' or 'ignore'"),
+        ({"ON_GAP": None}, r"\['ON_GAP'\] is None; it must be 'close' or 'ignore'"),
         ({"LOCATION": 7}, r"\['LOCATION'\] is 7; it must be a URL, or a list of them"),
         ({"LOCATION": [7]}, r"\['LOCATION'\] is \[7\]; it must be a URL, or a list of them"),
         ({"KEY_PREFIX": "two words"}, r"\['KEY_PREFIX'\] is 'two words'; it must be a short word"),
@@ -89,6 +106,14 @@ def test_alias_is_a_dict(settings: Any) -> None:
         pytest.raises(ImproperlyConfigured, match=r"^WEBSOCKET_GROUPS\['default'\] is .*; it must be a dict with BACK"),
     ):
         config.backend("default")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"GRACE": 0}, {"GRACE": 0.5}, {"LEASE": 0.5}, {"CHECK": 1.5}, {"ON_GAP": "ignore"}, {"DURABLE": True}]
+)
+def test_value_at_the_edge_is_accepted(settings: dict[str, Any]) -> None:
+    found = backend(**settings).settings
+    assert {name: found[name] for name in settings} == settings
 
 
 def test_unknown_alias_is_named_with_the_known() -> None:

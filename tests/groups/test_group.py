@@ -12,12 +12,20 @@ from unittest import mock
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 from django.db.models import UUIDField
 from django.utils.translation import gettext_lazy
 
 from dwebsocket import Group, Groups, disconnect_user, everyone, group, user_group
+from dwebsocket.exceptions import GroupsUnavailable, HistoryDisabled, PositionGone
+from dwebsocket.groups import group as group_module
 from dwebsocket.groups import sending
+from dwebsocket.groups.group import Policy
 from dwebsocket.groups.messages import BINARY, CLOSE, TEXT, Envelope
+from dwebsocket.groups.position import START, Position
+from dwebsocket.groups.testing import groups_down
+from dwebsocket.websocket import GroupMessage
+from tests.groups.helpers import new_room
 
 KEY = uuid.UUID(int=7)
 
@@ -71,7 +79,7 @@ def test_number_and_its_text_are_one_key() -> None:
 
 def test_same_name_of_another_alias_is_another_group() -> None:
     assert Group("room:7") != Group("room:7", alias="other")
-    assert Group("room:7") == Group("room:7", overflow="latest")
+    assert Group("room:7") == Group("room:7", Policy(overflow="latest"))
 
 
 def test_groups_cannot_be_iterated_over() -> None:
@@ -99,30 +107,80 @@ def test_groups_may_be_declared_twice_alike() -> None:
     assert Groups("room", overflow="latest")[7] == Groups("room", overflow="latest")[7]
 
 
-@pytest.mark.parametrize("other", [{}, {"overflow": "close"}, {"overflow": "latest", "alias": "other"}])
-def test_groups_that_are_declared_otherwise_elsewhere_say_how(other: dict[str, str]) -> None:
-    Groups("room", overflow="latest")
-    with pytest.raises(ValueError, match=r"declared already.*overflow='latest', alias='default'"):
-        Groups("room", **other)
-    assert group("room:7").overflow == "latest"
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"overflow": "close"},
+        {"alias": "other"},
+        {"history": 0, "ttl": None},
+        {"history": 99},
+        {"ttl": 61},
+        {"presence": False},
+    ],
+)
+def test_groups_that_are_declared_otherwise_elsewhere_say_how(other: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"overflow": "latest", "history": 100, "ttl": 60, "presence": True}
+    Groups("room", **options)
+    declared = r"Groups\('room', history=100, ttl=60.0, presence=True, overflow='latest', alias='default'\)"
+    with pytest.raises(ValueError, match=f"declared already, with other options: {declared} in "):
+        Groups("room", **{**options, **other} if other else {})
+    assert group("room:7").policy == Policy("latest", 100, 60.0, presence=True)
 
 
 def test_declaration_that_is_wrong_leaves_nothing() -> None:
     with pytest.raises(ValueError, match="overflow is 'newest'; it must be one of 'close', "):
         Groups("room", overflow="newest")
-    with pytest.raises(NotImplementedError):
-        Groups("room", history=10)
     Groups("room", overflow="latest")
 
 
-@pytest.mark.parametrize("option", [{"history": 100}, {"ttl": 60}, {"presence": True}])
-def test_option_that_is_not_there_yet_is_named(option: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError, match=f"^{next(iter(option))} is not there yet"):
-        Groups("room", **option)
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"history": -1}, ValueError, "history is a number of messages, 10000 at most, not -1"),
+        ({"history": 10_001}, ValueError, "10000 at most, not 10001"),
+        ({"history": True}, ValueError, "not True"),
+        ({"history": 1.5}, ValueError, r"not 1\.5"),
+        ({"history": "100"}, ValueError, "not '100'"),
+        ({"history": None}, ValueError, "not None"),
+        ({"history": 9, "ttl": 0}, ValueError, "ttl is a number of seconds above 0, not 0"),
+        ({"history": 9, "ttl": -1.5}, ValueError, r"not -1\.5"),
+        ({"history": 9, "ttl": True}, ValueError, "not True"),
+        ({"history": 9, "ttl": "60"}, ValueError, "not '60'"),
+        ({"history": 9, "ttl": float("nan")}, ValueError, "not nan"),
+        ({"history": 9, "ttl": float("inf")}, ValueError, "not inf"),
+        ({"ttl": 60}, ValueError, "ttl is the time for which messages are kept: it needs history="),
+        ({"history": 0, "ttl": 60}, ValueError, "it needs history="),
+        ({"presence": 1}, TypeError, r"presence is True or False, not 1: .* said in join\(\)"),
+        ({"presence": {"name": "Anna"}}, TypeError, r"said in join\(\)"),
+    ],
+)
+def test_option_that_is_wrong_has_its_sentence(options: Any, error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        Groups("room", **options)
+    assert group_module.declared() == []
 
 
-def test_options_that_ask_for_nothing_are_there() -> None:
-    Groups("room", history=0, ttl=None, presence=False)
+@pytest.mark.parametrize(
+    ("options", "policy"),
+    [
+        ({}, Policy(None, 0, 0.0, presence=False, is_attended=False)),
+        ({"history": 0, "ttl": None, "presence": False}, Policy()),
+        ({"history": 10}, Policy(history=10, ttl=3600.0)),
+        ({"history": 10_000, "ttl": 1}, Policy(history=10_000, ttl=1.0)),
+        ({"history": 1, "ttl": 0.5, "overflow": "latest"}, Policy("latest", 1, 0.5)),
+        ({"presence": True}, Policy(presence=True)),
+    ],
+)
+def test_options_are_the_policy_of_each_group(options: Any, policy: Policy) -> None:
+    rooms = Groups("room", **options)
+    assert rooms.policy == rooms[7].policy == group("room:8").policy == policy
+    assert repr(rooms).startswith(f"Groups('room', history={policy.history}, ttl={policy.ttl}, presence=")
+
+
+def test_groups_without_a_declaration_have_no_policy_and_those_of_a_user_are_attended() -> None:
+    assert group("room:7").policy == group("room").policy == everyone.policy == Policy()
+    assert user_group(7).policy == Policy(is_attended=True)
 
 
 @pytest.mark.parametrize("turn", [1, 2])
@@ -138,14 +196,14 @@ def test_group_by_its_name_is_one_of_the_declared() -> None:
     rooms = Groups("room", overflow="latest", alias="other")
     found = group("room:7")
     assert found == rooms[7]
-    assert (found.overflow, found.alias) == ("latest", "other")
+    assert (found.policy.overflow, found.alias) == ("latest", "other")
     assert group("room:a:b") == rooms["a:b"]
 
 
 @pytest.mark.parametrize("name", ["room", "rooms:7", "hall:7", "ä b"])
 def test_other_groups_need_no_declaration(name: str) -> None:
     Groups("room", overflow="latest", alias="other")
-    assert (group(name).name, group(name).overflow, group(name).alias) == (name, None, "default")
+    assert (group(name).name, group(name).policy, group(name).alias) == (name, Policy(), "default")
 
 
 @pytest.mark.parametrize("name", ["dwebsocket.control", "dwebsocket.user:7", "dwebsocket.everyone", "dwebsocket."])
@@ -277,6 +335,138 @@ def test_websocket_is_all_that_can_be_excluded(sent: list[sending.Sent], other: 
     with pytest.raises(TypeError, match=f"exclude is a WebSocket, as request.websocket, not {type(other).__name__}"):
         group("room:7").send("a", exclude=other)
     assert sent == []
+
+
+# History
+
+
+@pytest.fixture
+def room() -> Group:
+    """A group that keeps five messages."""
+    return Groups("keeping", history=5, ttl=60)[new_room().name.partition(":")[2]]
+
+
+def fill(room: Group, count: int) -> list[str]:
+    """Send that many messages, "1" the first: their positions."""
+    positions = [room.send(str(number)) for number in range(1, count + 1)]
+    assert all(isinstance(position, str) for position in positions)
+    return [position for position in positions if position]
+
+
+def data(messages: list[GroupMessage]) -> list[str | bytes]:
+    return [message.data for message in messages]
+
+
+def test_send_returns_the_position_where_there_is_a_history(room: Group) -> None:
+    positions = [room.send("a"), room.send(b"b"), room.send_json(7), room.send("d", once="k"), room.send("e", once="k")]
+    parsed = [Position.parse(position or "") for position in positions]
+    assert [position and position.offset for position in parsed] == [1, 2, 3, 4, 4]
+    assert room.position() == positions[-1]
+    assert new_room().send("a") is None
+
+
+def test_send_that_waits_for_the_commit_has_no_position_to_return(room: Group) -> None:
+    with transaction.atomic():
+        assert room.send("a") is None
+        assert room.history() == []
+        assert room.send("now", now=True) == room.position()
+    assert data(room.history()) == ["now", "a"]
+
+
+def test_history_has_the_messages_as_they_were_sent_with_their_positions(room: Group) -> None:
+    positions = [room.send("grüße"), room.send(b"\xff\0"), room.send_json({"a": 1})]
+    assert room.history() == [
+        GroupMessage(room.name, "grüße", positions[0]),
+        GroupMessage(room.name, b"\xff\0", positions[1]),
+        GroupMessage(room.name, '{"a": 1}', positions[2]),
+    ]
+    assert room.history()[-1].json() == {"a": 1}
+
+
+def test_history_of_a_group_that_nothing_was_sent_to_is_empty(room: Group) -> None:
+    assert room.history() == room.history(limit=3) == room.history(since=room.position()) == []
+    start = room.position()
+    room.send("a")
+    assert data(room.history(since=start)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "since", "expected"),
+    [
+        (None, None, "45678"),
+        (1, None, "8"),
+        (5, None, "45678"),
+        (100, None, "45678"),
+        (None, 8, ""),
+        (None, 7, "8"),
+        (None, 3, "45678"),
+        (2, 3, "78"),
+        (100, 6, "78"),
+        (1, 8, ""),
+    ],
+)
+def test_history_is_what_came_since_and_the_last_of_it(
+    room: Group, limit: int | None, since: int | None, expected: str
+) -> None:
+    positions = fill(room, 8)
+    assert data(room.history(limit, None if since is None else positions[since - 1])) == list(expected)
+
+
+def test_position_that_the_history_does_not_reach_is_gone(room: Group) -> None:
+    start = room.position()
+    positions = fill(room, 8)
+    ahead = str(Position(start.partition("-")[0], 9))
+    for since in (start, positions[1], ahead, "another-8", "another-0"):
+        with pytest.raises(PositionGone, match=f"history of the group '{room.name}' does not reach back to {since}$"):
+            room.history(since=since)
+    assert not issubclass(PositionGone, GroupsUnavailable)
+
+
+@pytest.mark.parametrize("since", ["", "7", "a-", START, 8, b"e-1", ("a", 1)])
+def test_since_that_is_no_position_says_so(room: Group, since: Any) -> None:
+    with pytest.raises(ValueError, match="since is a position, as a message or join\\(\\) has it, not "):
+        room.history(since=since)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])
+def test_limit_is_a_number_of_messages(room: Group, limit: Any) -> None:
+    with pytest.raises(ValueError, match="limit is a number of messages above 0, not "):
+        room.history(limit)
+
+
+def test_cleared_history_is_empty_and_no_position_of_before_is_known(room: Group) -> None:
+    positions = fill(room, 3)
+    room.clear()
+    assert room.history() == []
+    for since in positions:
+        with pytest.raises(PositionGone):
+            room.history(since=since)
+    assert room.position() not in positions
+    room.send("a")
+    assert data(room.history()) == ["a"]
+
+
+def test_group_without_history_says_how_to_declare_one() -> None:
+    for room in (new_room(), Groups("keepless", presence=True)[7], everyone, user_group(7)):
+        for call in (room.history, room.position, room.clear):
+            with pytest.raises(HistoryDisabled, match=r"has no history: declare it with Groups\(…, history=100\)$"):
+                call()
+
+
+def test_history_of_a_backend_that_is_down_is_unavailable(room: Group) -> None:
+    room.send("a")
+    with groups_down():
+        for call in (room.history, room.position, room.clear):
+            with pytest.raises(GroupsUnavailable, match="the test says so"):
+                call()
+    assert data(room.history()) == ["a"]
+
+
+def test_end_of_the_connections_is_no_message_of_the_history(room: Group) -> None:
+    position = room.send("a")
+    room.disconnect()
+    assert room.position() == position
+    assert data(room.history()) == ["a"]
 
 
 # The end
