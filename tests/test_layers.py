@@ -54,7 +54,10 @@ NOT_SANS_IO = {
 SANS_IO = (
     "protocol",
     *(f"connection.{name}" for name in ("batch", "ending", "keepalive", "limits", "outbox")),
-    *(f"groups.redis.{name}" for name in ("commands", "faults", "history", "scripts", "subscriptions", "watchdog")),
+    *(
+        f"groups.redis.{name}"
+        for name in ("commands", "faults", "history", "presence", "scripts", "subscriptions", "watchdog")
+    ),
 )
 
 

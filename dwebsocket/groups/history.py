@@ -98,9 +98,7 @@ class History:
         with self._lock:
             gap, messages = self._stream.mend(read, asked, monotonic())
             if gap is not None:
-                logger.warning(
-                    "messages to the group %r are lost: its history has them no more", self._group
-                )
+                logger.warning("messages to the group %r are lost: its history has them no more", self._group)
                 self._put_all(Envelope(GAP, b"", position=str(gap)))
             self._pass_on(messages)
             waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]

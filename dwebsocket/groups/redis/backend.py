@@ -5,11 +5,24 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
-from ..backend import Finding, GroupsBackend, Publication, Read, Sink, Want
+from ...exceptions import GroupsUnavailable
+from ..backend import (
+    Count,
+    Finding,
+    GroupsBackend,
+    Presence,
+    Publication,
+    Read,
+    Renewal,
+    Roster,
+    Sink,
+    Want,
+)
 from ..position import Position
-from . import commands, history
+from . import commands, history, presence
 from .location import locations
 from .scripts import Call
 from .server import Server
@@ -31,7 +44,8 @@ class RedisGroups(GroupsBackend):
         places = locations(alias, settings)
         timeout = float(settings["TIMEOUT"])
         self._names = commands.Names(settings["KEY_PREFIX"])
-        node = self._names.node(secrets.token_hex(8))
+        self._node = secrets.token_hex(8)
+        node = self._names.node(self._node)
         mark = None if settings["DURABLE"] else self._mark
         self._servers = [
             Server(alias, number, place, self._names, node, timeout, mark) for number, place in enumerate(places)
@@ -69,7 +83,60 @@ class RedisGroups(GroupsBackend):
         (reply,) = self._exchange([(group, history.clear(self._names, group, **self._life()))])
         return history.parse_clear(reply)
 
-    # Presence: renew() and resign() go to all of self._servers, the others to self._servers[self.source_of(group)].
+    # Presence: each server has a lease of this process, and who is present in the groups that it carries.
+
+    def renew(self) -> Renewal:
+        call = presence.renew(self._names, self._node, float(self.settings["LEASE"]))
+        answers = _at_once([partial(self._try, number, call) for number in range(len(self._servers))])
+        renewals = [presence.parse_renew(answer) for answer in answers if not isinstance(answer, GroupsUnavailable)]
+        for answer in answers:
+            if isinstance(answer, GroupsUnavailable) and not renewals:
+                raise answer
+        # The groups of a server that is down wait for it: when it is back, its lease has run out.
+        return Renewal(
+            any(renewal.has_lapsed for renewal in renewals),
+            [departed for renewal in renewals for departed in renewal.departed],
+            min((one.next_seconds for one in renewals if one.next_seconds is not None), default=None),
+        )
+
+    def attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> list[bool]:
+        places: dict[str, tuple[list[int], list[int]]] = {}  # of each group: where in `enter` and in `leave` it is
+        for which, changes in enumerate((enter, leave)):
+            for at, change in enumerate(changes):
+                places.setdefault(change.group, ([], []))[which].append(at)
+        calls = [
+            (group, self._attend(group, [enter[at] for at in entering], [leave[at] for at in leaving]))
+            for group, (entering, leaving) in places.items()
+        ]
+        changed = [False] * (len(enter) + len(leave))
+        for (entering, leaving), reply in zip(places.values(), self._exchange(calls), strict=True):
+            where = [*entering, *(len(enter) + at for at in leaving)]
+            for at, has_changed in zip(where, presence.parse_attend(reply), strict=True):
+                changed[at] = has_changed
+        return changed
+
+    def roster(self, group: str) -> Roster:
+        (reply,) = self._exchange([(group, presence.roster(self._names, group))])
+        return presence.parse_roster(reply)
+
+    def count(self, group: str) -> Count:
+        (reply,) = self._exchange([(group, presence.count(self._names, group))])
+        return presence.parse_count(reply)
+
+    def resign(self, grace_seconds: float) -> None:
+        call = presence.resign(self._names, self._node, grace_seconds)
+        for answer in _at_once([partial(self._try, number, call) for number in range(len(self._servers))]):
+            if isinstance(answer, GroupsUnavailable):
+                raise answer
+
+    def _attend(self, group: str, enter: Sequence[Presence], leave: Sequence[Presence]) -> Call:
+        return presence.attend(self._names, self._node, group, enter, leave)
+
+    def _try(self, number: int, call: Call) -> Any:
+        try:
+            return self._servers[number].exchange([call])[0]
+        except GroupsUnavailable as error:
+            return error
 
     def examine(self) -> Iterator[Finding]:
         from .examination import examine

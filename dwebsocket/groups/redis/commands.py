@@ -71,6 +71,14 @@ class Names:
         """The key that names the life of the server."""
         return f"{self._prefix}:run".encode()
 
+    def presence(self) -> bytes:
+        """What all keys of presence begin with; presence.py has the list."""
+        return f"{self._prefix}:p:".encode()
+
+    def nodes(self) -> bytes:
+        """The key of the processes that have a lease."""
+        return self.presence() + b"nodes"
+
     def publication(self, publication: Publication) -> bytes:
         """The command that publishes it to a group without a history."""
         group, payload, once = publication.group, publication.payload, publication.once

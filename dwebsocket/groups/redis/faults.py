@@ -18,10 +18,21 @@ class Unfit(Refused):
     """The server is of the wrong kind: a replica, a cluster, too old."""
 
 
-#: What a user of an ACL may do. The second line is what a history needs: its scripts are checked command by command.
+class Replica(Unfit):
+    """The server is a replica."""
+
+
+class Moved(Broken):
+    """The server is the primary no more, by the word of the sentinels or its own: they name another one."""
+
+
+_NO_CLUSTER = "write a server without cluster-enabled into LOCATION, or a list of several, which share the groups"
+
+#: What a user of an ACL may do: for messages, for a history, for presence. Scripts are checked command by command.
 RIGHTS = (
     "+publish +subscribe +unsubscribe +ping +eval +set +select "
-    "+evalsha +info +get +hmget +hset +hincrby +pexpire +del +xadd +xrange"
+    "+evalsha +info +get +hmget +hset +hincrby +pexpire +del +xadd +xrange "
+    "+time +hdel +hget +hgetall +hlen +hscan +sadd +srandmember +srem +zadd +zrange +zrem +zscore"
 )
 
 #: How a sentence of the server, or of a library, begins or what it has in it, and what to do. The first one counts.

@@ -247,14 +247,14 @@ def roster(names: Names, group: str) -> Call:
     return _call(_ROSTER, names, group)
 
 
-def parse_roster(reply: Any) -> tuple[Roster, list[Departed]]:
-    """The roster, and the users that were removed."""
+def parse_roster(reply: Any) -> Roster:
+    """The roster."""
     version, users, departed = reply
     members = []
     for user, entry in zip(users[::2], users[1::2], strict=True):
         number, info = entry.split(b"\0", 1)
         members.append(Present(user.decode(), info.decode(), int(number)))
-    return Roster(int(version), members), parse_departed(departed)
+    return Roster(int(version), members, parse_departed(departed))
 
 
 def count(names: Names, group: str) -> Call:
@@ -262,10 +262,10 @@ def count(names: Names, group: str) -> Call:
     return _call(_COUNT, names, group)
 
 
-def parse_count(reply: Any) -> tuple[Count, list[Departed]]:
-    """The count, and the users that were removed."""
+def parse_count(reply: Any) -> Count:
+    """The count."""
     sockets, users, departed = reply
-    return Count(sockets, users), parse_departed(departed)
+    return Count(sockets, users, parse_departed(departed))
 
 
 def resign(names: Names, node: str, grace_seconds: float) -> Call:
