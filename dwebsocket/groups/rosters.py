@@ -60,7 +60,7 @@ class Rosters:
     # Members
 
     def join(self, owner: Owner, group: str, connection: Connection, kind: Kind) -> Member:
-        """Let `owner` be told the roster of `group`, from a snapshot on. Waits for the backend: GroupsUnavailable."""
+        """Let `owner` be told the roster of `group`; return when its snapshot is on its way. GroupsUnavailable."""
         lane = self._lane_of(connection.reactor)
         with self._lock:
             told = self._told.get(group)
@@ -78,9 +78,11 @@ class Rosters:
         except BaseException:
             self.leave(member)
             raise
+        latch = connection.reactor.latch()
         with told.lock:
-            lane.put(audience, Entrance(member, kind, told.view.snapshot(), (), _nothing))
+            lane.put(audience, Entrance(member, kind, told.view.snapshot(), (), latch.set))
         lane.wake()
+        latch.wait()  # for a lane, which waits for no peer
         return member
 
     def _read_once(self, group: str, told: _Told) -> None:
@@ -193,6 +195,3 @@ class Rosters:
         for lane, _ in lanes if texts else ():
             lane.wake()
 
-
-def _nothing() -> None:
-    """The member waits for nothing: the group itself has confirmed before."""
