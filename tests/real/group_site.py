@@ -36,12 +36,16 @@ CLOSED_1013 = re.compile(r"^WARNING dwebsocket: .*GroupsUnavailable.*\n", re.MUL
 
 
 class Result(NamedTuple):
-    """One message of a publisher: what became of it, when `send()` was called, and how long that took."""
+    """One message of a publisher: what became of it, when `send()` was called, and how long that took.
+
+    `position` is what `send()` has returned, "-" where there is none.
+    """
 
     message: Message
     outcome: str
     began: float
     seconds: float
+    position: str
 
 
 class Publisher:
@@ -99,8 +103,8 @@ class Publisher:
         text = self._out.read_text()
         found = []
         for line in text[: text.rfind("\n") + 1].splitlines()[1:]:
-            group, name, n, outcome, began, seconds = line.split()
-            found.append(Result(Message(group, name, int(n)), outcome, float(began), float(seconds)))
+            group, name, n, outcome, began, seconds, position = line.split()
+            found.append(Result(Message(group, name, int(n)), outcome, float(began), float(seconds), position))
         return found
 
     def kill(self) -> None:
@@ -118,7 +122,7 @@ def unsure(results: Iterable[Result]) -> set[Message]:
 def last(results: Iterable[Result]) -> dict[Stream, int]:
     """The last message of each stream whose `send()` has returned."""
     found: dict[Stream, int] = {}
-    for message, outcome, _, _ in results:
+    for message, outcome, *_ in results:
         if outcome == "ok":
             stream = Stream(message.group, message.publisher)
             found[stream] = max(message.n, found.get(stream, -1))
@@ -137,17 +141,19 @@ def _environment(settings: dict[str, Any]) -> dict[str, str]:
 class Site:
     """Redis, the relay in front of it, the servers that are reached through it, and publishers.
 
-    `groups` are settings of the alias "default"; `publisher_port` is another way to Redis, for publishers.
+    `groups` are settings of the alias "default"; `persistence` is that of Redis.
     """
 
-    def __init__(self, directory: Path, **groups: Any) -> None:
+    def __init__(self, directory: Path, *, persistence: str = "none", **groups: Any) -> None:
         self.directory = directory
-        self.redis = RedisServer(directory)
+        self.redis = RedisServer(directory, persistence=persistence)
         self.redis.start()
+        self._persistence = persistence
         self.relay = Relay(self.redis.port)
         self._groups = {"TIMEOUT": 1, "PROBE": 1, "JOIN_TIMEOUT": 2, **groups}
         self.servers: list[Server] = []
         self._publishers: list[Publisher] = []
+        self._replicas: list[tuple[RedisServer, Relay]] = []
         self._count = 0
 
     def settings(self, port: int | None = None, **groups: Any) -> dict[str, Any]:
@@ -180,6 +186,27 @@ class Site:
         made.wait_until_ready()
         return made
 
+    # Another one that takes over
+
+    def add_replica(self) -> tuple[RedisServer, Relay]:
+        """Start a replica that has all, and the relay by which it gets more."""
+        relay = Relay(self.redis.port)
+        settings = {"replicaof": f"127.0.0.1 {relay.port}", "repl-diskless-sync-delay": "0"}
+        replica = RedisServer(self.directory, persistence=self._persistence, settings=settings)
+        self._replicas.append((replica, relay))
+        replica.start()
+        with replica.client() as client:
+            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        return replica, relay
+
+    def fail_over(self, replica: RedisServer) -> None:
+        """Let the primary die, and the replica take its place, to which the relay leads from now on."""
+        self.redis.kill()
+        with replica.client() as client:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        self.redis = replica
+        self.relay.lead_to(replica.port)
+
     def check_logs(self, *expected: str) -> None:
         """The logs of all servers are quiet, but for outages and what is `expected`."""
         for server in self.servers:
@@ -198,12 +225,15 @@ class Site:
             for server in self.servers:
                 server.kill()
             self.relay.close()
+            for replica, relay in self._replicas:
+                relay.close()
+                replica.stop()
             self.redis.stop()
 
 
 @contextmanager
-def site(directory: Path, **groups: Any) -> Iterator[Site]:
-    made = Site(directory, **groups)
+def site(directory: Path, *, persistence: str = "none", **groups: Any) -> Iterator[Site]:
+    made = Site(directory, persistence=persistence, **groups)
     try:
         yield made
     finally:
