@@ -100,8 +100,11 @@ def page(request):
 def members(request):
     """Who is present in `?group=`: the users, with the number of their WebSockets, and both numbers."""
     asked = group(request.GET["group"])
-    found = {member.user: member.sockets for member in asked.members()}
-    return JsonResponse({"members": found, "sockets": asked.count(), "users": asked.count(users=True)})
+    try:
+        found = {member.user: member.sockets for member in asked.members()}
+        return JsonResponse({"members": found, "sockets": asked.count(), "users": asked.count(users=True)})
+    except GroupsUnavailable as unavailable:
+        return JsonResponse({"error": str(unavailable)}, status=503)
 
 
 @require_websocket(max_groups=20_000, close_timeout=0.5)
