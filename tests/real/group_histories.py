@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from dwebsocket.groups.position import Position
-from tests.real.group_checker import GapIn, Message, Stream, check, parse
+from tests.real.group_checker import GapIn, Message, check, parse
 
 
 @dataclass
@@ -79,12 +79,11 @@ def check_histories(
     returned: Mapping[Place, str],
     *,
     unsure: Collection[Message] = (),
-    last: Mapping[Stream, int] | None = None,
     may_lose: bool = True,
 ) -> None:
     """Check all pages, by name. `returned`: the positions that `send()` has returned, and the messages.
 
-    `unsure` and `last` as for `check()`. `may_lose` false: no page was told that it has missed something.
+    `unsure` as for `check()`. `may_lose` false: no page was told that it has missed something.
     """
     truth = dict(returned)
     mistakes = []
@@ -98,7 +97,7 @@ def check_histories(
         if other != at:
             mistakes.append(f"{text!r} is at {other.position} and at {at.position}")
     assert not mistakes, "\n".join([f"{len(mistakes)} mistakes", *mistakes[:20]])
-    check({name: log(visits) for name, visits in pages.items()}, unsure=unsure, last=last)
+    check({name: log(visits) for name, visits in pages.items()}, unsure=unsure)
 
 
 def _mistakes(visits: Sequence[Visit], truth: dict[Place, str]) -> list[str]:

@@ -12,8 +12,9 @@ from urllib.parse import urlencode
 
 from dwebsocket.groups.position import Position
 from tests.peer import Peer
+from tests.real.group_checker import has_end
 from tests.real.group_crowd import PATIENCE_SECONDS, Crowd, Subscriber, until
-from tests.real.group_histories import Place, Visit, check_histories, data, place, positions, told
+from tests.real.group_histories import Place, Visit, check_histories, data, log, place, positions, told
 from tests.real.group_site import Publisher, Result, last, unsure
 from tests.real.servers import Server
 
@@ -211,13 +212,13 @@ class Pages:
         for result in results:
             if result.position != "-":
                 known[place(result.message.group, result.position)] = str(result.message)
-        check_histories(
-            {page.name: page.visits() for page in self.all},
-            known,
-            unsure=unsure(results),
-            last=last(results),
-            may_lose=may_lose,
-        )
+        visits = {page.name: page.visits() for page in self.all}
+        check_histories(visits, known, unsure=unsure(results), may_lose=may_lose)
+        ends = last(results)
+        for page in self.all:
+            found = log(visits[page.name])
+            for stream, number in ends.items():
+                assert stream.group not in page.groups or has_end(found, stream, number), f"{page.name}: {stream}"
 
     def end_and_check(self, publishers: Sequence[Publisher], groups: Iterable[str], *, may_lose: bool = True) -> None:
         """The publishers end; each page comes back once more, and has all."""

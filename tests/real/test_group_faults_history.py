@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.group_crowd import Crowd, until
+from tests.real.group_outages import fleet_comes_back
 from tests.real.group_pages import Pages
 from tests.real.group_site import GEVENT, THREADS, Publisher, Site, needs_redis, site
 from tests.real.servers import gunicorn
@@ -232,3 +233,16 @@ def test_outage_that_a_history_mends_is_not_told(tmp_path: Path, fault: Callable
             time.sleep(1)
             pages.end_and_check(publishers, GROUPS, may_lose=False)
         made.check_logs(REFUSED)
+
+
+# A fleet
+
+
+def test_fleet_that_comes_back_reads_each_group_once_for_each_process(tmp_path: Path) -> None:
+    groups = [f"kept:{number}" for number in range(5)]
+    with site(tmp_path) as made, Crowd() as crowd:
+        servers = made.start(THREADS, GEVENT, GEVENT, THREADS)
+        asked, _ = fleet_comes_back(made, crowd, servers, 150, groups)
+        # Once, and again for pages that have missed more than the first one; and the marks of new connections.
+        assert asked <= 3 * len(groups) * len(servers)
+        made.check_logs()
