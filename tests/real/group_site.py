@@ -150,10 +150,11 @@ class Site:
         self.redis.start()
         self._persistence = persistence
         self.relay = Relay(self.redis.port)
+        self.direct = Relay(self.redis.port)  # which no fault befalls
         self._groups = {"TIMEOUT": 1, "PROBE": 1, "JOIN_TIMEOUT": 2, **groups}
         self.servers: list[Server] = []
         self._publishers: list[Publisher] = []
-        self._replicas: list[tuple[RedisServer, Relay]] = []
+        self._replicas: dict[RedisServer, Relay] = {}
         self._count = 0
 
     def settings(self, port: int | None = None, **groups: Any) -> dict[str, Any]:
@@ -179,8 +180,8 @@ class Site:
     def publisher(
         self, names: Sequence[str], groups: Sequence[str], *, is_direct: bool = False, **options: Any
     ) -> Publisher:
-        """Start a publisher that is ready; `is_direct`: it does not go through the relay."""
-        settings = self.settings(self.redis.port if is_direct else None)
+        """Start a publisher that is ready; `is_direct`: it does not go through the relay that has faults."""
+        settings = self.settings(self.direct.port if is_direct else None)
         made = Publisher(self.directory, settings, names, groups, **options)
         self._publishers.append(made)
         made.wait_until_ready()
@@ -191,21 +192,25 @@ class Site:
     def add_replica(self) -> tuple[RedisServer, Relay]:
         """Start a replica that has all, and the relay by which it gets more."""
         relay = Relay(self.redis.port)
-        settings = {"replicaof": f"127.0.0.1 {relay.port}", "repl-diskless-sync-delay": "0"}
-        replica = RedisServer(self.directory, persistence=self._persistence, settings=settings)
-        self._replicas.append((replica, relay))
+        replica = RedisServer(self.directory, persistence=self._persistence)
+        self._replicas[replica] = relay
         replica.start()
+        with self.redis.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
         with replica.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", relay.port)
             until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
         return replica, relay
 
     def fail_over(self, replica: RedisServer) -> None:
-        """Let the primary die, and the replica take its place, to which the relay leads from now on."""
+        """Let the primary die, and the replica take its place, to which all ways lead from now on."""
         self.redis.kill()
         with replica.client() as client:
             client.execute_command("REPLICAOF", "NO", "ONE")
+        self._replicas.pop(replica).close()
         self.redis = replica
-        self.relay.lead_to(replica.port)
+        for relay in (self.relay, self.direct):
+            relay.lead_to(replica.port)
 
     def check_logs(self, *expected: str) -> None:
         """The logs of all servers are quiet, but for outages and what is `expected`."""
@@ -225,7 +230,8 @@ class Site:
             for server in self.servers:
                 server.kill()
             self.relay.close()
-            for replica, relay in self._replicas:
+            self.direct.close()
+            for replica, relay in self._replicas.items():
                 relay.close()
                 replica.stop()
             self.redis.stop()

@@ -155,9 +155,7 @@ def test_replica_that_lags_and_is_promoted(tmp_path: Path) -> None:
         with Pages(crowd, made.start(THREADS, GEVENT), random.Random(4)) as pages:
             pages.open(16, GROUPS)
             replica, replication = made.add_replica()
-            publishers = [made.publisher([f"p{number}"], GROUPS, pause_seconds=0.01) for number in range(2)]
-            for publisher in publishers:
-                publisher.go()
+            publishers = publish(made)
             pages.tend(1.5)
             wait_until_they_send(publishers)
             replication.hold()
