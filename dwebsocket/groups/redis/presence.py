@@ -97,7 +97,7 @@ local function reap(node, group, limit)
       end
     end
   until cursor == '0' or reaped >= limit
-  if cursor == '0' then forget(node, group) else redis.call('HINCRBY', base .. 'n:' .. group, node, -reaped) end
+  if cursor == '0' then forget(node, group) end
   return reaped
 end
 
@@ -166,7 +166,7 @@ local has_lapsed = not is_alive(node)
 if has_lapsed then reap_all(node, math.huge) end
 redis.call('ZADD', nodes, now + lease, node)
 for _, dead in ipairs(redis.call('ZRANGE', nodes, '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)) do
-  if limit > 0 then limit = reap_all(dead, limit) - 1 end
+  limit = reap_all(dead, limit) - 1
 end
 local next_ends, first = false, redis.call('ZRANGE', nodes, 0, 1, 'WITHSCORES')
 for at = #first - 1, 1, -2 do
