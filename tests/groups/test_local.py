@@ -189,11 +189,15 @@ def test_listener_may_send_to_another_group(backend: LocalGroups) -> None:
     ]
 
 
-def test_lease_is_as_long_as_the_process(backend: LocalGroups) -> None:
+def test_lease_is_as_long_as_the_process(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a",), ())
     assert backend.renew() == (False, (), None)
-    backend.attend([Presence("a", "1", "anna", "{}")], [])
+    backend.attend([Presence("a", "1", "anna", "{}"), Presence("a", "2", "anna", "{}")], [])
+    backend.resign(5)
+    assert backend.count("a") == (2, 1)
     backend.resign(0)
     assert backend.roster("a").members == ()
+    assert [change.has_come for change in sink.arrivals("a")] == [True, False]
     assert backend.renew() == (False, (), None)
 
 
