@@ -277,6 +277,8 @@ class Attendance:
         seconds = self._lease_seconds / _RENEWALS
         if renewal.next_seconds is None:
             return seconds
+        if renewal.departed and renewal.next_seconds <= 0:  # there were too many for one call: more are left
+            return 0.0
         jitter = random.uniform(0.0, _JITTER_SECONDS)  # noqa: S311
         return min(seconds, max(renewal.next_seconds, _SOONEST_SECONDS) + jitter)
 

@@ -443,6 +443,13 @@ def test_lease_of_another_process_that_runs_out_is_looked_at(
         assert least <= attendance._until_next(Renewal(False, (), next_seconds)) <= most
 
 
+def test_rest_of_what_one_renewal_has_removed_is_removed_at_once(new_place: NewPlace) -> None:
+    place = new_place(LEASE=600)
+    place.backend.renewal = Renewal(False, [Departed(ROOM, "uold", "1")], 0.0)
+    place.enter(anne())
+    until(lambda: len(place.backend.all("renew")) == 2)
+
+
 def test_departed_are_told_and_looked_for_soon(new_place: NewPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attendance, "_SOONEST_SECONDS", 0.05)
     monkeypatch.setattr(attendance, "_JITTER_SECONDS", 0.05)
