@@ -27,7 +27,7 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
     ("url", "options", "advice"),
     [
         ("", {}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
-        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS), unix://, redis+s"),
+        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS), unix://"),
         ("127.0.0.1:6379", {}, "begins with '127.0.0.1'"),
         ("redis+cluster://h", {}, "Redis Cluster is not supported. Write a list of several servers"),
         ("rediss+cluster://h", {}, "Redis Cluster is not supported. Write a list of several servers"),
