@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import commands, faults
 
 if TYPE_CHECKING:
-    from .wire import Address
+    from .wire import Address, Wire
 
-#: They are asked for so much of TIMEOUT: what is left is for the server that they name.
-_SHARE = 1 / 3
 #: How a sentence of a sentinel begins or what it has in it, and what to do.
 _REFUSALS: Sequence[tuple[str, str]] = (
     (
@@ -54,14 +52,13 @@ class Sentinels:
     """The sentinels of one service. `primary` is what they said last; None: they were not asked yet."""
 
     def __init__(
-        self, addresses: Sequence[Address], service: str, kind: Any, options: Mapping[str, Any], timeout_seconds: float
+        self, addresses: Sequence[Address], service: str, connect: Callable[[Address], Wire], seconds: float
     ) -> None:
         self.addresses = addresses
         self.service = service
         self.primary: Primary | None = None
-        self._kind = kind  # of redis-py's connections
-        self._options = options
-        self._seconds = timeout_seconds * _SHARE
+        self._connect = connect
+        self._seconds = seconds  # for an answer
         self._open: dict[Address, _Question] = {}  # without an answer: another one that asks waits for it too
         self._changed = threading.Condition(threading.Lock())
 
@@ -114,14 +111,8 @@ class Sentinels:
             self._changed.notify_all()
 
     def _ask_one(self, address: Address, deadline: float) -> Primary:
-        import hiredis
-
-        from .wire import dial
-
-        host, port = address
-        options = {**self._options, "socket_timeout": self._seconds, "socket_connect_timeout": self._seconds}
         try:
-            wire = dial(self._kind(host=host, port=port, **options))
+            wire = self._connect(address)
         except (faults.Broken, faults.Refused) as error:
             raise explain(str(error.__cause__), error) from error
         try:
@@ -129,7 +120,7 @@ class Sentinels:
             (answer,) = wire.exchange(question, 1, deadline)
         finally:
             wire.close()
-        if isinstance(answer, hiredis.ReplyError):
+        if isinstance(answer, Exception):
             raise explain(str(answer), faults.Broken(str(answer)))
         return Primary.parse(answer)
 
