@@ -7,12 +7,13 @@ from collections.abc import Collection
 from typing import Any
 
 from dwebsocket.groups.backend import GroupsBackend
+from dwebsocket.groups.messages import PRESENCE, RESET, Arrival, Envelope
 from dwebsocket.groups.position import Position
 from tests.links import until
 
 
 class Collector:
-    """A Sink: `told` is a list of (what, value)."""
+    """A Sink: `told` is a list of (what, value); a message has its position where it has one."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
@@ -23,7 +24,7 @@ class Collector:
             self.told.append((what, value))
 
     def message(self, group: str, payload: bytes, position: Position | None = None) -> None:
-        self._tell("message", (group, payload))
+        self._tell("message", (group, payload) if position is None else (group, payload, position))
 
     def flush(self) -> None:
         self._tell("flush")
@@ -32,18 +33,35 @@ class Collector:
         self._tell("watching", sorted(groups))
 
     def lost(self, why: str, source: int = 0) -> None:
-        self._tell("lost", why)
+        self._tell("lost", (why, source) if source else why)
 
     def restored(self, source: int = 0) -> None:
-        self._tell("restored")
+        self._tell("restored", source or None)
 
     def all(self, what: str) -> list[Any]:
         with self._lock:
             return [value for name, value in self.told if name == what]
 
     @property
-    def messages(self) -> list[tuple[str, bytes]]:
+    def messages(self) -> list[Any]:
         return self.all("message")
+
+    def positions(self, group: str) -> list[Position]:
+        """Those of the messages of `group` that have one, and of its RESETs."""
+        return [message[2] for message in self.messages if message[0] == group and len(message) > 2]
+
+    def arrivals(self, group: str) -> list[Arrival]:
+        """The changes of its roster."""
+        return [envelope.arrival() for envelope in self._envelopes(group, PRESENCE)]
+
+    def resets(self, group: str) -> list[Position | None]:
+        """The last position of each of its epochs that has ended."""
+        return [envelope.previous() for envelope in self._envelopes(group, RESET)]
+
+    def _envelopes(self, group: str, kind: bytes) -> list[Envelope]:
+        return [
+            Envelope.parse(message[1]) for message in self.messages if message[0] == group and message[1][:1] == kind
+        ]
 
     @property
     def watched(self) -> set[str]:
