@@ -257,7 +257,7 @@ class Attendance:
             self._failure = None
         finally:
             self._renewals += 1
-        if renewal.has_lapsed:
+        if renewal.has_lapsed and self._has_lease:  # before the first one, all that are known are about to enter
             self._begin_anew()
         self._has_lease = True
         self._renew_at = began + self._until_next(renewal)
