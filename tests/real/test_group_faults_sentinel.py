@@ -102,6 +102,7 @@ class Process:
         self.receiver, self.publisher = RedisGroups("default", given), RedisGroups("default", given)
         self.sink: Collector = listen(self.receiver, "a")
         self.publisher.open(Collector())
+        self.receiver.publish([Publication("b", b"t")])  # so that its probes need no new connection, which would ask
         self._sent: list[tuple[float, bytes]] = []
         self._is_over = False
         self._thread = threading.Thread(target=self._publish)
