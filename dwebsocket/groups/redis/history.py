@@ -20,8 +20,7 @@ from ..position import Position
 from .commands import Names
 from .scripts import Call, Script
 
-# A new epoch. HSET comes first: a server whose memory is full refuses a script at the first command that takes memory,
-# unless the script has written before, and then it runs to its end. So all of it happens, or nothing.
+# What is known of a group, and whether its epoch is valid.
 _LIFE = """
 local meta, stream, fresh, meta_ttl = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local run = ARGV[3] == '1' and '' or redis.call('GET', KEYS[3]) or ''
@@ -29,6 +28,9 @@ local known = redis.call('HMGET', meta, 'e', 'o', 'r')
 local epoch, top = known[1], known[2]
 local is_alive = epoch and top and (ARGV[3] == '1' or known[3] == run)
 """
+
+# A new epoch. HSET comes first: a server whose memory is full refuses a script at the first command that takes memory,
+# unless the script has written before, and then it runs to its end. So all of it happens, or nothing.
 _BEGIN = """
 if not is_alive then
   epoch, top = fresh, '0'
@@ -160,7 +162,8 @@ def parse_clear(reply: bytes) -> Position:
 def mark(names: Names, fresh: str) -> Call:
     """Compare the life of the server with the one that is stored: another one is stored with `fresh`.
 
-    It comes before the first other call of each connection, unless the server never loses what it has confirmed.
+    It comes before the first other call of each connection, unless the server never loses what it has confirmed. A
+    connection that has met a replica (READONLY) is not used again: that server may be promoted later, with other data.
     """
     return _MARK.call([names.run()], [fresh.encode()])
 

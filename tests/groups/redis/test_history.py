@@ -608,6 +608,23 @@ def test_old_primary_that_is_promoted_again_gives_no_offset_again(
     assert not back.read(last).reaches_back_to(last)
 
 
+@pytest.mark.parametrize(
+    "use", [lambda room: room.append(b"2"), Room.kept, Room.clear], ids=["append", "read", "clear"]
+)
+def test_server_that_is_a_replica_by_now_refuses(started: NewServer, use: Callable[[Room], Any]) -> None:
+    server = started()
+    room = Room(server)
+    last = room.append(b"1")
+    cut_off(server)
+
+    with pytest.raises(faults.Refused, match="it is a replica"):
+        use(room)
+
+    promote(server)
+    back = Room(server, room.prefix)
+    assert back.read(last).top.epoch != last.epoch  # it may have had the data of another one in between
+
+
 def test_server_that_gets_its_first_replica_keeps_its_epochs(
     pair: tuple[RedisServer, RedisServer], started: NewServer
 ) -> None:
