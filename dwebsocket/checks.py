@@ -28,7 +28,7 @@ from . import conf
 from .decorators import OPTIONS
 from .groups import config, siblings
 from .groups.backend import GroupsBackend
-from .groups.group import declared
+from .groups.group import Groups, declared
 from .middleware import WebSocketMiddleware, middleware_passed_over
 from .process.naming import dotted_name
 
@@ -441,9 +441,7 @@ def check_groups_reach_all_workers(**kwargs: Any) -> Sequence[CheckMessage]:
     workers = siblings.known_workers()
     if workers < 2:
         return []
-    if getattr(settings, "ROOT_URLCONF", None):
-        list(_views(get_resolver().url_patterns))  # views import the modules in which groups are declared
-    names = {groups.alias: groups.name for groups in declared()}
+    names = {groups.alias: groups.name for groups in _declared()}
     return [
         Warning(
             f"there are {workers} workers, and what is sent to Groups({names[backend.alias]!r}) reaches the WebSockets"
@@ -454,6 +452,32 @@ def check_groups_reach_all_workers(**kwargs: Any) -> Sequence[CheckMessage]:
         for backend in _usable_backends()
         if not backend.reaches_all_processes and backend.alias in names
     ]
+
+
+@register(Tags.urls)
+def check_histories_are_remembered(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Return a Warning for each alias that forgets the positions of a history before it forgets its messages."""
+    longest: dict[str, Groups] = {}
+    for each in sorted(_declared(), key=lambda each: each.policy.ttl):
+        longest[each.alias] = each
+    return [
+        Warning(
+            f"WEBSOCKET_GROUPS[{backend.alias!r}]['META_TTL'] is {backend.settings['META_TTL']:g} seconds, and"
+            f" Groups({groups.name!r}) keep their messages for {groups.policy.ttl:g}: a quiet group loses them earlier,"
+            " and pages that come back cannot recover",
+            hint="Remove META_TTL: then it is 30 days. Or write one that is much larger than each ttl.",
+            id="dwebsocket.W018",
+        )
+        for backend in _usable_backends()
+        if (groups := longest.get(backend.alias)) and backend.settings["META_TTL"] <= groups.policy.ttl
+    ]
+
+
+def _declared() -> list[Groups]:
+    """All Groups of the project: views import the modules in which they are declared."""
+    if getattr(settings, "ROOT_URLCONF", None):
+        list(_views(get_resolver().url_patterns))
+    return declared()
 
 
 _FINDINGS: Mapping[str, Callable[..., CheckMessage]] = {

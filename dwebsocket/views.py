@@ -121,6 +121,7 @@ class WebSocketView(View):
         *,
         since: str | None = None,
         presence: Any = None,
+        roster: bool = False,
         forward: bool | Translate | None = None,
         overflow: Overflow | None = None,
         timeout: float | None = None,
@@ -135,7 +136,13 @@ class WebSocketView(View):
         if forward is False and not self._takes_group_messages():
             raise TypeError(f"forward=False calls group_message(), which {type(self).__qualname__} does not have")
         return self.websocket.join(
-            group, since=since, presence=presence, forward=forward, overflow=overflow, timeout=timeout
+            group,
+            since=since,
+            presence=presence,
+            roster=roster,
+            forward=forward,
+            overflow=overflow,
+            timeout=timeout,
         )
 
     def leave(self, group: JoinableGroup) -> None:

@@ -601,7 +601,9 @@ def test_groups_of_an_alias_that_is_not_there_are_an_error() -> None:
     Groups("room", alias="other")
     (found,) = messages()
     assert found.id == "dwebsocket.E004"
-    assert found.msg.startswith("Groups('room', overflow=None, alias='other') names an alias that")
+    assert found.msg.startswith(
+        "Groups('room', history=0, ttl=0.0, presence=False, overflow=None, alias='other') names"
+    )
     assert ids(WEBSOCKET_GROUPS={"default": {}, "other": {}}) == []
 
 
@@ -632,6 +634,36 @@ def test_groups_that_a_view_declares_are_seen(modules: Modules, monkeypatch: pyt
     clear_url_caches()
     with override_settings(ROOT_URLCONF="declaring"):
         assert [message.id for message in messages()] == ["dwebsocket.W013"]
+    clear_url_caches()
+
+
+def test_positions_that_are_forgotten_before_the_messages_are_a_warning() -> None:
+    Groups("room", history=10, ttl=60)
+    Groups("hall", history=10, ttl=600)
+    Groups("elsewhere", history=10, ttl=6000, alias="other")
+    Groups("keepless")
+    for meta_ttl, is_found in ((601, False), (600, True), (60, True), (0.5, True)):
+        with override_settings(WEBSOCKET_GROUPS={"default": {"META_TTL": meta_ttl}, "other": {}}):
+            found = messages()
+        assert [message.id for message in found] == ["dwebsocket.W018"] * is_found
+    assert found[0].msg.startswith(
+        "WEBSOCKET_GROUPS['default']['META_TTL'] is 0.5 seconds, and Groups('hall') keep their messages for 600: "
+    )
+    with override_settings(WEBSOCKET_GROUPS={"default": {}, "other": {"META_TTL": 100}}):
+        assert ["Groups('elsewhere')" in message.msg for message in messages()] == [True]
+
+
+def test_groups_without_history_need_no_memory_of_it() -> None:
+    Groups("room", presence=True)
+    assert ids(WEBSOCKET_GROUPS={"default": {"META_TTL": 0.001}}) == []
+
+
+def test_history_that_a_view_declares_is_seen(modules: Modules) -> None:
+    source = "from dwebsocket import Groups\nrooms = Groups('kept_by_a_view', history=1, ttl=9)\nurlpatterns = []\n"
+    modules(keeping=source)
+    clear_url_caches()
+    with override_settings(ROOT_URLCONF="keeping", WEBSOCKET_GROUPS={"default": {"META_TTL": 5}}):
+        assert [message.id for message in messages()] == ["dwebsocket.W018"]
     clear_url_caches()
 
 

@@ -230,8 +230,9 @@ class GroupsBackend:
     def attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> list[bool]:
         """Note who is present, and who no longer: for each, in this order, whether the roster has changed.
 
-        It changes when the first WebSocket of a user enters, and when the last one leaves. To enter again changes the
-        info. Each change is announced to the group, with an envelope of the kind PRESENCE. Lapsed, GroupsUnavailable.
+        It changes when the first WebSocket of a user enters, and when the last one leaves. To enter again, or with one
+        more WebSocket, changes the info of the user. Each change, of an info too, makes the version one more, and is
+        announced to the group with an envelope of the kind PRESENCE. Lapsed, GroupsUnavailable.
         """
         raise NotImplementedError
 
@@ -244,7 +245,10 @@ class GroupsBackend:
         raise NotImplementedError
 
     def resign(self, grace_seconds: float) -> None:
-        """Let the lease end after `grace_seconds`: this process ends. GroupsUnavailable as above."""
+        """Let the lease end after `grace_seconds`: this process ends. 0: it leaves every group now.
+
+        GroupsUnavailable as above.
+        """
         raise NotImplementedError
 
     def examine(self) -> Iterable[Finding]:

@@ -91,7 +91,7 @@ class Dispatcher:
             lambda wants: self.backend.read(wants),  # the backend of now: tests replace it
             self._ask,
             self._answer,
-            self._with_history,
+            self._silent,
             check_seconds=backend.settings["CHECK"],
             is_at_once=not backend.reaches_all_processes,
         )
@@ -344,24 +344,28 @@ class Dispatcher:
 
     # Histories
 
-    def _with_history(self) -> list[str]:
+    def _silent(self) -> list[str]:
+        """The groups whose last message may have been missed: no later one would show it."""
+        since = monotonic() - self.backend.settings["CHECK"]
         with self._lock:
-            return [group for group, watched in self._watched.items() if watched.history is not None]
+            histories = [(group, watched.history) for group, watched in self._watched.items()]
+        return [group for group, history in histories if history is not None and history.is_silent(since)]
 
     def _ask(self, group: str, admissions: Sequence[Admission]) -> Asked | None:
         watched = self._watched.get(group)
         return None if watched is None or watched.history is None else watched.history.ask(admissions)
 
-    def _answer(self, group: str, read: Read, asked: Asked, admissions: Sequence[Admission]) -> None:
+    def _answer(self, group: str, read: Read, asked: Asked, admissions: Sequence[Admission]) -> bool:
         watched = self._watched.get(group)
         if watched is None or watched.history is None:
-            return
-        must_read, waiting = watched.history.answer(read, asked, admissions)
+            return False
+        has_gap, must_read, waiting = watched.history.answer(read, asked, admissions)
         for admission in admissions:
             self._busy[self._lanes[admission.member.connection.reactor]] = None
         self.flush()
         if must_read or waiting:
             self._reader.want(group, waiting)
+        return has_gap
 
     def flush(self) -> None:
         while self._busy:  # several threads may flush at the same time
@@ -377,7 +381,7 @@ class Dispatcher:
             for group in groups:
                 watched = self._watched.get(group)
                 if watched is not None:
-                    if watched.history is not None:
+                    if watched.history is not None and watched.was_confirmed:
                         watched.history.doubt()
                         with_history.append(group)
                     elif watched.was_confirmed and watched.source in self._lost_at:

@@ -19,7 +19,7 @@ logger = logging.getLogger("dwebsocket")
 
 
 class Admission:
-    """A member that waits for its place, `found` once it is known. Once it is in, `is_in` is true and the latch opens."""
+    """A member that waits for its place, which is `found` first. Once it `is_in`, the latch opens."""
 
     __slots__ = ("found", "is_in", "is_over", "kind", "latch", "member", "since")
 
@@ -93,17 +93,20 @@ class History:
         with self._lock:
             return self._stream.ask([admission.since for admission in admissions])
 
-    def answer(self, read: Read, asked: Asked, admissions: Sequence[Admission]) -> tuple[bool, list[Admission]]:
-        """Take the answer: whether something must be read again, and the admissions that still wait for it."""
+    def is_silent(self, since: float) -> bool:
+        """Whether no message has come since then."""
+        return self._stream.last_at < since
+
+    def answer(self, read: Read, asked: Asked, admissions: Sequence[Admission]) -> tuple[bool, bool, list[Admission]]:
+        """Take the answer: whether there is a gap, whether something must be read again, and who still waits for it."""
         with self._lock:
             gap, messages = self._stream.mend(read, asked, monotonic())
             if gap is not None:
-                logger.warning("messages to the group %r are lost: its history has them no more", self._group)
                 self._put_all(Envelope(GAP, b"", position=str(gap)))
             self._pass_on(messages)
             waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]
             self._stream.settle()
-            return not self._stream.is_whole, waiting
+            return gap is not None, not self._stream.is_whole, waiting
 
     def close(self) -> None:
         """Give the memory back: no member is left."""

@@ -81,12 +81,12 @@ class LocalGroups(GroupsBackend):
 
     def attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> list[bool]:
         with self._lock:
-            changes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
-            for presence, change in zip((*enter, *leave), changes, strict=True):
-                if change is not None:
-                    self._announce(presence.group, Envelope(PRESENCE, change.serialize()).serialize())
+            notes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
+            for presence, noted in zip((*enter, *leave), notes, strict=True):
+                if noted.arrival is not None:
+                    self._announce(presence.group, Envelope(PRESENCE, noted.arrival.serialize()).serialize())
         self._flush()
-        return [change is not None for change in changes]
+        return [noted.has_changed for noted in notes]
 
     def roster(self, group: str) -> Roster:
         with self._lock:
@@ -97,9 +97,9 @@ class LocalGroups(GroupsBackend):
             return self._rosters.count(group)
 
     def resign(self, grace_seconds: float) -> None:
-        with self._lock:
-            for group in self._rosters.groups():
-                self._rosters.forget(group)
+        if grace_seconds <= 0:  # later, the process is not there any more
+            with self._lock:
+                self.attend((), self._rosters.present())
 
     def begin_anew(self) -> None:
         """Forget what was sent with `once`, and of groups that have no members here what was kept, and who is present.

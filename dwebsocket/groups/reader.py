@@ -27,7 +27,8 @@ _FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # before a question that was not an
 class Reader:
     """Asks for the groups that are wanted, for ever, and every `check_seconds` for all: was the last message missed?
 
-    `ask` gives the question for a group, or None where no member is left; `answer` takes what comes.
+    `ask` gives the question for a group, or None where no member is left; `answer` takes what comes, and says
+    whether messages are missing that the history does not have any more. `groups` are those to look at.
     `is_at_once`: the backend answers without waiting, so each question is asked where it arises.
     """
 
@@ -35,7 +36,7 @@ class Reader:
         self,
         read: Callable[[Mapping[str, Want]], Mapping[str, Read]],
         ask: Callable[[str, Sequence[Admission]], Asked | None],
-        answer: Callable[[str, Read, Asked, Sequence[Admission]], None],
+        answer: Callable[[str, Read, Asked, Sequence[Admission]], bool],
         groups: Callable[[], Iterable[str]],
         *,
         check_seconds: float,
@@ -121,11 +122,16 @@ class Reader:
             self._try_again(batch)
             return
         self._delay = _FIRST_SECONDS
+        with_gap = []
         for group, read in reads.items():
             try:
-                self._answer(group, read, asked[group], batch[group])
+                if self._answer(group, read, asked[group], batch[group]):
+                    with_gap.append(group)
             except Exception:  # the others must be served
                 logger.exception("internal error; messages to groups may be lost")
+        if with_gap:
+            names = ", ".join(map(repr, with_gap[:3])) + (" …" if len(with_gap) > 3 else "")
+            logger.warning("messages to %d groups are lost, for no history has them: %s", len(with_gap), names)
 
     def _try_again(self, batch: dict[str, list[Admission]]) -> None:
         if self._is_at_once:

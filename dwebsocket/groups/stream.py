@@ -135,7 +135,7 @@ class Stream:
         self._ttl = ttl
         self._max_missed_bytes = max_missed_bytes
         self._ring = Ring(history, budget)
-        self._last_at = 0.0  # when the latest message came
+        self.last_at = 0.0  # when the latest message came
         self._oldest = 1  # the broker has no message with a smaller offset
         self._gone: deque[str] = deque(maxlen=_REMEMBERED_EPOCHS)  # epochs that the broker does not have
         self._early: deque[tuple[Position, bytes]] = deque()
@@ -152,7 +152,7 @@ class Stream:
                 return False
             if position.offset == known.offset + 1:
                 self.known = position
-                self._last_at = now
+                self.last_at = now
                 self._ring.append(Kept(position.offset, payload))
                 return True
         if self.is_whole:
@@ -238,7 +238,7 @@ class Stream:
         epoch = read.top.epoch
         top = _last(pool, max(read.top.offset, behind.offset))
         if pool and self.known != (epoch, top):
-            self._last_at = now
+            self.last_at = now
         self._move_to(Position(epoch, top))
         self._ring.replace([Kept(offset, pool[offset]) for offset in range(_first(pool, top), top + 1)])
         oldest = read.entries[0].offset if read.entries else read.top.offset + 1
@@ -288,7 +288,7 @@ class Stream:
         """All that is kept, or as much of it as a member may be given at once."""
         missed: list[Kept] = []
         size = 0
-        for kept in reversed(self._ring.after(0) if now - self._last_at < self._ttl else []):
+        for kept in reversed(self._ring.after(0) if now - self.last_at < self._ttl else []):
             size += len(kept.payload)
             if size > self._max_missed_bytes or len(missed) == self._history:
                 break

@@ -128,12 +128,12 @@ class ObedientGroups(GroupsBackend):
             raise Lapsed
         with self._lock:
             self.attended.append((enter, leave))
-            changes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
-            for presence, change in zip((*enter, *leave), changes, strict=True):
-                if change is not None:
-                    self._announce(presence.group, Envelope(PRESENCE, change.serialize()).serialize())
+            notes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
+            for presence, noted in zip((*enter, *leave), notes, strict=True):
+                if noted.arrival is not None:
+                    self._announce(presence.group, Envelope(PRESENCE, noted.arrival.serialize()).serialize())
         self._flush()
-        return [change is not None for change in changes]
+        return [noted.has_changed for noted in notes]
 
     def roster(self, group: str) -> Roster:
         self._reach(group)

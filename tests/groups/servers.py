@@ -223,3 +223,67 @@ class RedisServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class SentinelServer(RedisServer):
+    """A sentinel that watches `primary` as the service "shop", and fails over when `quorum` sentinels miss it.
+
+    `user` is the one of an ACL, and its password, by which it logs in to the servers it watches.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        primary: RedisServer,
+        *,
+        quorum: int = 1,
+        down_after_seconds: float = 0.5,
+        user: tuple[str, str] | None = None,
+        password: str = "",
+        users: Sequence[str] = (),
+        certificates: Certificates | None = None,
+    ) -> None:
+        super().__init__(folder, password=password, users=users, certificates=certificates)
+        # A Redis with --sentinel is one. It writes into its file what it has learnt.
+        file = folder / f"sentinel-{self.port}.conf"
+        lines = [
+            f"sentinel monitor shop 127.0.0.1 {primary.port} {quorum}",
+            f"sentinel down-after-milliseconds shop {int(down_after_seconds * 1000)}",
+            "sentinel failover-timeout shop 3000",
+        ]
+        if user is not None:
+            lines += [f"sentinel auth-user shop {user[0]}", f"sentinel auth-pass shop {user[1]}"]
+        elif primary.password:
+            lines += [f"sentinel auth-pass shop {primary.password}"]
+        if certificates:
+            lines += ["tls-replication yes"]
+        file.write_text("\n".join(lines) + "\n")
+        program, *options = self._command
+        at = options.index("--save")
+        del options[at : at + 4]  # and --appendonly: a sentinel keeps no data
+        self._command = [program, str(file), "--sentinel", *options]
+
+    def location(self, *others: SentinelServer, database: int = 0) -> str:
+        """LOCATION of the service, by the word of this one and others."""
+        scheme = "rediss" if self.certificates else "redis"
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in (self, *others))
+        return f"{scheme}+sentinel://{hosts}/{database}/shop"
+
+    def primary_port(self) -> int:
+        """The port of the server that it names."""
+        with self.client() as client:
+            _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop")
+        return int(port)
+
+    def name(self, primary: RedisServer) -> None:
+        """Name another server from now on, as after a failover, and whatever that server is."""
+        with self.client() as client:
+            client.execute_command("SENTINEL", "REMOVE", "shop")
+            client.execute_command("SENTINEL", "MONITOR", "shop", "127.0.0.1", primary.port, 1)
+
+    def has_replicas(self, count: int) -> bool:
+        """Whether it knows so many that can become the primary."""
+        with self.client() as client:
+            facts = client.execute_command("SENTINEL", "REPLICAS", "shop")
+        good = [one for one in facts if (one[b"flags"], one[b"master-link-status"]) == (b"slave", b"ok")]
+        return len(good) >= count

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dwebsocket.groups.backend import GroupsBackend, Publication
+from dwebsocket.groups.backend import GroupsBackend, Kept, Publication, Read
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.local import LocalGroups
+from dwebsocket.groups.position import Position
 from tests.groups.backends import ObedientGroups
 from tests.groups.sinks import Collector
 
@@ -19,9 +20,37 @@ def test_class_without_the_methods_says_so_at_their_use() -> None:
         backend.close,
         lambda: backend.publish([]),
         lambda: backend.watch((), ()),
+        lambda: backend.read({}),
+        lambda: backend.clear("a"),
+        backend.renew,
+        lambda: backend.attend([], []),
+        lambda: backend.roster("a"),
+        lambda: backend.count("a"),
+        lambda: backend.resign(0),
     ):
         with pytest.raises(NotImplementedError):
             call()
+    assert backend.source_of("a") == 0
+    assert list(backend.examine()) == []
+
+
+@pytest.mark.parametrize(
+    ("read", "since", "reaches"),
+    [
+        (Read(Position("e", 5), [Kept(4, b""), Kept(5, b"")]), Position("e", 5), True),
+        (Read(Position("e", 5), [Kept(4, b""), Kept(5, b"")]), Position("e", 4), True),
+        (Read(Position("e", 5), [Kept(4, b""), Kept(5, b"")]), Position("e", 3), True),
+        (Read(Position("e", 5), [Kept(4, b""), Kept(5, b"")]), Position("e", 2), False),
+        (Read(Position("e", 5), [Kept(4, b""), Kept(5, b"")]), Position("e", 6), False),
+        (Read(Position("e", 5), [Kept(4, b""), Kept(5, b"")]), Position("f", 4), False),
+        (Read(Position("e", 5)), Position("e", 5), True),
+        (Read(Position("e", 5)), Position("e", 4), False),
+        (Read(Position("e", 0)), Position("e", 0), True),
+        (Read(Position("e", 0)), Position("f", 0), False),
+    ],
+)
+def test_read_reaches_back_where_no_message_is_missing(read: Read, since: Position, reaches: bool) -> None:
+    assert read.reaches_back_to(since) is reaches
 
 
 @pytest.mark.parametrize("kind", [LocalGroups, ObedientGroups])

@@ -8,10 +8,11 @@ from unittest import mock
 
 import pytest
 
-from dwebsocket.groups.backend import Publication
+from dwebsocket.groups.backend import Count, Presence, Publication, Want
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.local import LocalGroups
 from dwebsocket.groups.memory import once as memory
+from dwebsocket.groups.position import Position
 from tests.groups.sinks import Collector
 
 
@@ -123,3 +124,96 @@ def test_two_groups_have_one_order_for_all_that_send(sink: Collector) -> None:
         name, number = payload.split()
         by_sender.setdefault(name, []).append(int(number))
     assert by_sender == {name: list(range(200)) for name in (b"x", b"y", b"z")}
+
+
+# What is kept
+
+
+def kept(group: str, payload: bytes = b"x") -> Publication:
+    return Publication(group, payload, None, 10, 60.0)
+
+
+def test_it_is_kept_although_the_backend_was_never_opened() -> None:
+    backend = LocalGroups("default", DEFAULTS)
+    (position,) = backend.publish([kept("a")])
+    assert position is not None
+    assert backend.read({"a": Want(latest=1)})["a"] == (position, ((1, b"x"),))
+    assert backend.clear("a").epoch != position.epoch
+    assert backend.attend([Presence("a", "1", "anna", "{}")], []) == [True]
+    assert backend.count("a") == Count(1, 1)
+
+
+def test_group_that_is_not_watched_is_not_told_of_its_epochs_and_members(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a",), ())
+    for group in "ab":
+        backend.publish([kept(group)])
+        backend.clear(group)
+        backend.attend([Presence(group, "1", "anna", "{}")], [])
+        backend.attend([], [Presence(group, "1", "anna", "{}")])
+    assert {message[0] for message in sink.messages} == {"a"}
+    assert [message[1][:1] for message in sink.messages] == [b"x", b"r", b"p", b"p"]
+    assert sink.told[-1] == ("flush", None)
+
+
+def test_another_process_has_other_epochs() -> None:
+    positions = [LocalGroups("default", DEFAULTS).publish([kept("a")])[0] for _ in range(2)]
+    assert positions[0] != positions[1]
+
+
+def test_reset_says_which_epoch_has_ended_where_there_was_one(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a",), ())
+    backend.clear("a")
+    (position,) = backend.publish([kept("a")])
+    backend.clear("a")
+    assert sink.resets("a") == [None, position]
+
+
+def test_listener_may_send_to_another_group(backend: LocalGroups) -> None:
+    """The lock is held while the sink is told."""
+
+    class Echo(Collector):
+        def message(self, group: str, payload: bytes, position: Position | None = None) -> None:
+            super().message(group, payload, position)
+            if group == "a":
+                backend.publish([kept("b", payload)])
+
+    sink = Echo()
+    backend.open(sink)
+    backend.watch(("a", "b"), ())
+    backend.publish([kept("a", b"1"), kept("a", b"2")])
+    assert [(message[0], message[1]) for message in sink.messages] == [
+        ("a", b"1"),
+        ("b", b"1"),
+        ("a", b"2"),
+        ("b", b"2"),
+    ]
+
+
+def test_lease_is_as_long_as_the_process(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("a",), ())
+    assert backend.renew() == (False, (), None)
+    backend.attend([Presence("a", "1", "anna", "{}"), Presence("a", "2", "anna", "{}")], [])
+    backend.resign(5)
+    assert backend.count("a") == Count(2, 1)
+    backend.resign(0)
+    assert backend.roster("a").members == ()
+    assert [change.has_come for change in sink.arrivals("a")] == [True, False]
+    assert backend.renew() == (False, (), None)
+
+
+def test_test_begins_anew_in_groups_without_members(backend: LocalGroups, sink: Collector) -> None:
+    backend.watch(("here",), ())
+    positions = {}
+    for group in ("here", "gone"):
+        backend.publish([Publication(group, b"1", "k")])
+        positions[group] = backend.publish([kept(group)])[0]
+        backend.attend([Presence(group, "1", "anna", "{}")], [])
+    told = len(sink.told)
+    backend.begin_anew()
+    assert len(sink.told) == told
+    found = backend.read({"here": Want(latest=9), "gone": Want(latest=9)})
+    assert found["here"] == (positions["here"], ((1, b"x"),))
+    assert (found["gone"].top.offset, found["gone"].entries) == (0, ())
+    assert [backend.count(group).sockets for group in ("here", "gone")] == [1, 0]
+    backend.publish([Publication("here", b"2", "k")])
+    assert sink.messages[-1] == ("here", b"2")

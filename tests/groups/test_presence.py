@@ -162,7 +162,7 @@ def test_what_the_others_cannot_see_is_refused_before_anything_is_joined(
 ) -> None:
     @require_websocket
     def view(request: Any) -> None:
-        with pytest.raises((TypeError, ValueError), match="^presence is|^presence has"):
+        with pytest.raises((TypeError, ValueError), match=r"^presence is|^presence has"):
             request.websocket.join(room, presence=presence)
         site.tell(request.websocket.groups)
 

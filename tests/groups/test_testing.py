@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.db import transaction
@@ -12,6 +13,7 @@ from django.urls import path
 
 from dwebsocket import Groups, GroupsUnavailable, WebSocketClosed, group, groups_interrupted, require_websocket
 from dwebsocket.groups import process
+from dwebsocket.groups.backend import Presence
 from dwebsocket.test import SentMessage, WebSocketClient, WebSocketRefused, groups_down, sent_to
 from tests.groups.backends import PATH
 from tests.groups.helpers import members_of, new_room
@@ -152,7 +154,79 @@ def test_test_that_fails_inside_leaves_the_backend_up() -> None:
     new_room().send("a")
 
 
-# once
+def test_nothing_of_the_backend_answers_while_it_is_down() -> None:
+    with groups_down():
+        down = process.dispatcher("default").backend
+        tab = Presence("a", "1", "anna", "{}")
+        for call in (
+            lambda: down.publish([]),
+            lambda: down.read({}),
+            lambda: down.clear("a"),
+            down.renew,
+            lambda: down.attend([tab], []),
+            lambda: down.roster("a"),
+            lambda: down.count("a"),
+            lambda: down.resign(0),
+        ):
+            with pytest.raises(GroupsUnavailable, match="the backend is down: the test says so"):
+                call()
+        assert down.source_of("a") == 0
+        assert list(down.examine()) == []
+
+
+def test_history_is_as_it_was_when_the_backend_is_back() -> None:
+    room = Groups("kept", history=10)[1]
+    position = room.send("a")
+    with groups_down(), pytest.raises(GroupsUnavailable):
+        room.send("b")
+    assert room.position() == position
+    room.send("c")
+    assert [message.data for message in room.history(since=position)] == ["c"]
+
+
+def test_every_server_of_an_alias_is_down_and_comes_back(client: WebSocketClient) -> None:
+    with override_settings(WEBSOCKET_GROUPS={"default": {"BACKEND": PATH}}):
+        backend: Any = process.dispatcher("default").backend
+        backend.sources[ROOM.name] = 3
+        with client.websocket("/chat/") as websocket:
+            assert websocket.receive() == "joined"
+            told: list[tuple[str, int]] = []
+            dispatcher: Any = process.dispatcher("default")
+            with (
+                mock.patch.object(dispatcher, "lost", lambda why, source=0: told.append((why, source))),
+                mock.patch.object(dispatcher, "restored", lambda source=0: told.append(("restored", source))),
+                groups_down(),
+            ):
+                assert len(told) == 2
+            assert sorted(told) == [
+                ("restored", 0),
+                ("restored", 3),
+                ("the test says so", 0),
+                ("the test says so", 3),
+            ]
+
+
+# Each test begins anew
+
+
+def test_second_client_of_a_test_disturbs_no_member_of_the_first(client: WebSocketClient) -> None:
+    groups = Groups("testing", history=10)
+    backend = process.dispatcher("default").backend
+    backend.attend([Presence(ROOM.name, "other:1", "anna", "{}")], [])
+    with client.websocket("/chat/") as first:
+        assert first.receive() == "joined"
+        position = groups[1].send("a")
+        with WebSocketClient().websocket("/chat/") as second:
+            assert second.receive() == "joined"
+            assert groups[1].position() == position
+            assert backend.count(ROOM.name).users == 1
+            assert first.receive() == "a"
+            groups[1].send("b")
+            assert first.receive() == second.receive() == "b"
+    until(lambda: not members_of(ROOM))
+    WebSocketClient()
+    assert groups[1].history() == []
+    assert backend.count(ROOM.name).users == 0
 
 
 class OfOneTest(TestCase):

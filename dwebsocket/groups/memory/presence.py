@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..backend import Count, Presence, Present, Roster
 from ..messages import Arrival
 
 
+class Noted(NamedTuple):
+    """What came of an entry: whether a user has come or gone, and what the group is told, another info too."""
+
+    has_changed: bool
+    arrival: Arrival | None = None
+
+
+class _User:
+    """One member: its WebSockets, and the info that was entered last."""
+
+    __slots__ = ("info", "sockets")
+
+    def __init__(self) -> None:
+        self.info = ""
+        self.sockets: set[str] = set()
+
+
 class _Members:
-    """The members of one group: for each user the WebSockets and their infos, the latest last."""
+    """The members of one group."""
 
     __slots__ = ("users", "version")
 
     def __init__(self, version: int) -> None:
         self.version = version
-        self.users: dict[str, dict[str, str]] = {}
+        self.users: dict[str, _User] = {}
 
 
 class Rosters:
@@ -25,7 +44,7 @@ class Rosters:
 
     def __init__(self) -> None:
         self._groups: dict[str, _Members] = {}
-        self._version = 0  # of all groups without members; those with members began at it, or below
+        self._version = 0  # of all groups without members; no group that has none had a higher one
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -34,49 +53,60 @@ class Rosters:
         """The names of all groups that have a member."""
         return list(self._groups)
 
-    def enter(self, presence: Presence) -> Arrival | None:
-        """Note that a WebSocket is present, or its new info: the change, where it is the first one of its user."""
-        members = self._groups.get(presence.group)
-        if members is None:
-            members = self._groups[presence.group] = _Members(self._version)
-        sockets = members.users.setdefault(presence.user, {})
-        is_first = not sockets
-        sockets.pop(presence.socket, None)
-        sockets[presence.socket] = presence.info
-        if not is_first:
-            return None
-        members.version += 1
-        return Arrival(members.version, True, presence.user, presence.info)
+    def present(self) -> list[Presence]:
+        """All WebSockets that are present, in every group."""
+        return [
+            Presence(group, socket, user, member.info)
+            for group, members in self._groups.items()
+            for user, member in members.users.items()
+            for socket in member.sockets
+        ]
 
-    def leave(self, presence: Presence) -> Arrival | None:
-        """Note that a WebSocket is no longer present: the change, where it was the last one of its user."""
-        members = self._groups.get(presence.group)
-        sockets = {} if members is None else members.users.get(presence.user, {})
-        info = sockets.pop(presence.socket, None)
-        if members is None or info is None or sockets:
-            return None
-        del members.users[presence.user]
+    def enter(self, presence: Presence) -> Noted:
+        """Note that a WebSocket is present, and the info of its user."""
+        group, socket, user, info = presence
+        members = self._groups.get(group)
+        if members is None:
+            members = self._groups[group] = _Members(self._version)
+        is_first = user not in members.users
+        member = members.users.setdefault(user, _User())
+        member.sockets.add(socket)
+        if not is_first and member.info == info:
+            return Noted(False)
+        member.info = info
+        members.version += 1
+        return Noted(is_first, Arrival(members.version, True, user, info))
+
+    def leave(self, presence: Presence) -> Noted:
+        """Note that a WebSocket is no longer present."""
+        group, socket, user, _ = presence
+        members = self._groups.get(group)
+        member = members.users.get(user) if members else None
+        if members is None or member is None or socket not in member.sockets:
+            return Noted(False)
+        member.sockets.remove(socket)
+        if member.sockets:
+            return Noted(False)
+        del members.users[user]
         members.version += 1
         if not members.users:
-            del self._groups[presence.group]
+            del self._groups[group]
             self._version = max(self._version, members.version)
-        return Arrival(members.version, False, presence.user, info)
+        return Noted(True, Arrival(members.version, False, user, member.info))
 
     def roster(self, group: str) -> Roster:
         """Who is present in `group`."""
         members = self._groups.get(group)
         if members is None:
             return Roster(self._version, ())
-        return Roster(
-            members.version,
-            [Present(user, list(sockets.values())[-1], len(sockets)) for user, sockets in members.users.items()],
-        )
+        present = [Present(user, member.info, len(member.sockets)) for user, member in members.users.items()]
+        return Roster(members.version, present)
 
     def count(self, group: str) -> Count:
         """How many are present in `group`."""
         members = self._groups.get(group)
-        users = {} if members is None else members.users
-        return Count(sum(map(len, users.values())), len(users))
+        users = members.users if members else {}
+        return Count(sum(len(member.sockets) for member in users.values()), len(users))
 
     def forget(self, group: str) -> None:
         """Take all members of `group` for gone, and announce none: the next change has a version that shows it."""

@@ -72,7 +72,7 @@ class Names:
         return f"{self._prefix}:run".encode()
 
     def presence(self) -> bytes:
-        """What all keys of presence begin with; presence.py has the list."""
+        """The beginning of all keys of presence; presence.py has the list."""
         return f"{self._prefix}:p:".encode()
 
     def nodes(self) -> bytes:

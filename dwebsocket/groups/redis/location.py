@@ -27,6 +27,8 @@ _CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 _SENTINEL_SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _SENTINEL_EXAMPLE = "redis+sentinel://one:26379,two:26379,three:26379/0/mymaster"
 SENTINEL_PORT = 26379
+#: They are asked for so much of TIMEOUT: what is left is for the server that they name.
+_SENTINEL_SHARE = 1 / 3
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 #: What this backend decides itself.
@@ -80,8 +82,11 @@ class Location:
         _check_options(where, self._class, self.options)
         self._sentinels: Sentinels | None = None
         if service:
-            kind, options = _sentinel_options(where, of_sentinels or {}, given, self._is_tls)
-            self._sentinels = Sentinels(sentinels, service, kind, options, self._timeout)
+            seconds = self._timeout * _SENTINEL_SHARE
+            self.sentinel_class, self.sentinel_options = _sentinel_options(
+                where, of_sentinels or {}, given, self._is_tls, seconds
+            )
+            self._sentinels = Sentinels(sentinels, service, self._connect_to_sentinel, seconds)
         elif of_sentinels is not None:
             raise ImproperlyConfigured(
                 f"{where}['OPTIONS']['sentinel_kwargs'] is for Sentinel, and LOCATION names none: write one like "
@@ -113,9 +118,7 @@ class Location:
     def _connect(self, name: str, options: Mapping[str, Any]) -> Wire:
         import hiredis
 
-        from .wire import dial
-
-        wire = dial(self._class(**options))
+        wire = _dial(self._class(**options))
         try:
             hello = commands.hello(str(self.options.get("client_name") or name).encode())
             (answer,) = wire.exchange(hello, 1, time.monotonic() + self._timeout)
@@ -128,6 +131,10 @@ class Location:
                 raise
             raise faults.explain_connect(error, self._is_tls) from error
         return wire
+
+    def _connect_to_sentinel(self, address: Address) -> Wire:
+        host, port = address
+        return _dial(self.sentinel_class(host=host, port=port, **self.sentinel_options))
 
     def judge(self, hello: Sequence[object]) -> None:
         """Refuse a server that does not do, by its answer to HELLO. Moved where the sentinels will name another one."""
@@ -161,6 +168,21 @@ class Location:
         """What the sentinels said last; None where there are none."""
         said = self._sentinels.primary if self._sentinels is not None else None
         return said.address if said is not None else None
+
+
+def _dial(connection: Any) -> Wire:
+    """A wire over a connection of redis-py that connects now, and logs in. Broken or Refused."""
+    import redis
+
+    from .wire import Wire
+
+    try:
+        connection.connect()
+    except (OSError, redis.RedisError, ValueError) as error:
+        raise faults.explain_connect(error, isinstance(connection, redis.SSLConnection)) from error
+    # From here on the socket is ours: redis-py would shut it down.
+    sock, connection._sock = connection._sock, None
+    return Wire(sock)
 
 
 def locations(alias: str, settings: Mapping[str, Any]) -> list[Location]:
@@ -241,7 +263,9 @@ def _sentinel_address(where: str, text: str) -> Address:
     return host, port or SENTINEL_PORT
 
 
-def _sentinel_options(where: str, own: Any, given: Mapping[str, Any], is_tls: bool) -> tuple[Any, dict[str, Any]]:
+def _sentinel_options(
+    where: str, own: Any, given: Mapping[str, Any], is_tls: bool, seconds: float
+) -> tuple[Any, dict[str, Any]]:
     """The class of redis-py's connections to sentinels, and its keywords: `own`, and what OPTIONS says about TLS."""
     import redis.connection
 
@@ -257,7 +281,7 @@ def _sentinel_options(where: str, own: Any, given: Mapping[str, Any], is_tls: bo
     if options.pop("ssl", is_tls):
         kind = redis.connection.SSLConnection
         options = {**{name: value for name, value in given.items() if name.startswith("ssl_")}, **options}
-    options.update(_OURS)
+    options.update(_OURS, socket_timeout=seconds, socket_connect_timeout=seconds)
     _check_options(f"{where}['OPTIONS']['sentinel_kwargs']", kind, options)
     return kind, options
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import commands, faults
 
 if TYPE_CHECKING:
-    from .wire import Address
+    from .wire import Address, Wire
 
-#: They are asked for so much of TIMEOUT: what is left is for the server that they name.
-_SHARE = 1 / 3
 #: How a sentence of a sentinel begins or what it has in it, and what to do.
 _REFUSALS: Sequence[tuple[str, str]] = (
     (
@@ -54,76 +52,67 @@ class Sentinels:
     """The sentinels of one service. `primary` is what they said last; None: they were not asked yet."""
 
     def __init__(
-        self, addresses: Sequence[Address], service: str, kind: Any, options: Mapping[str, Any], timeout_seconds: float
+        self, addresses: Sequence[Address], service: str, connect: Callable[[Address], Wire], seconds: float
     ) -> None:
         self.addresses = addresses
         self.service = service
         self.primary: Primary | None = None
-        self._kind = kind  # of redis-py's connections
-        self._options = options
-        self._seconds = timeout_seconds * _SHARE
-        self._asked: set[Address] = set()  # and they have not answered
+        self._connect = connect
+        self._seconds = seconds  # for an answer
+        self._open: dict[Address, _Question] = {}  # without an answer: another one that asks waits for it too
         self._changed = threading.Condition(threading.Lock())
 
     def ask(self) -> Primary:
-        """What most of them say, all being asked at once. Refused or Broken where none of them says it."""
-        answers: dict[Address, Primary] = {}
-        errors: dict[Address, Exception] = {}
+        """What they say, all being asked at once; what they said last where none of them can be reached.
+
+        Refused, or Broken, where that is nothing.
+        """
         deadline = time.monotonic() + self._seconds
         with self._changed:
-            due = [address for address in self.addresses if address not in self._asked]
-            self._asked.update(due)
-        for address in due:
-            self._start(address, answers, errors, deadline)
-        with self._changed:
-            while len(answers) + len(errors) < len(due) and not self._is_enough(answers):
-                if (remaining := deadline - time.monotonic()) <= 0:
-                    break
+            questions = [self._open.get(address) or self._start(address, deadline) for address in self.addresses]
+            while not self._is_enough(questions) and (remaining := deadline - time.monotonic()) > 0:
                 self._changed.wait(remaining)
-            if not answers:
-                raise self._fault(errors)
-            self.primary = choose(list(answers.values()), len(self.addresses), self.primary)
+            answers = [question.answer for question in questions if question.answer is not None]
+            if answers:
+                self.primary = choose(answers, len(self.addresses), self.primary)
+            elif self.primary is None or any(isinstance(question.error, faults.Refused) for question in questions):
+                raise _fault(questions)
             return self.primary
 
-    def _is_enough(self, answers: Mapping[Address, Primary]) -> bool:
-        """Whether most have answered, and one of them is not behind what is known."""
+    def _is_enough(self, questions: Sequence[_Question]) -> bool:
+        """Whether all have answered, or most, of which one is not behind what is known."""
         known = self.primary.epoch if self.primary is not None else 0
-        return 2 * len(answers) > len(self.addresses) and any(one.epoch >= known for one in answers.values())
+        epochs = [question.answer.epoch for question in questions if question.answer is not None]
+        is_known = 2 * len(epochs) > len(questions) and max(epochs) >= known
+        return is_known or all(question.is_over for question in questions)
 
-    def _start(
-        self, address: Address, answers: dict[Address, Primary], errors: dict[Address, Exception], deadline: float
-    ) -> None:
-        def run() -> None:
-            answer, error = None, None
-            try:
-                answer = self._ask_one(address, deadline)
-            except Exception as found:
-                error = found
-            with self._changed:
-                self._asked.discard(address)
-                if answer is not None:
-                    answers[address] = answer
-                elif error is not None:
-                    errors[address] = error
-                self._changed.notify_all()
-
-        thread = threading.Thread(target=run, name="dwebsocket-sentinel", daemon=True)
+    def _start(self, address: Address, deadline: float) -> _Question:
+        question = _Question(address)
+        thread = threading.Thread(
+            target=self._answer, args=(question, deadline), name="dwebsocket-sentinel", daemon=True
+        )
         try:
             thread.start()
-        except BaseException:
-            with self._changed:
-                self._asked.discard(address)
-            raise
+        except RuntimeError as error:  # no thread can be started now
+            question.error = error
+        else:
+            self._open[address] = question
+        return question
+
+    def _answer(self, question: _Question, deadline: float) -> None:
+        answer, error = None, None
+        try:
+            answer = self._ask_one(question.address, deadline)
+        except Exception as found:
+            error = found
+        with self._changed:
+            question.answer, question.error = answer, error
+            del self._open[question.address]
+            self._changed.notify_all()
 
     def _ask_one(self, address: Address, deadline: float) -> Primary:
-        import hiredis
-
-        from .wire import dial
-
-        host, port = address
-        options = {**self._options, "socket_timeout": self._seconds, "socket_connect_timeout": self._seconds}
         try:
-            wire = dial(self._kind(host=host, port=port, **options))
+            wire = self._connect(address)
         except (faults.Broken, faults.Refused) as error:
             raise explain(str(error.__cause__), error) from error
         try:
@@ -131,17 +120,35 @@ class Sentinels:
             (answer,) = wire.exchange(question, 1, deadline)
         finally:
             wire.close()
-        if isinstance(answer, hiredis.ReplyError):
+        if isinstance(answer, Exception):
             raise explain(str(answer), faults.Broken(str(answer)))
         return Primary.parse(answer)
 
-    def _fault(self, errors: Mapping[Address, Exception]) -> Exception:
-        refused = [f"{named(at)}: {error}" for at, error in errors.items() if isinstance(error, faults.Refused)]
-        if refused:
-            return faults.Refused(f"the sentinel {refused[0]}")
-        said = [f"{named(at)}: {_words(errors[at])}" for at in self.addresses if at in errors]
-        silent = [f"{named(at)}: it did not answer" for at in self.addresses if at not in errors]
-        return faults.Broken(f"no sentinel of LOCATION answers ({'; '.join(said + silent)})")
+
+class _Question:
+    """What one sentinel is asked."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.answer: Primary | None = None
+        self.error: Exception | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+    def __str__(self) -> str:
+        """Why there is no answer."""
+        said = "" if self.error is None else str(faults.as_fault(self.error))
+        is_silent = not said or isinstance(self.error, TimeoutError) or re.search(r"[Tt]imed? ?out", said)
+        return f"{named(self.address)}: {'it did not answer' if is_silent else said}"
+
+
+def _fault(questions: Sequence[_Question]) -> Exception:
+    for question in questions:
+        if isinstance(question.error, faults.Refused):
+            return faults.Refused(f"the sentinel {question}")
+    return faults.Broken(f"no sentinel of LOCATION answers ({'; '.join(map(str, questions))})")
 
 
 def choose(answers: Sequence[Primary], sentinels: int, known: Primary | None) -> Primary:
@@ -169,7 +176,3 @@ def explain(said: str, otherwise: Exception) -> Exception:
 def named(address: Address) -> str:
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _words(error: Exception) -> str:
-    return "it did not answer" if isinstance(error, TimeoutError) else str(faults.as_fault(error))

@@ -121,19 +121,6 @@ class Wire:
                 raise faults.Broken(_words(error)) from error
 
 
-def dial(connection: Any) -> Wire:
-    """A wire over a connection of redis-py that connects now, and logs in. Broken or Refused."""
-    import redis
-
-    try:
-        connection.connect()
-    except (OSError, redis.RedisError, ValueError) as error:
-        raise faults.explain_connect(error, isinstance(connection, redis.SSLConnection)) from error
-    # From here on the socket is ours: redis-py would shut it down.
-    sock, connection._sock = connection._sock, None
-    return Wire(sock)
-
-
 def _wait(poller: select.poll, deadline: float) -> bool:
     """Wait until the socket is ready; False at the deadline."""
     return bool(poller.poll(max(0, math.ceil((deadline - time.monotonic()) * 1000))))

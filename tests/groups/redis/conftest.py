@@ -11,7 +11,7 @@ import pytest
 
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.redis import RedisGroups
-from tests.groups.servers import PROGRAMS, REDIS, RedisServer
+from tests.groups.servers import PROGRAMS, REDIS, RedisServer, SentinelServer
 
 _prefixes = (f"t{number}" for number in itertools.count())
 
@@ -21,7 +21,9 @@ needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: ap
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and {"server", "any_server", "new_server"} & set(item.fixturenames):  # type: ignore[attr-defined]
+        if here in item.path.parents and {"server", "any_server", "new_server", "new_sentinel"} & set(
+            item.fixturenames
+        ):  # type: ignore[attr-defined]
             item.add_marker(needs_redis)
 
 
@@ -52,6 +54,22 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
 
     yield start
     for made in servers:
+        made.stop()
+
+
+@pytest.fixture
+def new_sentinel(tmp_path: Path) -> Iterator[Callable[..., SentinelServer]]:
+    """Starts sentinels that watch a server."""
+    sentinels = []
+
+    def start(primary: RedisServer, **options: Any) -> SentinelServer:
+        made = SentinelServer(tmp_path, primary, **options)
+        sentinels.append(made)
+        made.start()
+        return made
+
+    yield start
+    for made in sentinels:
         made.stop()
 
 

@@ -44,3 +44,11 @@ def test_channel_of_a_process_is_no_channel_of_a_group() -> None:
 
     assert names.node("x") == b"p:n:x"
     assert names.channel("x") == b"p:g:x"
+
+
+def test_keys_of_presence_are_below_the_prefix_and_no_others() -> None:
+    names = commands.Names("p")
+
+    assert names.nodes() == b"p:p:nodes"
+    assert names.nodes().startswith(names.presence())
+    assert not names.channel("x").startswith(names.presence())

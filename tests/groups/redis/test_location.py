@@ -27,7 +27,7 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
     ("url", "options", "advice"),
     [
         ("", {}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
-        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS), unix://, redis+s"),
+        ("http://127.0.0.1", {}, "begins with 'http'; it must begin with redis://, rediss:// (TLS), unix://"),
         ("127.0.0.1:6379", {}, "begins with '127.0.0.1'"),
         ("redis+cluster://h", {}, "Redis Cluster is not supported. Write a list of several servers"),
         ("rediss+cluster://h", {}, "Redis Cluster is not supported. Write a list of several servers"),
@@ -126,19 +126,17 @@ def test_password_of_a_sentinel_url_is_that_of_the_servers() -> None:
     ],
 )
 def test_sentinels_speak_tls_as_the_servers_do_if_nothing_else_is_said(url: str, own: Any, expected: Any) -> None:
-    sentinels = location(url, {"sentinel_kwargs": {"password": "other", **own}})._sentinels
+    made = location(url, {"sentinel_kwargs": {"password": "other", **own}})
 
-    assert sentinels is not None
-    assert sentinels._kind is expected
-    assert sentinels._options["password"] == "other"
+    assert made.sentinel_class is expected
+    assert made.sentinel_options["password"] == "other"
 
 
 def test_sentinels_trust_the_authority_that_the_servers_are_trusted_for(certificates: Certificates) -> None:
-    made = location("rediss+sentinel://a/0/shop", {**certificates.options, "password": "secret"})._sentinels
+    made = location("rediss+sentinel://a/0/shop", {**certificates.options, "password": "secret"})
 
-    assert made is not None
-    assert made._options["ssl_ca_certs"] == str(certificates.ca)
-    assert "password" not in made._options
+    assert made.sentinel_options["ssl_ca_certs"] == str(certificates.ca)
+    assert "password" not in made.sentinel_options
 
 
 def places(*urls: Any) -> list[str]:
