@@ -14,7 +14,7 @@ import pytest
 from tests.real.group_crowd import Crowd, until
 from tests.real.group_pages import Page, Pages
 from tests.real.group_rosters import counts, members, roster, signals
-from tests.real.group_site import THREADS, Site, needs_redis, site
+from tests.real.group_site import AWAY, LOST, REFUSED, REPLACED, THREADS, Site, needs_redis, site
 from tests.real.servers import Kind, Server, gunicorn
 
 pytestmark = [needs_redis, pytest.mark.faults, pytest.mark.timeout(120)]
@@ -24,11 +24,6 @@ LEASE, GRACE = 3, 3
 PRESENCE = {"LEASE": LEASE, "GRACE": GRACE, "JOIN_TIMEOUT": 20}
 GEVENT = gunicorn("gevent", "--timeout=60")  # a worker that stands still is not killed
 KINDS = [gunicorn("gthread", "--threads=2", "--timeout=60"), GEVENT]
-
-REPLACED = r"^.*\[(WARNING|ERROR)\] Worker .*was (sent|terminated).*\n"
-AWAY = r"^WARNING dwebsocket: groups 'default': presence is (not )?told to the backend.*\n"
-LOST = r"^WARNING dwebsocket: messages to the group '\S+' are lost: its history has them no more\n"
-REFUSED = r"^\w+ (dwebsocket|django\.request): .*(GroupsUnavailable|Service Unavailable).*\n"
 
 
 def enter(pages: Pages, crowd: Crowd, server: Server, users: Iterable[int]) -> dict[str, Page]:
@@ -247,3 +242,29 @@ def test_worker_that_ends_gives_its_pages_time_to_come_back(tmp_path: Path, kind
             assert went == told.went
             assert came == dict.fromkeys(users, 1)
         made.check_logs(REPLACED)
+
+
+def test_replica_that_has_missed_who_came_and_who_went(tmp_path: Path) -> None:
+    """It takes over while all leases last: what they did since is done again."""
+    with site(tmp_path, **{**PRESENCE, "LEASE": 30, "GRACE": 0}) as made, Crowd() as crowd:
+        servers = made.start(THREADS, GEVENT)
+        with Pages(crowd, servers, random.Random(6)) as pages:
+            first = enter(pages, crowd, servers[0], range(10)) | enter(pages, crowd, servers[1], range(10, 20))
+            watchers = [watch(pages, crowd, server) for server in servers]
+            replica, replication = made.add_replica()
+            replication.hold()
+            for user in ("1", "2", "11"):
+                first[user].go("end")
+            enter(pages, crowd, servers[0], [2, 30])
+            enter(pages, crowd, servers[1], [31, 5])
+            expected = {str(user): 1 for user in (*range(20), 30, 31) if user not in (1, 11)}
+            expected["5"] = 2
+            until(lambda: members(servers[0], GROUP) == expected, "the members")
+            for watcher in watchers:
+                wait_for_names(watcher, set(expected))
+            made.fail_over(replica)
+            for server in servers:
+                until(lambda: members(server, GROUP) == expected, "the same members", 15)  # noqa: B023
+            for watcher in watchers:
+                wait_for_names(watcher, set(expected))
+        made.check_logs(AWAY, REFUSED, LOST)
