@@ -220,12 +220,15 @@ class Pages:
             for stream, number in ends.items():
                 assert stream.group not in page.groups or has_end(found, stream, number), f"{page.name}: {stream}"
 
-    def end_and_check(self, publishers: Sequence[Publisher], groups: Iterable[str], *, may_lose: bool = True) -> None:
-        """The publishers end; each page comes back once more, and has all."""
+    def end_and_check(
+        self, publishers: Sequence[Publisher], groups: Iterable[str], *, may_lose: bool = True, goes_on: bool = False
+    ) -> None:
+        """The publishers end; each page that is away comes back, and has all. `goes_on`: what happens then is seen."""
         self.tend(0)
         results = [result for publisher in publishers for result in publisher.stop()]
         assert any(result.position != "-" for result in results)
         self.wait_until_joined(seconds=60)
         returned = self.wait_for_end(groups)
-        self.stop()
+        if not goes_on:
+            self.stop()
         self.check(results, returned, may_lose=may_lose)

@@ -34,6 +34,15 @@ OUTAGE = re.compile(r"^WARNING dwebsocket: groups 'default': redis://\S+ is (los
 #: The same of a view that an outage has ended: join() raised, nothing was wrong with the view.
 CLOSED_1013 = re.compile(r"^WARNING dwebsocket: .*GroupsUnavailable.*\n", re.MULTILINE)
 
+#: Where members had to be told that a history has lost what they missed.
+LOST = r"^WARNING dwebsocket: messages to \d+ groups are lost.*\n"
+#: Of presence in an outage.
+AWAY = r"^WARNING dwebsocket: groups 'default': presence is (?:not )?told to the backend.*\n"
+#: A view whose join() has taken too long, or a page that wanted something of groups, in an outage.
+REFUSED = r"^\w+ (?:dwebsocket|django\.request): .*(?:GroupsUnavailable|Service Unavailable|groups 'default': redis:).*\n"
+#: What gunicorn says of a worker that was killed.
+REPLACED = r"^.*\[(?:WARNING|ERROR)\] Worker .*was (?:sent|terminated).*\n"
+
 
 class Result(NamedTuple):
     """One message of a publisher: what became of it, when `send()` was called, and how long that took.

@@ -14,7 +14,7 @@ import pytest
 from tests.real.group_crowd import Crowd, until
 from tests.real.group_outages import fleet_comes_back
 from tests.real.group_pages import Pages
-from tests.real.group_site import GEVENT, THREADS, Publisher, Site, needs_redis, site
+from tests.real.group_site import GEVENT, LOST, REFUSED, REPLACED, THREADS, Publisher, Site, needs_redis, site
 from tests.real.servers import gunicorn
 
 pytestmark = [needs_redis, pytest.mark.faults, pytest.mark.timeout(120)]
@@ -83,12 +83,6 @@ def test_server_that_dies_and_comes_back_older(tmp_path: Path, persistence: str,
             pages.end_and_check(publishers, GROUPS)
             assert_each_was_told(pages)  # in any case: messages may be lost that were announced
         made.check_logs(LOST, REFUSED)
-
-
-#: What a process says where it had to tell its members.
-LOST = r"^WARNING dwebsocket: messages to the group '\S+' are lost: its history has them no more\n"
-#: A view whose join() has taken too long, or a page that wanted to publish meanwhile.
-REFUSED = r"^\w+ (dwebsocket|django\.request): .*(GroupsUnavailable|Service Unavailable).*\n"
 
 
 def assert_each_was_told(pages: Pages, at_least: int = 1) -> None:
@@ -183,7 +177,7 @@ def test_worker_that_is_killed_under_its_pages(tmp_path: Path) -> None:
                 os.kill(int(server.get("/pid/").body), signal.SIGKILL)
                 server.until(lambda: server.get("/pid/").status == 200, "another worker")  # noqa: B023
             pages.end_and_check(publishers, GROUPS, may_lose=False)
-        made.check_logs(r"^.*\[(WARNING|ERROR)\] Worker .*was (sent|terminated).*\n")
+        made.check_logs(REPLACED)
 
 
 def cut_while_it_sends(made: Site) -> None:
