@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 class RedisGroups(GroupsBackend):
     """Groups whose messages travel by Redis (6.2 or newer), or Valkey.
 
-    LOCATION is redis://, rediss:// (TLS) or unix://, or a list of them: then each group belongs to one of these
+    LOCATION is redis://, rediss:// (TLS), unix:// or redis+sentinel://, or a list: then each group belongs to one of its
     servers. OPTIONS goes to redis-py's Connection, but for `max_connections`, the bound of the connections that publish
     to one server (16).
     """
