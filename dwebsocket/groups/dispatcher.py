@@ -126,9 +126,7 @@ class Dispatcher:
                 watched.history = self._history(group, watched, history, ttl)
             return member
 
-    def admit(
-        self, member: Member, kind: Kind, since: Position | str | None, timeout_seconds: float
-    ) -> Found | None:
+    def admit(self, member: Member, kind: Kind, since: Position | str | None, timeout_seconds: float) -> Found | None:
         """Let a member in that has joined a group with a history, where it was; None when that takes longer."""
         group, reactor = member.audience.group, member.connection.reactor
         watched = self._watched.get(group)

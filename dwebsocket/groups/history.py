@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from ..reactors.base import Latch
 from ..reactors.clock import monotonic
 from . import page
-from .audience import Entrance, Kind, Member
-from .backend import Kept, Read
+from .audience import Entrance, Kind, Member, parsed
+from .backend import Read
 from .messages import GAP, RESET, Envelope
 from .position import Position
 from .stream import Asked, Found, Stream
@@ -82,8 +82,8 @@ class History:
             note = None
             if admission.kind.translate is page.envelope:
                 note = page.joined(self._group, str(found.start), found.recovered)
-            missed = list(self._envelopes((Position(found.start.epoch, kept.offset), kept.payload) for kept in found.missed))
-            self._put(admission.member, Entrance(admission.member, admission.kind, note, missed, admission.come_in))
+            member, kind = admission.member, admission.kind
+            self._put(member, Entrance(member, kind, note, found.start.epoch, found.missed, admission.come_in))
             return True
 
     def ask(self, admissions: Iterable[Admission]) -> Asked:
@@ -96,7 +96,9 @@ class History:
         with self._lock:
             gap, messages = self._stream.mend(read, asked, monotonic())
             if gap is not None:
-                logger.warning("messages to the group %r are lost: its history does not have them any more", self._group)
+                logger.warning(
+                    "messages to the group %r are lost: its history does not have them any more", self._group
+                )
                 self._put_all(Envelope(GAP, b"", position=str(gap)))
             self._pass_on(messages)
             waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]
@@ -109,12 +111,5 @@ class History:
             self._stream.close()
 
     def _pass_on(self, messages: Iterable[tuple[Position, bytes]]) -> None:
-        for envelope in self._envelopes(messages):
+        for envelope in parsed(self._group, messages):
             self._put_all(envelope)
-
-    def _envelopes(self, messages: Iterable[tuple[Position, bytes]]) -> Iterable[Envelope]:
-        for position, payload in messages:
-            try:
-                yield Envelope.parse(payload, position)
-            except ValueError:  # of a newer version, or of another program
-                logger.exception("a message to the group %r is no message of this version", self._group)

@@ -9,14 +9,16 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 
 from ..connection.limits import CLOSED, TAKEN, Bound
-from ..reactors.base import Latch, Reactor
-from ..reactors.clock import monotonic
 from ..protocol.codes import CloseCode
 from ..protocol.deflate import serialize_once
+from ..reactors.base import Latch, Reactor
+from ..reactors.clock import monotonic
 from ..websocket import GroupMessage
 from . import page
-from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece
+from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece, parsed
+from .backend import Kept
 from .messages import CLOSE, GAP, Envelope
+from .position import Position
 
 Part = tuple[Member, Piece]
 
@@ -57,8 +59,8 @@ class Lane:
         self._full_for: set[Audience] = set()
         self._waiting: list[Latch] = []  # of senders that wait until there is place again
         self._slow: list[Member] = []
-        self._recalled: dict[tuple[Audience, Hashable, str | None], Piece | None] = {}
-        self._recalled_bytes = 0
+        self._recalled: dict[tuple[Audience, Hashable], dict[Position, Piece | None]] = {}
+        self._recalled_count = self._recalled_bytes = 0
         self.wake = reactor.worker(self._run, "dwebsocket groups")
 
     # Members
@@ -269,7 +271,7 @@ class Lane:
         """Let a member in, and give it what it missed, in one send."""
         member, kind, note = entrance.member, entrance.kind, entrance.note
         try:
-            pieces = self._recall(audience, kind, entrance.missed)
+            pieces = self._recall(audience, kind, entrance.epoch, entrance.missed)
             if note is not None:
                 pieces.insert(0, _piece(audience, kind, note))
             with self.lock:
@@ -282,21 +284,22 @@ class Lane:
             entrance.done()
         self.reactor.breathe(monotonic())
 
-    def _recall(self, audience: Audience, kind: Kind, missed: Sequence[Envelope]) -> list[Piece]:
+    def _recall(self, audience: Audience, kind: Kind, epoch: str, missed: Sequence[Kept]) -> list[Piece]:
         """The pieces of messages that were sent before: many that come back at once miss the same ones."""
-        known = self._recalled
-        burst = Burst(audience)
-        keys = [(audience, kind[:3], envelope.position) for envelope in missed]
-        burst.envelopes = [(at, missed[at]) for at, key in enumerate(keys) if key not in known]
-        fresh = {piece.number: piece for piece in burst.pieces(kind)} if burst.envelopes else {}
-        pieces = [fresh.get(at) if key not in known else known[key] for at, key in enumerate(keys)]
+        known = self._recalled.setdefault((audience, kind[:3]), {})
+        positions = [Position(epoch, kept.offset) for kept in missed]
+        fresh = [(at, kept.payload) for at, kept in zip(positions, missed, strict=True) if at not in known]
         if fresh:
-            size = sum(len(piece.frame) for piece in fresh.values())
-            if len(known) + len(fresh) > _MAX_RECALLED or self._recalled_bytes + size > _MAX_RECALLED_BYTES:
-                known.clear()
-                self._recalled_bytes = 0
-            known.update(zip(keys, pieces, strict=True))
-            self._recalled_bytes += size
+            burst = Burst(audience)
+            burst.envelopes = list(enumerate(parsed(audience.group, fresh)))
+            made = {piece.message.position: piece for piece in burst.pieces(kind)}
+            known.update((at, made.get(str(at))) for at, _ in fresh)
+            self._recalled_count += len(fresh)
+            self._recalled_bytes += sum(len(piece.frame) for piece in made.values())
+        pieces = [known[at] for at in positions]
+        if self._recalled_count > _MAX_RECALLED or self._recalled_bytes > _MAX_RECALLED_BYTES:
+            self._recalled.clear()
+            self._recalled_count = self._recalled_bytes = 0
         return [piece for piece in pieces if piece is not None]
 
     def _close(self, audience: Audience, envelope: Envelope) -> None:

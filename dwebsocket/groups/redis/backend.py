@@ -57,7 +57,8 @@ class RedisGroups(GroupsBackend):
         sent = [(one.group, self._append(one) if one.history else self._names.publication(one)) for one in publications]
         replies = self._exchange(sent)
         return [
-            history.parse_append(reply) if one.history else None for one, reply in zip(publications, replies, strict=True)
+            history.parse_append(reply) if one.history else None
+            for one, reply in zip(publications, replies, strict=True)
         ]
 
     def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
