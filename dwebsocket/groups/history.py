@@ -94,6 +94,7 @@ class History:
     def answer(self, read: Read, asked: Asked, admissions: Sequence[Admission]) -> tuple[bool, list[Admission]]:
         """Take the answer: whether something must be read again, and the admissions that still wait for it."""
         with self._lock:
+            was_read = self._stream.is_current(asked)
             gap, messages = self._stream.mend(read, asked, monotonic())
             if gap is not None:
                 logger.warning(
@@ -101,7 +102,7 @@ class History:
                 )
                 self._put_all(Envelope(GAP, b"", position=str(gap)))
             self._pass_on(messages)
-            waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]
+            waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=was_read)]
             self._stream.settle()
             return not self._stream.is_whole, waiting
 

@@ -163,10 +163,11 @@ class Question(NamedTuple):
 class Process:
     """One process: what comes to it and what it has asked, and its pages."""
 
-    def __init__(self, broker: Broker, *, max_missed_bytes: int = 1 << 30, ring_bytes: int = 1 << 30) -> None:
+    def __init__(self, broker: Broker, *, is_tight: bool = False) -> None:
         self.broker = broker
-        self.budget = Budget(ring_bytes)
-        self._max_missed_bytes = max_missed_bytes
+        self.is_tight = is_tight  # it may keep nothing, and give a member a few messages at once
+        self.budget = Budget(0 if is_tight else 1 << 30)
+        self._max_missed_bytes = 60 if is_tight else 1 << 30
         self.coming: deque[Announcement] = deque()
         self.questions: list[Question] = []
         self.is_out = False
@@ -207,6 +208,7 @@ class Process:
 
     def join(self, since: Position | str | None) -> Page:
         page = Page(self.broker, since)
+        page.could_recover &= not self.is_tight
         self.pages.append(page)
         if not self.history.admit(page.admission):
             self.waiting.append(page.admission)
