@@ -162,6 +162,10 @@ class Audience:
             del self._members[member.kind]
         self._snapshots = None
 
+    def has(self, kind: Kind) -> bool:
+        """Whether there is a member of that kind."""
+        return kind in self._members
+
     def kinds(self) -> list[tuple[Kind, tuple[Member, ...]]]:
         """All members as they are now, whatever changes while the caller goes through them."""
         snapshots = self._snapshots

@@ -19,7 +19,10 @@ logger = logging.getLogger("dwebsocket")
 
 
 class Admission:
-    """A member that waits for its place: `found` once it is known; the latch opens, and `is_in` is true, once it is in."""
+    """A member that waits for its place: `found` once it is known.
+
+    The latch opens, and `is_in` is true, once it is in.
+    """
 
     __slots__ = ("found", "is_in", "is_over", "kind", "latch", "member", "since")
 
@@ -34,6 +37,11 @@ class Admission:
 
     def come_in(self) -> None:
         self.is_in = True
+        self.latch.set()
+
+    def end(self) -> None:
+        """Wait no longer: the member has left."""
+        self.is_over = True
         self.latch.set()
 
 
