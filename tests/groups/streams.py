@@ -226,6 +226,7 @@ class Process:
     def answer(self, at: int) -> None:
         self.execute(at)
         asked, admissions, [read] = self.questions.pop(at)
+        self.read = read
         must_read, waiting = self.history.answer(read, asked, admissions)
         self.must_read |= must_read
         self.waiting += [one for one in waiting if cast(Any, one.member) in self.pages]
@@ -268,6 +269,8 @@ class Process:
 
     def _put_all(self, envelope: Envelope) -> None:
         for page in self.pages:
+            if envelope.kind == GAP and page.at is not None:
+                assert not self.read.reaches_back_to(page.at), "nothing is missing"
             page.receive(envelope)
 
     def _put(self, member: Member, entrance: Entrance) -> None:

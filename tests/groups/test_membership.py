@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import random
 import threading
 import time
 import weakref
@@ -1201,3 +1202,59 @@ def test_websocket_of_a_history_that_is_over_is_freed_at_once(site: Site, forwar
         until(lambda: not any(one() for one in alive), "the request to go")
     finally:
         gc.enable()
+
+
+def test_pages_that_come_back_under_a_fast_sender_miss_nothing(site: Site) -> None:
+    """2,000 messages in a second; each page is cut off again and again, and sends the last position it has."""
+    room, over = kept_room(history=5000), threading.Event()
+    counts: list[int] = []
+    faults: list[BaseException] = []
+
+    @require_websocket
+    def view(request: Any) -> None:
+        request.websocket.join(room, forward=page.envelope)
+        request.websocket.wait()
+
+    def send() -> None:
+        began, number = time.monotonic(), 0
+        while (passed := time.monotonic() - began) < 0.4:
+            while number < passed * 2000:
+                number += 1
+                room.send(str(number))
+            time.sleep(0.001)
+        over.set()
+
+    def read(seed: int) -> None:
+        choice, position, last, visits = random.Random(seed), "", 0, 0
+        while not over.is_set():
+            peer = site.connect(path=f"/?since={position}:{room.name}")
+            for at in range(choice.randrange(1, 60)):
+                text = json.loads(peer.recv_message())
+                if at:
+                    assert text["d"] == str(last + 1) if last else True, "no hole, no double"
+                    last = int(text["d"])
+                else:
+                    assert text["joined"] is (True if position else None)
+                position = text["p"]
+                if over.is_set():
+                    break
+            choice.choice([Peer.reset, Peer.abandon])(peer)
+            visits += 1
+        counts.append(visits)
+
+    def reader(seed: int) -> None:
+        try:
+            read(seed)
+        except BaseException as fault:
+            faults.append(fault)
+
+    site(view)
+    threads = [threading.Thread(target=send), *(threading.Thread(target=reader, args=(seed,)) for seed in range(3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert len(counts) == 3
+    assert sum(counts) > 5
+    until(lambda: not members_of(room), "all to have left")

@@ -313,9 +313,12 @@ def test_one_question_serves_the_member_that_is_farthest_behind() -> None:
 
 
 def test_first_question_brings_what_each_epoch_may_have_missed() -> None:
+    messages = kept(1, *["x"] * 900)
     for sinces in ([Position("a", 3), Position("b", 1)], [Position("b", 1), Position("a", 3)]):
         made = Stream(1000, 60, 1000, Budget())
-        made.mend(Read(Position("b", 900), kept(2, *["x"] * 899)), made.ask(sinces), 0)
+        asked = made.ask(sinces)
+        first = asked.expects(Position("b", 900))
+        made.mend(Read(Position("b", 900), messages[first - 1 :]), asked, 0)
         found = made.find(Position("b", 1), 0, was_read=True)
         assert found is not None
         assert found.recovered
