@@ -215,6 +215,9 @@ class Process:
         return page
 
     def ask(self) -> None:
+        if self.questions:  # what one of them brings may be forgotten before the answer to another, older one
+            for page in self.pages:
+                page.could_recover &= page.at is not None
         admissions, self.waiting, self.must_read = self.waiting, [], False
         self.questions.append(Question(self.history.ask(admissions), admissions, []))
 
