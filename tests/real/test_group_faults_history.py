@@ -300,7 +300,7 @@ def test_outage_that_a_history_mends_is_not_told(tmp_path: Path, fault: Callable
 
 def test_fleet_that_comes_back_reads_each_group_once_for_each_process(tmp_path: Path) -> None:
     groups = [f"kept:{number}" for number in range(5)]
-    with site(tmp_path) as made, Crowd() as crowd:
+    with site(tmp_path, CHECK=600) as made, Crowd() as crowd:
         servers = made.start(THREADS, GEVENT, GEVENT, THREADS)
         asked, _ = fleet_comes_back(made, crowd, servers, 150, groups)
         # Once, and again for pages that have missed more than the first one; and the marks of new connections.

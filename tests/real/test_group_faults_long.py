@@ -191,8 +191,9 @@ def test_histories_and_presence_through_faults_of_every_kind(tmp_path: Path, per
 
 def test_fleet_of_thousands_that_comes_back_at_once(tmp_path: Path) -> None:
     groups = [f"kept:{number}" for number in range(20)]
-    with site(tmp_path, JOIN_TIMEOUT=60) as made, Crowd() as crowd:
-        servers = made.start(GEVENT, GEVENT, THREADS, GEVENT)
+    with site(tmp_path, JOIN_TIMEOUT=60, CHECK=600) as made, Crowd() as crowd:
+        kinds = [gunicorn("gevent", "--timeout=60")] * 3 + [gunicorn("gthread", "--threads=4", "--timeout=60")]
+        servers = made.start(*kinds, WEBSOCKET_MAX_CONNECTIONS=2 * FLEET)
         asked, _ = fleet_comes_back(made, crowd, servers, FLEET, groups)
         assert asked <= 3 * len(groups) * len(servers)
         made.check_logs()
