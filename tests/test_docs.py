@@ -160,6 +160,7 @@ RUN_BY = {
     TESTING: {
         "# chat/views.py": "test_views_are_all_used_here",
         "# mysite/urls.py": "test_views_are_all_used_here",
+        "# chat/groups.py": "test_tests_of_the_page_about_testing_pass",
         "# chat/tests.py": "test_tests_of_the_page_about_testing_pass",
         "# chat/test_live.py": "test_tests_of_the_page_about_testing_pass",
         "# chat/test_rename.py": "test_tests_of_the_page_about_testing_pass",
@@ -1368,6 +1369,10 @@ def test_tests_of_the_page_about_testing_pass(tmp_path):
     in_classes, others = (count_tests(README, TESTING, indent=indent) for indent in (4, 0))
     assert f"Ran {in_classes} tests " in run(folder, block(TESTING, "python manage.py test"))
     assert f"{in_classes + others} passed" in run(folder, f"python -m {block(TESTING, 'pytest')}")
+
+
+def test_booth_is_tested_on_its_page():
+    assert '"/booth/red/' in "".join(found.text for found in blocks(TESTING, "python") if "BoothTests" in found.text)
 
 
 def test_rename_is_tested_on_its_page():
