@@ -226,7 +226,7 @@ class Group:
         return list(map(member_of, sorted(process.dispatcher(self.alias).roster(self.name).members, key=order_of)))
 
     def count(self, users: bool = False) -> int:
-        """How many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
+        """Return how many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
 
         Errors as for `members()`.
         """

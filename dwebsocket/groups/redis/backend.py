@@ -34,9 +34,9 @@ _T = TypeVar("_T")
 class RedisGroups(GroupsBackend):
     """Groups whose messages travel by Redis (6.2 or newer), or Valkey.
 
-    LOCATION is redis://, rediss:// (TLS) or unix://, or a list of them: then each group belongs to one of these
-    servers. OPTIONS goes to redis-py's Connection, but for `max_connections`, the bound of the connections that publish
-    to one server (16).
+    LOCATION is redis://, rediss:// (TLS), unix:// or redis+sentinel://, or a list of them: then each group belongs to
+    one of these servers. OPTIONS goes to redis-py's Connection, but for `max_connections`, the bound of the connections
+    that publish to one server (16), and `sentinel_kwargs`.
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:

@@ -270,20 +270,21 @@ def _sentinel_options(
     import redis.connection
 
     if not isinstance(own, Mapping):
-        raise ImproperlyConfigured(f"{where}['OPTIONS']['sentinel_kwargs'] is {own!r}; it must be a dict")
+        kind = type(own).__name__  # not its value, which may be a password
+        raise ImproperlyConfigured(f"{where}['OPTIONS']['sentinel_kwargs'] is of type {kind}; it must be a dict")
     for name in own.keys() & _OURS.keys():
         raise ImproperlyConfigured(
             f"{where}['OPTIONS']['sentinel_kwargs'] has {name!r}, which this backend sets itself: leave it out"
         )
     _check_files(f"{where}['OPTIONS']['sentinel_kwargs']", own)
     options = dict(own)
-    kind: Any = redis.connection.Connection
+    of_redis_py: Any = redis.connection.Connection
     if options.pop("ssl", is_tls):
-        kind = redis.connection.SSLConnection
+        of_redis_py = redis.connection.SSLConnection
         options = {**{name: value for name, value in given.items() if name.startswith("ssl_")}, **options}
     options.update(_OURS, socket_timeout=seconds, socket_connect_timeout=seconds)
-    _check_options(f"{where}['OPTIONS']['sentinel_kwargs']", kind, options)
-    return kind, options
+    _check_options(f"{where}['OPTIONS']['sentinel_kwargs']", of_redis_py, options)
+    return of_redis_py, options
 
 
 def _check_files(where: str, options: Mapping[str, Any]) -> None:
