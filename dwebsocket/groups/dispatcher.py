@@ -231,13 +231,13 @@ class Dispatcher:
         return self._rosters.join(owner, group, connection, kind)
 
     def roster(self, group: str) -> Roster:
-        """Who is present in `group` now. GroupsUnavailable."""
+        """Return the members that are present in `group` now. GroupsUnavailable."""
         roster = self.backend.roster(group)
         self._tell_departed(roster.departed)
         return roster
 
     def count(self, group: str) -> Count:
-        """How many are present in `group` now. GroupsUnavailable."""
+        """Return how many are present in `group` now. GroupsUnavailable."""
         count = self.backend.count(group)
         self._tell_departed(count.departed)
         return count

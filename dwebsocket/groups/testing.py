@@ -123,7 +123,7 @@ def _fail() -> NoReturn:
 
 
 def begin_anew() -> None:
-    """Forget what was sent and who was present in another test: each begins anew."""
+    """Drop what was sent, and who was present, in another test: each begins anew."""
     for dispatcher in process.dispatchers():
         if isinstance(dispatcher.backend, LocalGroups):
             dispatcher.backend.begin_anew()

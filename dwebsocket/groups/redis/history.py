@@ -163,7 +163,7 @@ def parse_read(reply: Sequence[Any]) -> Read:
 
 
 def clear(names: Names, group: str, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:
-    """Forget the messages, begin the epoch `fresh`, and announce it.
+    """Drop the messages, begin the epoch `fresh`, and announce it.
 
     The announcement names the last position of before: none where the server does not know it for certain.
     """
