@@ -190,7 +190,7 @@ class Server:
 
 
 def _as_bytes(sent: Sequence[bytes | Call]) -> list[bytes]:
-    """The bytes to send. A script is sent whole where others follow it that must not overtake it: once in a pipeline."""
+    """The bytes to send. A script is whole where others follow it that must not overtake it: once in a pipeline."""
     if len(sent) == 1:
         (only,) = sent
         return [only.short() if isinstance(only, Call) else only]
