@@ -115,6 +115,10 @@ class Attendance:
         """The number of presences, without those that leave."""
         return len(self._known)
 
+    def use(self, backend: GroupsBackend) -> None:
+        """Have another backend from now on: for tests."""
+        self._backend = backend
+
     # What members do
 
     def enter(self, presence: Presence) -> None:

@@ -96,7 +96,7 @@ class Roster(NamedTuple):
 
 
 class Count(NamedTuple):
-    """The numbers of those that are present in a group. `departed` as in a Roster."""
+    """The number of members that are present in a group. `departed` as in a Roster."""
 
     sockets: int
     users: int
@@ -214,7 +214,7 @@ class GroupsBackend:
         raise NotImplementedError
 
     def clear(self, group: str) -> Position:
-        """Clear the history of `group`, and begin a new epoch, which is announced. GroupsUnavailable as above."""
+        """Drop the history of `group`, and begin a new epoch, which is announced. GroupsUnavailable as above."""
         raise NotImplementedError
 
     # Presence. A process has a lease of LEASE seconds; without it nothing of the process is present.

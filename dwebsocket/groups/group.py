@@ -210,7 +210,7 @@ class Group:
         return str(self._backend().read({self.name: Want()})[self.name].top)
 
     def clear(self) -> None:
-        """Drop all that is kept. No position of before can be recovered any more. Errors as for `history()`."""
+        """Drop the history. No position of before can be recovered any more. Errors as for `history()`."""
         self.check_history()
         self._backend().clear(self.name)
 

@@ -32,7 +32,7 @@ class _History:
 class Histories:
     """Keeps the messages of each group for `ttl` seconds after its last one, and its epoch for `meta_ttl_seconds`.
 
-    There is no timer: a question about one history drops what has expired of the others.
+    There is no timer: each use of one history drops what has expired of the others.
     """
 
     def __init__(self, meta_ttl_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The members that are present in groups."""
+"""Members that are present in groups."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class RedisGroups(GroupsBackend):
         return history.append(self._names, publication, **self._life())
 
     def _life(self) -> dict[str, Any]:
-        """The arguments of all scripts of a history: the epoch that begins where none is valid, and its life."""
+        """Arguments of the scripts of a history: the epoch that begins where none is valid, and how long it lasts."""
         return {
             "fresh": _fresh(),
             "meta_ttl": float(self.settings["META_TTL"]),
@@ -190,7 +190,7 @@ def _fresh() -> str:
 
 
 def _at_once(jobs: Sequence[Callable[[], _T]]) -> list[_T]:
-    """Return the results: the last job runs here, the others in threads. All of them end before one's error."""
+    """Return the result of each job: the last one runs here, the others in threads. All of them end before one's error."""
     results: dict[int, _T] = {}
     errors: list[Exception] = []
 

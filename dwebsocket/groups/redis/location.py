@@ -165,7 +165,7 @@ class Location:
 
     @property
     def _primary(self) -> Address | None:
-        """The address that the sentinels named last; None where there are none."""
+        """The last answer of the sentinels; None where there are none."""
         said = self._sentinels.primary if self._sentinels is not None else None
         return said.address if said is not None else None
 
@@ -309,7 +309,7 @@ def _count(where: str, value: Any) -> int:
 
 
 def _texts(given: Mapping[str, Any], is_tls: bool, sentinels: Sentinels | None) -> tuple[str, str]:
-    """Two names of the server, without its database and with it."""
+    """Names of the server, without its database and with it."""
     if "path" in given:
         return (f"unix://{given['path']}",) * 2
     scheme, database = "rediss" if is_tls else "redis", given.get("db", 0)

@@ -34,7 +34,7 @@ _REFUSALS: Sequence[tuple[str, str]] = (
 
 
 class Primary(NamedTuple):
-    """The answer of a sentinel about the primary. `epoch` grows with each failover."""
+    """The primary, as a sentinel names it. `epoch` grows with each failover."""
 
     epoch: int
     address: Address
@@ -63,7 +63,7 @@ class Sentinels:
         self._changed = threading.Condition(threading.Lock())
 
     def ask(self) -> Primary:
-        """Return what they say, all being asked at once; what they said last where none of them can be reached.
+        """Return their answer, all being asked at once; the last answer where none of them can be reached.
 
         Refused, or Broken, where that is nothing.
         """
