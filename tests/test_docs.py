@@ -1166,6 +1166,47 @@ def test_lobby_shows_who_comes_and_goes(groups_site):
 
 
 @needs_redis
+def test_presence_ends_and_changes_as_the_page_says(groups_site):
+    code = """
+import threading
+from django.urls import path
+from mysite.urls import urlpatterns
+from chat.groups import lobbies
+from dwebsocket import group_presence_changed, require_websocket
+from dwebsocket.test import WebSocketClient
+told, group = [], lobbies["again"]
+is_told = threading.Event()
+@require_websocket
+def again(request):
+    ws = request.websocket
+    ws.join(group, presence=True)
+    for message in ws:
+        if message == "leave":
+            ws.leave(group)
+        else:
+            ws.join(group, presence={"is": message})
+        ws.send_json([group.count(), [member.info for member in group.members()]])
+def note(group, joined, left, **about):
+    told.append([len(joined), len(left)])
+    if left: is_told.set()
+group_presence_changed.connect(note)
+urlpatterns.append(path("again/", again))
+with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/again/") as ws:
+    for message in ("away", "typing", "leave"):
+        ws.send(message)
+        print(ws.receive_json())
+is_told.wait(10)
+print(told)
+"""
+    assert run_code(groups_site.folder, code).splitlines() == [
+        "[1, [{'is': 'away'}]]",
+        "[1, [{'is': 'typing'}]]",
+        "[0, []]",
+        "[[1, 0], [0, 1]]",
+    ]
+
+
+@needs_redis
 def test_who_is_offline_is_not_online(groups_site):
     answer = json.loads(get(groups_site.server, "/who/empty/", {"Cookie": groups_site.log_in("nils")}).body)
     assert answer == {"here": [], "tabs": 0, "is_online": False}
