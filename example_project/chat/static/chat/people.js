@@ -31,10 +31,9 @@ function showPeople(count, people) {
 }
 
 function portray(template, { id, name, guest }) {  // an item, and who it is about
-  const item = template.content.cloneNode(true).firstElementChild;
-  const part = (selector, text) => { for (const one of item.querySelectorAll(selector)) one.textContent = text; };
-  part(".avatar", [...name][0]);  // never innerHTML: it is their text
-  part(".name", name);
+  const copy = template.content.cloneNode(true), item = copy.firstElementChild;
+  copy.querySelector(".avatar").textContent = [...name][0];  // never innerHTML: it is their text
+  item.querySelector(".name")?.append(name);
   item.classList.toggle("guest", Boolean(guest));
   item.classList.toggle("mine", id === me);
   item.style.setProperty("--hue", [...id].reduce((sum, char) => (31 * sum + char.codePointAt(0)) % 360, 0));

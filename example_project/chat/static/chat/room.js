@@ -5,7 +5,8 @@ const MOST = 500;  // messages that are shown
 const shown = new Set();  // the positions of those
 const unsent = new Map();  // by id: what you have said, and has not come back
 let following = true;  // whether the end is in sight
-let isComplete = false, isAsking = false;  // whether something of before is shown; whether more of it was asked for
+let isComplete = false, isAsking = false;  // whether what was said before is shown; whether more of it was asked for
+let hasEarlier = false;  // whether there is more
 
 on.joined = ({ joined }) => {  // true: the page has missed nothing, or gets it now. Without a position it is null.
   isAsking = false;
@@ -19,8 +20,9 @@ function beginAnew(isMissing) {
   $("messages").replaceChildren();
   if (isMissing) $("messages").append(copy("missing"));
   shown.clear();
-  isComplete = isAsking = false;
+  isComplete = isAsking = hasEarlier = false;
   following = true;
+  showEdge();
   askEarlier();
 }
 
@@ -31,9 +33,9 @@ on.message = (message, position) => {
   if (shown.has(position)) return;
   $("messages").append(made(message, position));
   joinTo($("messages").lastElementChild);
-  $("nothing").hidden = true;
+  if (following && shown.size > MOST) forgetFirst();
+  showEdge();
   if (following) toEnd(); else $("newer").hidden = false;
-  if (following && $("messages").children.length > MOST) forgetFirst();
 };
 
 on.earlier = ({ messages, more }) => {
@@ -41,13 +43,12 @@ on.earlier = ({ messages, more }) => {
   isAsking = false;
   const kept = messages.map(text => JSON.parse(text)), overlap = kept.findIndex(({ p }) => shown.has(p));
   const earlier = overlap < 0 ? kept : kept.slice(0, overlap);
-  const first = $("messages").firstElementChild, toBottom = $("log").scrollHeight - $("log").scrollTop;
+  const toBottom = $("log").scrollHeight - $("log").scrollTop;
   $("log").ariaBusy = "true";  // what was said before is not read out
   $("messages").prepend(...earlier.map(({ p, d }) => made(JSON.parse(d), p)));
-  for (let item = $("messages").firstElementChild; item; item = item === first ? null : item.nextElementSibling) joinTo(item);
-  $("earlier").hidden = !more;
-  $("beginning").hidden = more;
-  $("nothing").hidden = shown.size > 0;
+  for (const item of [...$("messages").children].slice(0, earlier.length + 1)) joinTo(item);
+  hasEarlier = more;
+  showEdge();
   if (following) toEnd(); else $("log").scrollTop = $("log").scrollHeight - toBottom;
   $("log").ariaBusy = "false";
 };
@@ -79,8 +80,13 @@ function joinTo(item) {  // the one above, of the same person within two minutes
 function forgetFirst() {
   shown.delete($("messages").firstElementChild.position);
   $("messages").firstElementChild.remove();
-  $("beginning").hidden = true;
-  $("earlier").hidden = false;
+  hasEarlier = true;
+}
+
+function showEdge() {  // where the messages begin
+  $("earlier").hidden = !hasEarlier;
+  $("beginning").hidden = hasEarlier || !isComplete || !shown.size;
+  $("nothing").hidden = !isComplete || shown.size > 0;
 }
 
 // What you say. It waits at the end until it comes back as a message of the room; nothing is sent again by itself.
@@ -139,6 +145,6 @@ $("earlier").onclick = () => isAsking || $("send").disabled || askEarlier();
 $("log").onscroll = () => {
   following = $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < 40;  // pixels
   if (following) $("newer").hidden = true;
-  if ($("log").scrollTop < 200 && !$("earlier").hidden && !following) $("earlier").onclick();
+  if ($("log").scrollTop < 200 && hasEarlier && !following) $("earlier").onclick();
 };
 new ResizeObserver(() => following && toEnd()).observe($("log"));  // a phone's keyboard comes up
