@@ -57,6 +57,9 @@ function notice({ text }) {
   $("notices").append(item);
 }
 
+// A page that one leaves may be kept, with its connection, for the way back: then it would be here still.
+addEventListener("pagehide", () => { ws.onclose = null; ws.close(); });
+addEventListener("pageshow", event => event.persisted && connect());
 addEventListener("online", () => timer && connect());
 document.addEventListener("visibilitychange", () => timer && !document.hidden && connect());
 addEventListener("DOMContentLoaded", connect);  // when the other scripts have said what they do
