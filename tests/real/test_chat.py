@@ -47,6 +47,8 @@ for number in itertools.count(1):
 print(number)
 """
 
+#: For what the page does, whatever serves it.
+one_kind = pytest.mark.parametrize("site", ["as-documented"], indirect=True)
 needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
 
 
@@ -371,6 +373,7 @@ def test_history_is_there_after_a_reload_and_the_rest_on_request(people):
     assert not anna("earlier").is_displayed()
 
 
+@one_kind
 def test_page_that_was_away_for_too_long_shows_what_the_room_still_knows(people):
     anna, ben = people
     ben.say("first")
@@ -423,6 +426,7 @@ def count_of(site):
     return int(asked.stdout.split()[-1])
 
 
+@one_kind
 def test_page_shows_a_number_alone_where_many_are_here(people):
     anna, ben = people
     ben.run("window.others = Array.from({ length: 200 }, () => new WebSocket(ws.url))")  # guests, each of them
@@ -434,6 +438,7 @@ def test_page_shows_a_number_alone_where_many_are_here(people):
     anna.until_present("anna", "Ben")
 
 
+@one_kind
 def test_page_shows_who_writes_until_the_message_or_for_some_seconds(people):
     anna, ben = people
     in_both_processes(anna, ben)
@@ -523,6 +528,7 @@ def test_page_that_is_opened_during_the_failure_comes_by_itself(people, site):
     ben.until_heard("you came")
 
 
+@one_kind
 def test_text_that_does_not_come_back_can_be_sent_again(people):
     """As when a worker dies before it has passed the text on."""
     anna, ben = people
@@ -543,6 +549,7 @@ def test_text_that_does_not_come_back_can_be_sent_again(people):
     assert anna.heard() == ben.heard() == ["into the void"]
 
 
+@one_kind
 def test_text_that_is_sent_twice_is_heard_once(people):
     anna, ben = people
     for said in ("once", "once", "last"):
@@ -555,6 +562,7 @@ def test_text_that_is_sent_twice_is_heard_once(people):
         assert sorted(person.heard()) == ["last", "last by Ben", "once", "once by Ben"]
 
 
+@one_kind
 def test_text_whose_arrival_the_page_did_not_see_is_marked_when_it_comes_back(people):
     anna, ben = people
     anna.mark()
@@ -629,6 +637,10 @@ def test_on_a_phone_nothing_is_cut(people):
         anna.until_heard("w" * 300)
         until(lambda: len(anna.heard()) == 2, "both messages")
         assert_as_wide_as_the_screen(anna, "#log")
+        anna("here").click()
+        until(lambda: anna("people").is_displayed(), "the names")
+        assert_as_wide_as_the_screen(anna, "#people")
+        anna("here").click()
         assert not anna.all("nav")[0].is_displayed()
         anna.all(".back")[0].click()
         until(lambda: [nav for nav in anna.all("nav") if nav.is_displayed()], "the rooms")

@@ -1,7 +1,7 @@
 "use strict";
 // Who is here, and who writes something.
 const FACES = 5;  // that are shown beside the number
-const TELL_AGAIN = 3, FORGET = 6;  // seconds: while one writes, and after one has said so for the last time
+const TELL_AGAIN = 2, FORGET = 4;  // seconds: while one writes, and after one has said so for the last time
 const me = document.body.dataset.me;
 const writing = new Map();  // by person: the name, and the timer that forgets it
 let present = new Map();  // by member: who it is. Each tab of a guest is a member.
@@ -23,7 +23,7 @@ on.came = ({ came, went }) => {
 on.count = ({ count }) => showPeople(count, []);  // too many for names
 
 function showPeople(count, people) {
-  $("count").textContent = count;
+  $("count").textContent = count.toLocaleString();
   $("here").hidden = false;
   $("faces").replaceChildren(...people.slice(0, FACES).map(person => portray($("face"), person)));
   $("names").replaceChildren(...people.map(person => portray($("person"), person)));
