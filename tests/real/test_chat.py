@@ -456,10 +456,10 @@ def test_page_shows_who_writes_until_the_message_or_for_some_seconds(people):
     until(lambda: ben("typing").text == "", "the end of it")
 
     ben("text").send_keys("so")
-    for tab in anna.tabs():
+    for _ in anna.tabs():
         until(lambda: anna("typing").text == "Ben is typing…", "who writes")
     ben("text").clear()
-    for tab in anna.tabs():
+    for _ in anna.tabs():
         until(lambda: anna("typing").text == "", "the end of it")
         assert anna.heard() == ["hmm"]
     anna.chromium.switch_to.window(first)

@@ -36,7 +36,8 @@ function portray(template, { id, name, guest }) {  // an item, and who it is abo
   item.querySelector(".name")?.append(name);
   item.classList.toggle("guest", Boolean(guest));
   item.classList.toggle("mine", id === me);
-  item.style.setProperty("--hue", [...id].reduce((sum, char) => (31 * sum + char.codePointAt(0)) % 360, 0));
+  const sum = [...id].reduce((sum, char) => (31 * sum + char.codePointAt(0)) % 360, 0);
+  item.style.setProperty("--hue", 137 * sum % 360);  // degrees: user-1 and user-2 look different
   return item;
 }
 
