@@ -456,7 +456,7 @@ def check_groups_reach_all_workers(**kwargs: Any) -> Sequence[CheckMessage]:
 
 @register(Tags.urls)
 def check_histories_are_remembered(**kwargs: Any) -> Sequence[CheckMessage]:
-    """Return a Warning for each alias that forgets the positions of a history before it forgets its messages."""
+    """Return a Warning for each alias that drops the positions of a history before its messages."""
     longest: dict[str, Groups] = {}
     for each in sorted(_declared(), key=lambda each: each.policy.ttl):
         longest[each.alias] = each

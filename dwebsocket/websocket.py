@@ -61,7 +61,7 @@ class JoinableGroup(Protocol):
     def name(self) -> str: ...  # pragma: no cover
     @property
     def alias(self) -> str: ...  # pragma: no cover
-    def send_json(self, obj: Any) -> None: ...  # pragma: no cover
+    def send_json(self, obj: Any) -> object: ...  # pragma: no cover
 
 
 class Members(Protocol):

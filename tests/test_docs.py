@@ -110,7 +110,8 @@ RUN_BY = {
         "# chat/admin.py": "test_actions_of_the_admin_close",
         "# mysite/settings.py": "test_task_and_command_tell_from_another_process",
         "ACL SETUSER shop on >secret resetchannels ~dws:* &dws:* +publish +subscribe +unsubscribe"
-        " +ping +eval +set +select":
+        " +ping +eval +set +select"
+        " +evalsha +info +get +hmget +hset +hincrby +pexpire +del +xadd +xrange":
             "test_user_with_the_rights_of_the_page_sends_and_joins",
     },
     MIGRATION: {

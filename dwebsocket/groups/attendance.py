@@ -98,7 +98,7 @@ class Attendance:
 
         self._renewing = threading.Lock()  # held while the backend is asked for the lease: one caller at a time
         self._renewals = 0  # that were tried
-        self._failure: Exception | None = None  # of the last one
+        self._failure: str | None = None  # of the last one
         self._has_lease = False  # was taken once: from then on the backend says when it has run out
         self._renew_at = 0.0
 
@@ -114,6 +114,10 @@ class Attendance:
     def __len__(self) -> int:
         """The number of presences, without those that leave."""
         return len(self._known)
+
+    def use(self, backend: GroupsBackend) -> None:
+        """Have another backend from now on: for tests."""
+        self._backend = backend
 
     # What members do
 
@@ -240,7 +244,7 @@ class Attendance:
             if self._renewals == tried:
                 renewal = self._ask_for_lease()
             elif self._failure is not None:
-                raise GroupsUnavailable(str(self._failure))
+                raise GroupsUnavailable(self._failure)
         if renewal is not None:
             self._tell([], renewal.departed)
 
@@ -251,13 +255,13 @@ class Attendance:
         try:
             renewal = self._backend.renew()
         except Exception as error:
-            self._failure = error
+            self._failure = str(error)
             raise
         else:
             self._failure = None
         finally:
             self._renewals += 1
-        if renewal.has_lapsed:
+        if renewal.has_lapsed and self._has_lease:  # before the first one, all that are known are about to enter
             self._begin_anew()
         self._has_lease = True
         self._renew_at = began + self._until_next(renewal)
@@ -265,11 +269,9 @@ class Attendance:
         return renewal
 
     def _begin_anew(self) -> None:
-        """Let all enter again: nothing of this process is present, and so nothing needs to leave."""
+        """Let all enter again that have not left. Those that leave do so all the same: they may have entered since."""
         with self._lock:
             self._take_gone()
-            self._leaving.clear()
-            self._in_grace.clear()
             self._again = deque(self._known)
             self._again_at = 0.0
 
@@ -373,10 +375,14 @@ class Attendance:
             return [self._leaving.pop(key) for key in keys]
 
     def _put_back(self, leaves: Sequence[Presence]) -> None:
+        """Let these leave later: the backend may have noted it or not. Those that have entered since do so again."""
         with self._lock:
             for presence in leaves:
-                if self._known.find(presence.group, presence.socket) is None:
+                present = self._known.find(presence.group, presence.socket)
+                if present is None:
                     self._leave_now(presence)
+                else:
+                    self._again.append(present)
 
     def _enter_again(self) -> None:
         with self._lock:

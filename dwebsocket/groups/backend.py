@@ -96,7 +96,7 @@ class Roster(NamedTuple):
 
 
 class Count(NamedTuple):
-    """How many are present in a group. `departed` as in a Roster."""
+    """The number of members that are present in a group. `departed` as in a Roster."""
 
     sockets: int
     users: int
@@ -214,7 +214,7 @@ class GroupsBackend:
         raise NotImplementedError
 
     def clear(self, group: str) -> Position:
-        """Forget the history of `group`, and begin a new epoch, which is announced. GroupsUnavailable as above."""
+        """Drop the history of `group`, and begin a new epoch, which is announced. GroupsUnavailable as above."""
         raise NotImplementedError
 
     # Presence. A process has a lease of LEASE seconds; without it nothing of the process is present.
@@ -237,11 +237,11 @@ class GroupsBackend:
         raise NotImplementedError
 
     def roster(self, group: str) -> Roster:
-        """Who is present in `group` now. GroupsUnavailable as above."""
+        """Return the members that are present in `group` now. GroupsUnavailable as above."""
         raise NotImplementedError
 
     def count(self, group: str) -> Count:
-        """How many are present in `group` now. GroupsUnavailable as above."""
+        """Return how many are present in `group` now. GroupsUnavailable as above."""
         raise NotImplementedError
 
     def resign(self, grace_seconds: float) -> None:

@@ -88,7 +88,7 @@ class Dispatcher:
         self.closes_on_gap = backend.settings["ON_GAP"] == "close"
         self._budget = Budget()
         self._reader = Reader(
-            lambda wants: self.backend.read(wants),  # the backend of now: tests replace it
+            lambda wants: self.backend.read(wants),  # the backend of now
             self._ask,
             self._answer,
             self._silent,
@@ -98,6 +98,12 @@ class Dispatcher:
         self._attendance: Attendance | None = None
         self._changed = changed
         self._rosters = Rosters(self.alias, self.roster, self._lane)
+
+    def use(self, backend: GroupsBackend) -> None:
+        """Have another backend from now on: for tests."""
+        self.backend = backend
+        if self._attendance is not None:
+            self._attendance.use(backend)
 
     def close(self) -> None:
         """Receive nothing any more, and give every connection back."""
@@ -231,13 +237,13 @@ class Dispatcher:
         return self._rosters.join(owner, group, connection, kind)
 
     def roster(self, group: str) -> Roster:
-        """Who is present in `group` now. GroupsUnavailable."""
+        """Return the members that are present in `group` now. GroupsUnavailable."""
         roster = self.backend.roster(group)
         self._tell_departed(roster.departed)
         return roster
 
     def count(self, group: str) -> Count:
-        """How many are present in `group` now. GroupsUnavailable."""
+        """Return how many are present in `group` now. GroupsUnavailable."""
         count = self.backend.count(group)
         self._tell_departed(count.departed)
         return count
@@ -381,8 +387,8 @@ class Dispatcher:
             for group in groups:
                 watched = self._watched.get(group)
                 if watched is not None:
-                    if watched.history is not None and watched.was_confirmed:
-                        watched.history.doubt()
+                    if watched.history is not None:
+                        watched.history.doubt()  # what was read before is older than what arrives from now on
                         with_history.append(group)
                     elif watched.was_confirmed and watched.source in self._lost_at:
                         # Now, before the first message that arrives again. At `restored()` it would be too late: of

@@ -210,7 +210,7 @@ class Group:
         return str(self._backend().read({self.name: Want()})[self.name].top)
 
     def clear(self) -> None:
-        """Forget the history. No position of before can be recovered any more. Errors as for `history()`."""
+        """Drop the history. No position of before can be recovered any more. Errors as for `history()`."""
         self.check_history()
         self._backend().clear(self.name)
 
@@ -226,7 +226,7 @@ class Group:
         return list(map(member_of, sorted(process.dispatcher(self.alias).roster(self.name).members, key=order_of)))
 
     def count(self, users: bool = False) -> int:
-        """How many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
+        """Return how many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
 
         Errors as for `members()`.
         """

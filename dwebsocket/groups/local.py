@@ -102,7 +102,7 @@ class LocalGroups(GroupsBackend):
                 self.attend((), self._rosters.present())
 
     def begin_anew(self) -> None:
-        """Forget what was sent with `once`, and of groups that have no members here what was kept, and who is present.
+        """Drop what was sent with `once`, and the histories and rosters of groups that have no members here.
 
         A group with members goes on: a test makes a second client while the page of the first one is open.
         """

@@ -52,7 +52,7 @@ def here(group: str, members: Sequence[Present]) -> str:
 
 
 def changes(group: str, came: Iterable[Present], went: Iterable[str]) -> str:
-    """Who has come, or has another info now, and who has gone, since the last such text."""
+    """Members that have come, or have another info now, and those that have gone, since the last such text."""
     return _text(g=group, came=list(map(_member, came)), went=[_id(user) for user in went])
 
 

@@ -194,4 +194,3 @@ class Rosters:
                     lane.put(audience, Envelope(TEXT, text.encode()))
         for lane, _ in lanes if texts else ():
             lane.wake()
-

@@ -39,7 +39,7 @@ class Found(NamedTuple):
 
 
 class Mended(NamedTuple):
-    """What a read has brought for the members: first a gap, perhaps, with the position behind it; then messages."""
+    """The outcome of a read for the members: first a gap, perhaps, with the position behind it; then messages."""
 
     gap: Position | None = None
     messages: Sequence[tuple[Position, bytes]] = ()

@@ -60,14 +60,14 @@ def groups_down() -> Iterator[None]:
 @contextmanager
 def _down(dispatcher: Dispatcher) -> Iterator[None]:
     backend = dispatcher.backend
-    dispatcher.backend = _Down(backend)
+    dispatcher.use(_Down(backend))
     sources = {0, *map(backend.source_of, dispatcher.watched())}
     for source in sources:
         dispatcher.lost("the test says so", source)
     try:
         yield
     finally:
-        dispatcher.backend = backend
+        dispatcher.use(backend)
         backend.open(dispatcher)
         backend.watch(dispatcher.watched(), ())
         for source in sources:
@@ -123,7 +123,7 @@ def _fail() -> NoReturn:
 
 
 def begin_anew() -> None:
-    """Forget what was sent and who was present in another test: each begins anew."""
+    """Drop what another test has sent, and who was present there: each begins anew."""
     for dispatcher in process.dispatchers():
         if isinstance(dispatcher.backend, LocalGroups):
             dispatcher.backend.begin_anew()

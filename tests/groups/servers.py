@@ -240,9 +240,10 @@ class SentinelServer(RedisServer):
         down_after_seconds: float = 0.5,
         user: tuple[str, str] | None = None,
         password: str = "",
+        users: Sequence[str] = (),
         certificates: Certificates | None = None,
     ) -> None:
-        super().__init__(folder, password=password, certificates=certificates)
+        super().__init__(folder, password=password, users=users, certificates=certificates)
         # A Redis with --sentinel is one. It writes into its file what it has learnt.
         file = folder / f"sentinel-{self.port}.conf"
         lines = [

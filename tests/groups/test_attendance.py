@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,6 +50,7 @@ class Register(GroupsBackend):
         self.clock = clock
         self.until = -1.0
         self.present: dict[tuple[str, str], Presence] = {}
+        self.users: Counter[tuple[str, str]] = Counter()  # how many are present of each
         self.calls: list[tuple[str, Any]] = []
         self.failure: Exception | None = None  # of each call
         self.failures: deque[Exception] = deque()  # of the next attend()s
@@ -92,19 +93,25 @@ class Register(GroupsBackend):
         if self.clock() < self.until:
             return False
         self.present.clear()
+        self.users.clear()
         return True
 
     def _enter(self, presence: Presence) -> bool:
-        is_first = not self._has(presence)
+        is_first = (presence.group, presence.user) not in self.users
+        self._leave(presence)
         self.present[presence.group, presence.socket] = presence
+        self.users[presence.group, presence.user] += 1
         return is_first
 
     def _leave(self, presence: Presence) -> bool:
-        was_there = self.present.pop((presence.group, presence.socket), None) is not None
-        return was_there and not self._has(presence)
-
-    def _has(self, presence: Presence) -> bool:
-        return any((there.group, there.user) == (presence.group, presence.user) for there in self.present.values())
+        there = self.present.pop((presence.group, presence.socket), None)
+        if there is None:
+            return False
+        user = there.group, there.user
+        self.users[user] -= 1
+        if not self.users[user]:
+            del self.users[user]
+        return user not in self.users
 
     # What a test asks
 
@@ -293,6 +300,17 @@ def test_lease_that_is_over_at_once_each_time_is_an_error(new_place: NewPlace) -
     assert len(place.attendance) == 0
 
 
+def test_first_one_for_whom_no_thread_can_be_started_fails(new_place: NewPlace) -> None:
+    place = new_place()
+    no_thread = mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread"))
+    with no_thread, pytest.raises(RuntimeError, match="new thread"):
+        place.enter(anne())
+    assert len(place.attendance) == 0
+    place.enter(anne())
+
+    assert place.backend.sockets == ["node:1"]
+
+
 # To leave
 
 
@@ -408,6 +426,42 @@ def test_one_that_enters_again_while_it_leaves_is_present(new_place: NewPlace) -
     assert place.backend.sockets == ["node:1"]
 
 
+def test_one_that_enters_again_while_its_leave_fails_is_present(new_place: NewPlace) -> None:
+    place, gate = new_place(GRACE=0), Gate()
+    place.enter(anne())
+    until(place.quiet)
+    place.backend.gates.append(gate)
+    place.leave(anne())
+    assert gate.arrived.wait(PATIENCE_SECONDS)
+    place.enter(anne())
+    place.backend._leave(anne())
+    place.backend.failures.append(GroupsUnavailable("the answer did not come"))
+    gate.opened.set()
+    until(lambda: place.backend.sockets == ["node:1"])
+
+
+@pytest.mark.parametrize("error", [None, GroupsUnavailable("the answer did not come")])
+@pytest.mark.parametrize("presence", [user(2), guest(2)])
+def test_one_that_leaves_while_it_enters_leaves_once(
+    new_place: NewPlace, presence: Presence, error: Exception | None
+) -> None:
+    place, gate = new_place(GRACE=0.2), Gate()
+    place.enter(user(1))
+    until(place.quiet)
+    with ThreadPoolExecutor(1) as pool:
+        place.backend.gates.append(gate)
+        future = pool.submit(place.enter, presence)
+        assert gate.arrived.wait(PATIENCE_SECONDS)
+        place.leave(presence)
+        until(lambda: len(place.attendance) == 1)
+        if error is not None:
+            place.backend.failures.append(error)
+        gate.opened.set()
+        assert future.exception(PATIENCE_SECONDS) is error
+    until(place.quiet)
+    until(lambda: place.backend.sockets == ["node:1"])
+
+
 # The lease
 
 
@@ -465,19 +519,19 @@ def test_departed_are_told_and_looked_for_soon(new_place: NewPlace, monkeypatch:
 
 def test_process_that_has_slept_enters_all_again(new_place: NewPlace) -> None:
     now = 1000.0
-    place, everybody = new_place(lambda: now, LEASE=1), [user(number) for number in range(1200)]
+    place, everybody = new_place(lambda: now, LEASE=1, GRACE=0.1), [user(number) for number in range(1200)]
     place.enter(*everybody)
     until(place.quiet)
     before = len(place.backend.all("attend"))
-    place.leave(user(0))  # in grace: gone with the lease
+    place.leave(user(0))  # gone with the lease
     now += 2
     until(lambda: len(place.backend.sockets) == 1199)
     until(place.quiet)
 
     assert "node:0" not in place.backend.sockets
-    entered = [len(enter) for enter, _ in place.backend.all("attend")[before:]]
+    entered = [len(enter) for enter, _ in place.backend.all("attend")[before:] if enter]
     assert entered == [500, 500, 199]
-    assert place.backend.left() == []
+    assert [left for _, _, left in place.told if left] == []  # the process that has removed it tells that
 
 
 def test_one_that_enters_finds_that_the_process_has_slept(new_place: NewPlace) -> None:

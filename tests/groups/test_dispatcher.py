@@ -30,8 +30,12 @@ class Office:
         self.backend: Any = ObedientGroups("default", DEFAULTS) if backend is None else backend
         self.overflowed: list[list[Member]] = []
         self.interrupted: list[float] = []
+        self.changed: list[tuple[Any, ...]] = []
         self.dispatcher = Dispatcher(
-            self.backend, overflowed=self.overflowed.append, interrupted=self.interrupted.append
+            self.backend,
+            overflowed=self.overflowed.append,
+            interrupted=self.interrupted.append,
+            changed=lambda *change: self.changed.append(change),
         )
         self.reactor = StillReactor()
 

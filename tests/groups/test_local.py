@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from dwebsocket.groups.backend import Presence, Publication, Want
+from dwebsocket.groups.backend import Count, Presence, Publication, Want
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.local import LocalGroups
 from dwebsocket.groups.memory import once as memory
@@ -140,7 +140,7 @@ def test_it_is_kept_although_the_backend_was_never_opened() -> None:
     assert backend.read({"a": Want(latest=1)})["a"] == (position, ((1, b"x"),))
     assert backend.clear("a").epoch != position.epoch
     assert backend.attend([Presence("a", "1", "anna", "{}")], []) == [True]
-    assert backend.count("a") == (1, 1)
+    assert backend.count("a") == Count(1, 1)
 
 
 def test_group_that_is_not_watched_is_not_told_of_its_epochs_and_members(backend: LocalGroups, sink: Collector) -> None:
@@ -194,7 +194,7 @@ def test_lease_is_as_long_as_the_process(backend: LocalGroups, sink: Collector) 
     assert backend.renew() == (False, (), None)
     backend.attend([Presence("a", "1", "anna", "{}"), Presence("a", "2", "anna", "{}")], [])
     backend.resign(5)
-    assert backend.count("a") == (2, 1)
+    assert backend.count("a") == Count(2, 1)
     backend.resign(0)
     assert backend.roster("a").members == ()
     assert [change.has_come for change in sink.arrivals("a")] == [True, False]

@@ -13,7 +13,7 @@ from tests.real.group_crowd import Crowd, Subscriber, until
 from tests.real.group_site import Publisher, Result, Site, last, unsure
 from tests.real.servers import Server
 
-NOTICED = r"groups 'default': redis://\S+ is lost"
+NOTICED = r"groups 'default': redis(?:\+sentinel)?://\S+ is lost"
 
 
 def open_many(crowd: Crowd, servers: Sequence[Server], path: str, count: int) -> list[Subscriber]:

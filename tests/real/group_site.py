@@ -30,7 +30,9 @@ _SMALL_BUFFERS = "--config=tests/project/gunicorn_small_buffers.py"
 SMALL = {"threads": gunicorn("gthread", "--threads=2", _SMALL_BUFFERS), "gevent": gunicorn("gevent", _SMALL_BUFFERS)}
 
 #: What a process says of an outage.
-OUTAGE = re.compile(r"^WARNING dwebsocket: groups 'default': redis://\S+ is (lost|still lost|back).*\n", re.MULTILINE)
+OUTAGE = re.compile(
+    r"^WARNING dwebsocket: groups 'default': redis(?:\+sentinel)?://\S+ is (lost|still lost|back).*\n", re.MULTILINE
+)
 #: The same of a view that an outage has ended: join() raised, nothing was wrong with the view.
 CLOSED_1013 = re.compile(r"^WARNING dwebsocket: .*GroupsUnavailable.*\n", re.MULTILINE)
 

@@ -17,8 +17,9 @@ from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.redis import RedisGroups
 from tests.groups.servers import RedisServer, SentinelServer
 from tests.groups.sinks import Collector, listen
-from tests.real.group_crowd import until
-from tests.real.group_site import needs_redis
+from tests.real.group_crowd import Crowd, until
+from tests.real.group_outages import open_many, seconds_until_noticed
+from tests.real.group_site import BOTH, needs_redis, site
 
 pytestmark = [needs_redis, pytest.mark.faults]
 
@@ -102,6 +103,7 @@ class Process:
         self.receiver, self.publisher = RedisGroups("default", given), RedisGroups("default", given)
         self.sink: Collector = listen(self.receiver, "a")
         self.publisher.open(Collector())
+        self.receiver.publish([Publication("b", b"t")])  # so that its probes need no new connection, which would ask
         self._sent: list[tuple[float, bytes]] = []
         self._is_over = False
         self._thread = threading.Thread(target=self._publish)
@@ -154,10 +156,10 @@ def process(service: Service) -> Iterator[Process]:
         made.close()
 
 
-def receives(server: RedisServer) -> int:
+def receives(server: RedisServer, group: str = "a") -> int:
     """How many connections receive the group from it."""
     with server.client() as client:
-        return int(client.pubsub_numsub("dws:g:a")[0][1])
+        return int(client.pubsub_numsub(f"dws:g:{group}")[0][1])
 
 
 def assert_followed(service: Service, process: Process, to: RedisServer) -> None:
@@ -219,3 +221,20 @@ def test_primary_that_goes_on_where_no_sentinel_sees_it(service: Service, proces
 
 def _publishers(client: Any) -> list[Any]:
     return [one for one in client.client_list() if one["name"] == "dwebsocket-publish"]
+
+
+def test_site_follows_and_tells_its_members(service: Service, tmp_path: Path) -> None:
+    with site(tmp_path, LOCATION=service.url, PROBE=PROBE, TIMEOUT=TIMEOUT) as made, Crowd() as crowd:
+        servers = made.start(*BOTH)
+        members = open_many(crowd, servers, "/member/?group=g&forward=0", 3)
+        seconds_until_noticed(servers, service.fail_over)
+        for server in servers:
+            server.expect_log("is back after")
+        for server in servers:
+            until(lambda: server.get(f"/publish/?group=g&text=g+{server.port}+0").status == 200, "a message")  # noqa: B023
+        for member in members:
+            member.wait_for("gap g")
+            for server in servers:
+                member.wait_for(f"g {server.port} 0")
+        assert receives(service.second, "g") == len(servers)
+        made.check_logs(r"^\w+ django\.request: Service Unavailable: /publish/\n")

@@ -32,7 +32,7 @@ class _History:
 class Histories:
     """Keeps the messages of each group for `ttl` seconds after its last one, and its epoch for `meta_ttl_seconds`.
 
-    There is no timer: whoever asks for one history drops what has expired of the others.
+    There is no timer: each use of one history drops what has expired of the others.
     """
 
     def __init__(self, meta_ttl_seconds: float) -> None:
@@ -60,7 +60,7 @@ class Histories:
         return history.top
 
     def read(self, group: str, want: Want) -> Read:
-        """What is wanted of `group`."""
+        """Return what is wanted of `group`."""
         history = self._use(group, monotonic())
         count = want.latest
         if want.since is not None and want.since.epoch == history.epoch:
@@ -70,7 +70,7 @@ class Histories:
         return Read(history.top, tuple(history.entries)[-count:])
 
     def forget(self, group: str) -> Position | None:
-        """Forget the history of `group`: the next use begins another epoch. The last position; None without any."""
+        """Drop the history of `group`: the next use begins another epoch. The last position; None without any."""
         history = self._histories.pop(group, None)
         if history is None:
             return None

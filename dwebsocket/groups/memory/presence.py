@@ -1,4 +1,4 @@
-"""Who is present in groups."""
+"""Members that are present in groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..messages import Arrival
 
 
 class Noted(NamedTuple):
-    """What came of an entry: whether a user has come or gone, and what the group is told, another info too."""
+    """The outcome of an entry: whether a user has come or gone, and what the group is told, another info too."""
 
     has_changed: bool
     arrival: Arrival | None = None
@@ -95,7 +95,7 @@ class Rosters:
         return Noted(True, Arrival(members.version, False, user, member.info))
 
     def roster(self, group: str) -> Roster:
-        """Who is present in `group`."""
+        """Return the members that are present in `group`."""
         members = self._groups.get(group)
         if members is None:
             return Roster(self._version, ())
@@ -103,7 +103,7 @@ class Rosters:
         return Roster(members.version, present)
 
     def count(self, group: str) -> Count:
-        """How many are present in `group`."""
+        """Return how many are present in `group`."""
         members = self._groups.get(group)
         users = members.users if members else {}
         return Count(sum(len(member.sockets) for member in users.values()), len(users))

@@ -34,9 +34,9 @@ _T = TypeVar("_T")
 class RedisGroups(GroupsBackend):
     """Groups whose messages travel by Redis (6.2 or newer), or Valkey.
 
-    LOCATION is redis://, rediss:// (TLS) or unix://, or a list of them: then each group belongs to one of these
-    servers. OPTIONS goes to redis-py's Connection, but for `max_connections`, the bound of the connections that publish
-    to one server (16).
+    LOCATION is redis://, rediss:// (TLS), unix:// or redis+sentinel://, or a list of them: then each group belongs to
+    one of these servers. OPTIONS goes to redis-py's Connection, but for `max_connections`, the bound of the connections
+    that publish to one server (16), and `sentinel_kwargs`.
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
@@ -148,7 +148,7 @@ class RedisGroups(GroupsBackend):
         return history.append(self._names, publication, **self._life())
 
     def _life(self) -> dict[str, Any]:
-        """What the scripts of a history are told: the epoch that begins where none is valid, and how long it lasts."""
+        """Arguments of the scripts of a history: the epoch that begins where none is valid, and how long it lasts."""
         return {
             "fresh": _fresh(),
             "meta_ttl": float(self.settings["META_TTL"]),
@@ -190,7 +190,7 @@ def _fresh() -> str:
 
 
 def _at_once(jobs: Sequence[Callable[[], _T]]) -> list[_T]:
-    """What each job returns: the last one runs here, the others in threads. All of them end before one's error."""
+    """Return the result of each job: the last one runs here, the others in threads. All of them end before one's error."""
     results: dict[int, _T] = {}
     errors: list[Exception] = []
 

@@ -20,15 +20,38 @@ from ..position import Position
 from .commands import Names
 from .scripts import Call, Script
 
-# A new epoch. HSET comes first: a server whose memory is full refuses a script at the first command that takes memory,
-# unless the script has written before, and then it runs to its end. So all of it happens, or nothing.
-_LIFE = """
+# run_id is of the process, and stays where it is demoted and promoted again; master_replid2 is then another one: that
+# of the primary from which it had its data. Each of them alone would miss a life.
+_SERVER = """
+local function life()
+  local process = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  local origin = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%w+)')
+  return process .. ':' .. origin .. ' '
+end
+"""
+
+# What is known of a group, and whether its epoch is valid. A `run` that has been evicted is never the same again: else
+# an epoch without one would be valid once more after two evictions, with a restart in between.
+_LIFE = (
+    _SERVER
+    + """
 local meta, stream, fresh, meta_ttl = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local run = ARGV[3] == '1' and '' or redis.call('GET', KEYS[3]) or ''
+local run = ''
+if ARGV[3] == '0' then
+  run = redis.call('GET', KEYS[3])
+  if not run then
+    run = life() .. fresh
+    redis.call('SET', KEYS[3], run)
+  end
+end
 local known = redis.call('HMGET', meta, 'e', 'o', 'r')
 local epoch, top = known[1], known[2]
 local is_alive = epoch and top and (ARGV[3] == '1' or known[3] == run)
 """
+)
+
+# A new epoch. HSET comes first (or SET above): a server whose memory is full refuses a script at the first command that
+# takes memory, unless the script has written before, and then it runs to its end. So all of it happens, or nothing.
 _BEGIN = """
 if not is_alive then
   epoch, top = fresh, '0'
@@ -87,14 +110,10 @@ return fresh .. '-0'
 """
 )
 
-# run_id is of the process, and stays where it is demoted and promoted again; master_replid2 is then another one: that
-# of the primary from which it had its data. Each of them alone would miss a life.
 _MARK = Script(
-    """
-local process = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-local origin = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%w+)')
-local life = process .. ':' .. origin .. ' '
-local run = redis.call('GET', KEYS[1])
+    _SERVER
+    + """
+local life, run = life(), redis.call('GET', KEYS[1])
 if not run or string.sub(run, 1, #life) ~= life then
   run = life .. ARGV[1]
   redis.call('SET', KEYS[1], run)
@@ -144,7 +163,7 @@ def parse_read(reply: Sequence[Any]) -> Read:
 
 
 def clear(names: Names, group: str, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:
-    """Forget the messages, begin the epoch `fresh`, and announce it.
+    """Drop the messages, begin the epoch `fresh`, and announce it.
 
     The announcement names the last position of before: none where the server does not know it for certain.
     """
@@ -160,7 +179,8 @@ def parse_clear(reply: bytes) -> Position:
 def mark(names: Names, fresh: str) -> Call:
     """Compare the life of the server with the one that is stored: another one is stored with `fresh`.
 
-    It comes before the first other call of each connection, unless the server never loses what it has confirmed.
+    It comes before the first other call of each connection, unless the server never loses what it has confirmed. A
+    connection that has met a replica (READONLY) is not used again: that server may be promoted later, with other data.
     """
     return _MARK.call([names.run()], [fresh.encode()])
 

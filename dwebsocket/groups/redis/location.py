@@ -165,7 +165,7 @@ class Location:
 
     @property
     def _primary(self) -> Address | None:
-        """What the sentinels said last; None where there are none."""
+        """The last answer of the sentinels; None where there are none."""
         said = self._sentinels.primary if self._sentinels is not None else None
         return said.address if said is not None else None
 
@@ -270,20 +270,21 @@ def _sentinel_options(
     import redis.connection
 
     if not isinstance(own, Mapping):
-        raise ImproperlyConfigured(f"{where}['OPTIONS']['sentinel_kwargs'] is {own!r}; it must be a dict")
+        kind = type(own).__name__  # not its value, which may be a password
+        raise ImproperlyConfigured(f"{where}['OPTIONS']['sentinel_kwargs'] is of type {kind}; it must be a dict")
     for name in own.keys() & _OURS.keys():
         raise ImproperlyConfigured(
             f"{where}['OPTIONS']['sentinel_kwargs'] has {name!r}, which this backend sets itself: leave it out"
         )
     _check_files(f"{where}['OPTIONS']['sentinel_kwargs']", own)
     options = dict(own)
-    kind: Any = redis.connection.Connection
+    of_redis_py: Any = redis.connection.Connection
     if options.pop("ssl", is_tls):
-        kind = redis.connection.SSLConnection
+        of_redis_py = redis.connection.SSLConnection
         options = {**{name: value for name, value in given.items() if name.startswith("ssl_")}, **options}
     options.update(_OURS, socket_timeout=seconds, socket_connect_timeout=seconds)
-    _check_options(f"{where}['OPTIONS']['sentinel_kwargs']", kind, options)
-    return kind, options
+    _check_options(f"{where}['OPTIONS']['sentinel_kwargs']", of_redis_py, options)
+    return of_redis_py, options
 
 
 def _check_files(where: str, options: Mapping[str, Any]) -> None:
@@ -308,7 +309,7 @@ def _count(where: str, value: Any) -> int:
 
 
 def _texts(given: Mapping[str, Any], is_tls: bool, sentinels: Sentinels | None) -> tuple[str, str]:
-    """How the server is named, without its database and with it."""
+    """Names of the server, without its database and with it."""
     if "path" in given:
         return (f"unix://{given['path']}",) * 2
     scheme, database = "rediss" if is_tls else "redis", given.get("db", 0)

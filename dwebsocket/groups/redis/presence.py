@@ -254,7 +254,7 @@ def parse_roster(reply: Any) -> Roster:
     for user, entry in zip(users[::2], users[1::2], strict=True):
         number, info = entry.split(b"\0", 1)
         members.append(Present(user.decode(), info.decode(), int(number)))
-    return Roster(int(version), members, parse_departed(departed))
+    return Roster(int(version), members, tuple(parse_departed(departed)))
 
 
 def count(names: Names, group: str) -> Call:
@@ -265,7 +265,7 @@ def count(names: Names, group: str) -> Call:
 def parse_count(reply: Any) -> Count:
     """The count."""
     sockets, users, departed = reply
-    return Count(sockets, users, parse_departed(departed))
+    return Count(sockets, users, tuple(parse_departed(departed)))
 
 
 def resign(names: Names, node: str, grace_seconds: float) -> Call:

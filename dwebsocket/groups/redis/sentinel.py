@@ -34,7 +34,7 @@ _REFUSALS: Sequence[tuple[str, str]] = (
 
 
 class Primary(NamedTuple):
-    """What a sentinel says of the primary. `epoch` grows with each failover."""
+    """The primary, as a sentinel names it. `epoch` grows with each failover."""
 
     epoch: int
     address: Address
@@ -63,7 +63,7 @@ class Sentinels:
         self._changed = threading.Condition(threading.Lock())
 
     def ask(self) -> Primary:
-        """What they say, all being asked at once; what they said last where none of them can be reached.
+        """Return their answer, all being asked at once; the last answer where none of them can be reached.
 
         Refused, or Broken, where that is nothing.
         """
@@ -126,7 +126,7 @@ class Sentinels:
 
 
 class _Question:
-    """What one sentinel is asked."""
+    """A question to one sentinel."""
 
     def __init__(self, address: Address) -> None:
         self.address = address

@@ -48,6 +48,7 @@ class Server:
         self._node = node
         self._timeout = timeout_seconds
         self._mark = mark
+        self._has_marked = False  # whether scripts have run that need the mark
         self._pool = Pool(lambda: location.connect("dwebsocket-publish"), location.max_connections, location.leads)
         self._lock = threading.Lock()
         self._subscriber: Subscriber | None = None
@@ -99,8 +100,10 @@ class Server:
     def _publish_probe(self) -> None:
         """Publish to our own channel. Unfit or Moved where publishers reach a server that is, by now, a replica."""
         self.location.look()
+        # A connection may live through a demotion and a promotion: the mark notices both.
+        marks = [self._mark().whole()] if self._mark is not None and self._has_marked else []
         try:
-            _, hello = self._exchange([commands.publish(self._node, b""), commands.HELLO])
+            _, hello, *_ = self._exchange([commands.publish(self._node, b""), commands.HELLO, *marks])
             self.location.judge(hello)
         except (faults.Unfit, faults.Moved):
             self._pool.discard_idle()  # the others were made when it was the primary
@@ -162,7 +165,7 @@ class Server:
             mark = replies.pop(0)
             if isinstance(mark, Exception):
                 return [mark]
-            wire.is_marked = True
+            wire.is_marked = self._has_marked = True
         again = [
             (at, part.whole()) for at, part in enumerate(sent) if isinstance(part, Call) and _is_unknown(replies[at])
         ]
@@ -190,7 +193,7 @@ class Server:
 
 
 def _as_bytes(sent: Sequence[bytes | Call]) -> list[bytes]:
-    """What leaves. A script is sent whole where others follow it that must not overtake it: once in a pipeline."""
+    """The bytes that leave. A script is sent whole where others follow it that must not overtake it: once in a pipeline."""
     if len(sent) == 1:
         (only,) = sent
         return [only.short() if isinstance(only, Call) else only]

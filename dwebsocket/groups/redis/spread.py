@@ -1,4 +1,4 @@
-"""Which of several servers carries a group (sans-I/O)."""
+"""The choice of the server that carries a group (sans-I/O)."""
 
 from __future__ import annotations
 

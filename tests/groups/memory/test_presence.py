@@ -38,6 +38,15 @@ def test_who_is_not_there_cannot_leave() -> None:
     assert rosters.count("a") == Count(1, 1)
 
 
+def test_others_stay_when_a_user_leaves() -> None:
+    rosters = Rosters()
+    rosters.enter(tab("1"))
+    rosters.enter(tab("2", "bert"))
+    assert rosters.leave(tab("1")) == (True, Arrival(3, False, "anna", "{}"))
+    assert rosters.roster("a") == Roster(3, [Present("bert", "{}", 1)])
+    assert rosters.groups() == ["a"]
+
+
 def test_all_that_are_present_are_known() -> None:
     rosters = Rosters()
     entered = [tab("1"), tab("2", "bert", "2"), tab("1", group="b"), tab("3", group="b")]

@@ -112,3 +112,9 @@ def test_server_that_will_not_do_is_refused(change: dict[bytes, Any], advice: st
 
     with pytest.raises(Refused, match=advice):
         faults.judge_hello(answer({**facts, **change}))
+
+
+def test_replica_is_a_fault_of_its_own() -> None:
+    with pytest.raises(faults.Replica):
+        faults.judge_hello([b"version", b"7.0.15", b"mode", b"standalone", b"role", b"replica"])
+    assert issubclass(faults.Moved, Broken)  # it passes: the next attempt is soon

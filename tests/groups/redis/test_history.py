@@ -37,6 +37,10 @@ _wires: list[Wire] = []
 @pytest.fixture(autouse=True)
 def _lines_are_closed() -> Iterator[None]:
     yield
+    close_lines()
+
+
+def close_lines() -> None:
     while _wires:
         _wires.pop().close()
 
@@ -411,7 +415,7 @@ def test_once_that_has_gone_lets_the_message_come_again(any_server: RedisServer)
     assert room.append(b"1", once="k").offset == 2
 
 
-def test_mark_that_has_gone_ends_every_epoch_once_without_and_once_with_another(any_server: RedisServer) -> None:
+def test_mark_that_has_gone_ends_every_epoch_once(any_server: RedisServer) -> None:
     room = Room(any_server)
     epochs = [room.append(b"1").epoch]
     room.delete(room.names.run())
@@ -419,10 +423,19 @@ def test_mark_that_has_gone_ends_every_epoch_once_without_and_once_with_another(
     later = Room(any_server, room.prefix)
     epochs += [later.append(b"4").epoch, room.append(b"5").epoch]
 
-    assert epochs[1] == epochs[2]
-    assert epochs[3] == epochs[4]
-    assert len({*epochs}) == 3
-    assert later.kept() == [b"4", b"5"]
+    assert epochs[0] != epochs[1]
+    assert len({*epochs[1:]}) == 1
+    assert later.kept() == [b"2", b"3", b"4", b"5"]
+
+
+def test_mark_that_goes_twice_makes_no_epoch_valid_again(any_server: RedisServer) -> None:
+    room = Room(any_server)
+    room.delete(room.names.run())
+    last = room.append(b"1")
+    live_another_life(room)
+    room.delete(room.names.run())
+
+    assert room.read(last).top.epoch != last.epoch
 
 
 def test_emptied_server_begins_another_epoch(started: NewServer) -> None:
@@ -608,6 +621,23 @@ def test_old_primary_that_is_promoted_again_gives_no_offset_again(
     assert not back.read(last).reaches_back_to(last)
 
 
+@pytest.mark.parametrize(
+    "use", [lambda room: room.append(b"2"), Room.kept, Room.clear], ids=["append", "read", "clear"]
+)
+def test_server_that_is_a_replica_by_now_refuses(started: NewServer, use: Callable[[Room], Any]) -> None:
+    server = started()
+    room = Room(server)
+    last = room.append(b"1")
+    cut_off(server)
+
+    with pytest.raises(faults.Refused, match="it is a replica"):
+        use(room)
+
+    promote(server)
+    back = Room(server, room.prefix)
+    assert back.read(last).top.epoch != last.epoch  # it may have had the data of another one in between
+
+
 def test_server_that_gets_its_first_replica_keeps_its_epochs(
     pair: tuple[RedisServer, RedisServer], started: NewServer
 ) -> None:
@@ -630,7 +660,7 @@ def full(started: NewServer) -> Iterator[tuple[RedisServer, Callable[[int], None
         yield server, lambda size: client.config_set("maxmemory", size)
 
 
-@pytest.mark.parametrize("state", ["new", "alive", "of another life"])
+@pytest.mark.parametrize("state", ["new", "alive", "of another life", "of no known life"])
 @pytest.mark.parametrize("once", [None, "k"])
 def test_full_server_keeps_and_announces_nothing(
     full: tuple[RedisServer, Callable[[int], None]], state: str, once: str | None
@@ -642,6 +672,8 @@ def test_full_server_keeps_and_announces_nothing(
     if state == "of another life":
         live_another_life(room)
     ear = Ear(room)
+    if state == "of no known life":
+        room.delete(room.names.run())
     keys = contents(room)
 
     limit(1)
@@ -661,7 +693,7 @@ def contents(room: Room) -> list[Any]:
         return [
             client.hgetall(room.names.meta(GROUP)),
             client.xrange(room.names.stream(GROUP)),
-            client.exists(room.names.once(GROUP, "k")),
+            client.mget(room.names.once(GROUP, "k"), room.names.run()),
         ]
 
 
@@ -756,20 +788,32 @@ def test_messages_of_many_threads_have_consecutive_offsets_and_arrive_in_their_o
 
 
 class Model:
-    """What a group is, in a few lines: `epoch` counts the epochs."""
+    """What a group is, in a few lines. `epoch` counts the epochs, `run` the lives of the server."""
 
     def __init__(self) -> None:
-        self.epoch, self.offset, self.is_alive = 0, 0, False
+        self.epoch, self.offset = 0, 0
         self.kept: list[Kept] = []
         self.once: dict[str, tuple[int, int]] = {}
-        self.has_run = True
+        self.lives = 1
+        self.run: int | None = 1
+        self.is_ours = True  # `run` is of this server: the mark leaves it as it is
+        self.began_in: int | None = None
+
+    def live(self, is_ours: bool) -> None:
+        self.lives += 1
+        self.run, self.is_ours = self.lives, is_ours
+
+    def is_alive(self) -> bool:
+        if self.run is None:
+            self.live(True)
+        return self.began_in == self.run
 
     def use(self) -> None:
-        if not self.is_alive:
+        if not self.is_alive():
             self.begin()
 
     def begin(self) -> None:
-        self.epoch, self.offset, self.is_alive, self.kept = self.epoch + 1, 0, True, []
+        self.epoch, self.offset, self.began_in, self.kept = self.epoch + 1, 0, self.run, []
 
     def append(self, payload: bytes, size: int, once: str | None) -> tuple[int, int]:
         if once in self.once:
@@ -838,10 +882,11 @@ def test_scripts_do_what_the_model_does(server: RedisServer, steps: list[tuple[A
                 harm(what, client, room, model)
     assert [history.split(data) for data in ear.all()] == announced
     assert len(epochs) == len({*epochs.values()})
+    close_lines()  # an example has two
 
 
 def known_position(model: Model, epochs: dict[str, int]) -> bytes:
-    if not model.is_alive:
+    if not model.is_alive():
         return b""
     names = {number: name for name, number in epochs.items()}
     return f"{names[model.epoch]}-{model.offset}".encode()
@@ -857,19 +902,17 @@ def harm(what: str, client: Any, room: Room, model: Model) -> None:
         model.once = {}
     elif what == "no meta":
         client.delete(names.meta(GROUP))
-        model.is_alive = False
+        model.began_in = None
     elif what == "no run":
         client.delete(names.run())
-        model.is_alive = model.is_alive and not model.has_run
-        model.has_run = False
+        model.run = None
     elif what == "life":
         client.set(names.run(), secrets.token_hex(6))
-        model.is_alive, model.has_run = False, True
+        model.live(False)
     elif what == "mark":
-        before = client.get(names.run())
         room.line.ask(history.mark(names, secrets.token_hex(6)))
-        if client.get(names.run()) != before:
-            model.is_alive, model.has_run = False, True
+        if model.run is None or not model.is_ours:
+            model.live(True)
     else:
         client.script_flush()
 

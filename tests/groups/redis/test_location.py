@@ -40,7 +40,7 @@ def location(url: Any, options: Any = None, **settings: Any) -> Location:
         ("redis+sentinel://h,/0/name", {}, "names a sentinel without a host"),
         ("redis+sentinel:///0/name", {}, "names a sentinel without a host"),
         ("redis+sentinel://h,h:26379/0/name", {}, "names a sentinel twice"),
-        ("redis+sentinel://h/0/name", {"sentinel_kwargs": "secret"}, "it must be a dict"),
+        ("redis+sentinel://h/0/name", {"sentinel_kwargs": "secret"}, "is of type str; it must be a dict"),
         ("redis+sentinel://h/0/name", {"sentinel_kwargs": {"protocol": 3}}, "has 'protocol', which this backend sets"),
         ("redis+sentinel://h/0/name", {"sentinel_kwargs": {"color": 1}}, "['sentinel_kwargs'] does not fit redis.Conn"),
         ("redis+sentinel://h/0/name", {"sentinel_kwargs": {"ssl_ca_certs": "/no.pem"}}, "there is no such file"),

@@ -178,3 +178,29 @@ def test_child_has_its_wires_and_leaves_those_of_its_parent(connector: Connector
         connector.ends[0].recv(1)
     assert pool.take(within(5)) is held
     pool.discard(held)
+
+
+def test_wire_that_leads_elsewhere_is_not_used_again(connector: Connector) -> None:
+    current: list[Wire] = []
+    pool = Pool(connector, 2, lambda wire: wire in current)
+    pool._connect = lambda: current.append(made := connector()) or made  # type: ignore[func-returns-value]
+    taken, idle = pool.take(within(10)), pool.take(within(10))
+    pool.give(idle)
+    current.clear()
+    pool.give(taken)
+    fresh = pool.take(within(10))
+
+    assert fresh not in (taken, idle)
+    assert (taken.socket.fileno(), idle.socket.fileno()) == (-1, -1)
+    assert pool._count == 1
+    pool.give(fresh)
+    assert pool.take(within(10)) is fresh
+
+
+def test_wire_that_leads_elsewhere_when_it_is_made_is_not_used(connector: Connector) -> None:
+    made = iter((False, True))
+    pool = Pool(connector, 1, lambda wire: next(made))
+
+    assert pool.take(within(10)).socket.fileno() != -1
+    assert len(connector.ends) == 2
+    assert pool._count == 1

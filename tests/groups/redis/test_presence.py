@@ -71,13 +71,18 @@ class Node:
         return has_changed
 
     def roster(self, group: str) -> tuple[Roster, list[Departed]]:
-        return presence.parse_roster(self.broker.ask(presence.roster(self.names, group)))
+        roster = presence.parse_roster(self.broker.ask(presence.roster(self.names, group)))
+        return roster._replace(departed=()), list(roster.departed)
 
     def members(self, group: str) -> dict[str, Present]:
         return {member.user: member for member in self.roster(group)[0].members}
 
     def count(self, group: str) -> Count:
-        return presence.parse_count(self.broker.ask(presence.count(self.names, group)))[0]
+        return self.counted(group)[0]
+
+    def counted(self, group: str) -> tuple[Count, list[Departed]]:
+        count = presence.parse_count(self.broker.ask(presence.count(self.names, group)))
+        return count._replace(departed=()), list(count.departed)
 
     def resign(self, grace: float = 0.0) -> list[Departed]:
         return presence.parse_resign(self.broker.ask(presence.resign(self.names, self.name, grace)))
@@ -269,10 +274,7 @@ def test_roster_and_count_are_right_as_soon_as_a_lease_is_over(nodes: Callable[.
     roster, departed = b.roster("g")
     assert roster.members == [Present("bob", "{}", 1)]
     assert departed == [Departed("g", "ann", '{"tab": 1}')]
-    assert presence.parse_count(b.broker.ask(presence.count(b.names, "h"))) == (
-        Count(1, 1),
-        [Departed("h", "ann", '{"tab": 1}')],
-    )
+    assert b.counted("h") == (Count(1, 1), [Departed("h", "ann", '{"tab": 1}')])
     assert b.renew() == Renewal(False, [], None)
 
 
@@ -668,7 +670,7 @@ def take(step: tuple[str, ...], nodes: dict[str, Node], model: Model) -> None:
         if verb == "count":
             users = model.users(what)
             expected = Count(users.total(), len(users))
-            found, gone = presence.parse_count(node.broker.ask(presence.count(node.names, what)))
+            found, gone = node.counted(what)
             assert found == expected
         else:
             roster, gone = node.roster(what)

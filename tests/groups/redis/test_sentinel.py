@@ -172,6 +172,15 @@ def test_password_of_the_sentinels_is_another_one(new_server: NewServer, new_sen
     assert said.startswith(f"127.0.0.1:{locked.port}, the primary by the word of the sentinels: it wants a password")
 
 
+def test_user_of_a_sentinel_needs_one_command(server: RedisServer, new_sentinel: NewSentinel) -> None:
+    users = ["shop on >secret +sentinel|master", "other on >secret +ping"]
+    sentinel = new_sentinel(server, users=users)
+    of = {"username": "shop", "password": "secret"}
+
+    location(sentinel.location(), {"sentinel_kwargs": of}).connect("dwebsocket-test").close()
+    assert "give it +sentinel|master" in refusal(sentinel.location(), {"sentinel_kwargs": {**of, "username": "other"}})
+
+
 def test_sentinels_and_servers_speak_tls(new_server: NewServer, new_sentinel: NewSentinel, tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
     primary = new_server(certificates=certificates)
@@ -257,6 +266,7 @@ def test_other_primary_is_noticed_while_messages_come_all_the_time(
     old, new, sentinel = pair
     groups = make(backend, sentinel)
     sink = listen(groups, "a")
+    groups.publish([Publication("b", b"t")])  # so that a probe needs no new connection, which would ask the sentinel
     sentinel.name(new)
     deadline = time.monotonic() + 20
     with old.client() as client:  # a process that has not noticed it yet

@@ -114,6 +114,17 @@ def test_each_connection_is_marked_once_before_its_first_script(make: NewOne, se
     assert pushed(server) == [b"plain", b"mark a", b"1", b"2", b"3", b"mark b", b"4"]
 
 
+def test_probe_marks_again_once_scripts_have_run(make: NewOne, server: RedisServer) -> None:
+    """A connection may live through a demotion and a promotion."""
+    one, mark = scripts()
+    target = make(lambda: push(b"mark", mark))
+    target._publish_probe()
+    assert pushed(server) == []
+    target.exchange([push(b"1", one)])
+    target._publish_probe()
+    assert pushed(server) == [b"mark", b"1", b"mark"]
+
+
 def test_mark_that_is_refused_refuses_the_call(make: NewOne) -> None:
     one, _ = scripts()
     refused = Script("return redis.error_reply('ERR no mark')")
