@@ -198,12 +198,12 @@ class Bench:
                 "reads": broker.reads,
                 "commands": broker.commands,
             }
-            mode, *options = contender.load
-            run = partial(self.client.run, mode, f"--port={running.port}", f"--expected={PAYLOAD}")
+            run = partial(self.client.run, "recover", f"--port={running.port}", f"--expected={PAYLOAD}")
             _wait_until_at_rest(running)
             run("--connections=10", f"--paths={warmup}", f"--missed={missed}", clocks={})
             _wait_until_at_rest(running)
-            values = _rates(run(*options, f"--missed={missed * each}", f"--paths={paths}", clocks=clocks))
+            options = (f"--connections={contender.option('connections')}", f"--rooms={rooms}", f"--paths={paths}")
+            values = _rates(run(*options, f"--missed={missed * each}", clocks=clocks))
         reads_each = values["reads"] / (rooms * each * server.processes)
         return values | {"last_ms": values["seconds"] * 1000, "reads_each": reads_each}
 

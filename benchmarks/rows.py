@@ -221,11 +221,11 @@ class Contender(NamedTuple):
 
     def small(self) -> Contender:
         """The same with a twentieth of the connections, where it is the connections that take the time."""
-        if not self.load or self.load[0] not in ("recover", "attend"):
-            return self
-        fewer = f"--connections={self.option('connections') // 20}"
-        rests = f"--rest={min(self.option('rest'), 6)}"
-        return self._replace(load=(*self.load, fewer, rests), idle=self.idle // 20)
+        if self.load[:1] == ("recover",):
+            return self._replace(load=(*self.load, f"--connections={self.option('connections') // 20}"))
+        if self.load[:1] == ("attend",):
+            return self._replace(load=("attend", "--rest=6"), idle=self.idle // 20)
+        return self
 
 
 class Value(NamedTuple):
