@@ -145,7 +145,6 @@ class Dispatcher:
         deadline = monotonic() + timeout_seconds
         if not watched.history.admit(admission):
             self._reader.want(group, [admission])
-        self._lanes[reactor].wake()
         try:
             while not admission.is_in and (remaining := deadline - monotonic()) > 0:
                 admission.latch.wait(remaining)
@@ -160,7 +159,9 @@ class Dispatcher:
             self._put(watched, item)
 
         def put(member: Member, entrance: Entrance) -> None:
-            self._lanes[member.connection.reactor].put(member.audience, entrance)
+            lane = self._lanes[member.connection.reactor]
+            lane.put(member.audience, entrance)
+            lane.wake()
 
         return History(group, stream, put_all, put)
 
@@ -360,8 +361,6 @@ class Dispatcher:
         if watched is None or watched.history is None:
             return False
         has_gap, must_read, waiting = watched.history.answer(read, asked, admissions)
-        for admission in admissions:
-            self._busy[self._lanes[admission.member.connection.reactor]] = None
         self.flush()
         if must_read or waiting:
             self._reader.want(group, waiting)
