@@ -36,7 +36,9 @@ def tell_overflow(websocket, group, **about):
 
 @receiver(group_presence_changed)
 def tell_presence(group, joined, left, **about):
-    logger.info("presence of %s: came %s, went %s", group, *([member.user for member in some] for some in (joined, left)))
+    logger.info(
+        "presence of %s: came %s, went %s", group, *([member.user for member in some] for some in (joined, left))
+    )
 
 
 @require_websocket(max_groups=20_000, close_timeout=0.5)

@@ -152,7 +152,9 @@ def some_disasters(made: Site, servers: list[Server], chance: random.Random, cou
         pages.stop()
         results = [result for publisher in publishers for result in publisher.results()]
         failed, longest = len(unsure(results)), max(result.seconds for result in results)
-        print(f"{len(results)} sent, {failed} raised, the longest took {longest:.2f} s; {dict(pages.told())}", flush=True)
+        print(
+            f"{len(results)} sent, {failed} raised, the longest took {longest:.2f} s; {dict(pages.told())}", flush=True
+        )
         made.check_logs(*EXPECTED)
 
 
