@@ -621,17 +621,18 @@ def test_broker_that_has_missed_the_latest_is_told_again(new_place: NewPlace, mo
     assert Counter(user for _, _, left in place.told for user in left) == {"u1": 1}
 
 
-def test_what_is_told_again_is_of_one_lease(new_place: NewPlace) -> None:
-    now = [0.0]
+def test_what_is_told_again_is_of_one_lease(new_place: NewPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = [0.0]
+    monkeypatch.setattr(attendance, "monotonic", lambda: later[0] + time.monotonic())
     place = new_place(lambda: 0.0, LEASE=600, GRACE=0)
-    with mock.patch.object(attendance, "monotonic", lambda: now[0] + time.monotonic()):
-        place.enter(user(1), user(2), user(3))
-        place.leave(user(1))
-        until(lambda: len(place.backend.sockets) == 2)
-        now[0] = 601.0
-        place.leave(user(2))
-        until(lambda: len(place.backend.sockets) == 1)
-        assert [presence for presence, _ in place.attendance._left] == [user(2)]
+    place.enter(user(1), user(2), user(3))
+    place.leave(user(1))
+    until(lambda: len(place.backend.sockets) == 2)
+    later[0] = 601.0
+    place.leave(user(2))
+    until(lambda: len(place.backend.sockets) == 1)
+    until(place.quiet)
+    assert [presence for presence, _ in place.attendance._left] == [user(2)]
 
 
 def test_loop_survives_an_error_that_was_not_expected(new_place: NewPlace, caplog: pytest.LogCaptureFixture) -> None:

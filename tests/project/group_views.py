@@ -14,6 +14,7 @@ from django.db import transaction
 from django.dispatch import receiver
 from django.http import HttpResponse, JsonResponse
 
+import tests.project.groups  # noqa: F401  # which declares them
 from dwebsocket import (
     Gap,
     GroupMessage,
@@ -24,7 +25,6 @@ from dwebsocket import (
     group_presence_changed,
     require_websocket,
 )
-from tests.project import groups  # noqa: F401  # which declares them
 
 logger = logging.getLogger(__name__)
 

@@ -41,8 +41,12 @@ def positions(visits: Iterable[Visit]) -> dict[str, str]:
 
 
 def data(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """The JSON objects among the texts that a page has received."""
-    return [json.loads(text) for text in texts if text.startswith("{")]
+    """The JSON objects among the texts that a page has received; of long messages that which says which one it is."""
+    found = [json.loads(text) for text in texts if text.startswith("{")]
+    for one in found:
+        if "d" in one:
+            one["d"] = " ".join(one["d"].split(" ", 3)[:3])
+    return found
 
 
 def told(visits: Iterable[Visit]) -> Counter[str]:

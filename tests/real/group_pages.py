@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from dwebsocket.groups.position import Position
@@ -29,12 +30,15 @@ ENDS: dict[str, Callable[[Peer], None]] = {
 class Page:
     """One page, whatever its connections: `come()` opens one with its positions, `go()` ends it."""
 
-    def __init__(self, crowd: Crowd, name: str, groups: Sequence[str], **query: str) -> None:
+    def __init__(
+        self, crowd: Crowd, name: str, groups: Sequence[str], *, receive_buffer: int = 0, **query: str
+    ) -> None:
         self.name = name
         self.groups = groups
         self.connection: Subscriber | None = None
         self._crowd = crowd
         self._query = query
+        self._receive_buffer = receive_buffer
         self._sent: dict[str, str] = {}
         self._at: dict[str, str] = {}  # the positions that it has
         self._visits: list[Visit] = []
@@ -48,7 +52,10 @@ class Page:
             sent = dict(self._at)
         query = [("group", group) for group in self.groups]
         query += [("since", f"{position}:{group}") for group, position in sent.items()]
-        connection = self._crowd.add(server, f"/page/?{urlencode([*query, *self._query.items()])}", self.name)
+        path = f"/page/?{urlencode([*query, *self._query.items()])}"
+        connection = self._crowd.add(server, path, self.name, receive_buffer=self._receive_buffer)
+        if self._receive_buffer:
+            self._crowd.read(connection)
         with self._lock:
             self._sent, self.connection = sent, connection
             self._parsed, self._taken, self._here = [], 0, set()
@@ -111,10 +118,13 @@ class Pages:
         self._error: BaseException | None = None
         self._seconds = 0.0
 
-    def open(self, count: int, groups: Sequence[str], **query: str) -> list[Page]:
+    def open(self, count: int, groups: Sequence[str], *, receive_buffer: int = 0, **query: str) -> list[Page]:
         """So many more, evenly on all servers; each has joined."""
         start = len(self.all)
-        made = [Page(self._crowd, f"page {start + number}", groups, **query) for number in range(count)]
+        made = [
+            Page(self._crowd, f"page {start + number}", groups, receive_buffer=receive_buffer, **query)
+            for number in range(count)
+        ]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda at: made[at].come(self.servers[at % len(self.servers)]), range(count)))
         self.all += made
@@ -168,10 +178,8 @@ class Pages:
 
     def _come(self, page: Page) -> None:
         page.go("end")
-        try:
+        with suppress(OSError, AssertionError):  # the server is away
             page.come(self._chance.choice(self.servers))
-        except (OSError, AssertionError):  # the server is away
-            pass
 
     # What is asked of them
 

@@ -18,8 +18,8 @@ import django
 
 def main() -> None:
     django.setup()
+    import tests.project.groups  # noqa: F401  # which declares those that have a history
     from dwebsocket import group
-    from tests.project import groups  # noqa: F401  # which declares those that have a history
 
     orders = json.loads(sys.argv[1])
     is_over = threading.Event()

@@ -41,9 +41,7 @@ LOST = r"^WARNING dwebsocket: messages to \d+ groups are lost.*\n"
 #: Of presence in an outage.
 AWAY = r"^WARNING dwebsocket: groups 'default': presence is (?:not )?told to the backend.*\n"
 #: A view whose join() has taken too long, or a page that wanted something of groups, in an outage.
-REFUSED = (
-    r"^\w+ (?:dwebsocket|django\.request): .*(?:GroupsUnavailable|Service Unavailable|groups 'default': redis:).*\n"
-)
+REFUSED = r"^\w+ (?:dwebsocket|django\.request): .*(?:GroupsUnavailable|Service Unavailable|'default': redis:).*\n"
 #: What gunicorn says of a worker that was killed.
 REPLACED = r"^.*\[(?:WARNING|ERROR)\] Worker .*was (?:sent|terminated).*\n"
 

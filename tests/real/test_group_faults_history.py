@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.peer import Close
+from tests.real.group_checker import check_order, gaps
 from tests.real.group_crowd import Crowd, until
-from tests.real.group_outages import fleet_comes_back
+from tests.real.group_outages import assert_told, fleet_comes_back, open_many, wait_for_last, wait_until_it_goes_on
 from tests.real.group_pages import Pages
-from tests.real.group_site import GEVENT, LOST, REFUSED, REPLACED, THREADS, Publisher, Site, needs_redis, site
+from tests.real.group_site import GEVENT, LOST, REFUSED, REPLACED, SMALL, THREADS, Publisher, Site, needs_redis, site
 from tests.real.servers import gunicorn
 
 pytestmark = [needs_redis, pytest.mark.faults, pytest.mark.timeout(120)]
@@ -160,6 +162,72 @@ def test_replica_that_lags_and_is_promoted(tmp_path: Path) -> None:
             pages.end_and_check(publishers, GROUPS)
             assert_each_was_told(pages)
         made.check_logs(LOST, REFUSED)
+
+
+def test_history_that_does_not_reach_back_is_told(tmp_path: Path) -> None:
+    """It has 20 messages, and many more are sent meanwhile."""
+    groups = ("few:a", "few:b")
+    with site(tmp_path, **CHECK) as made, Crowd() as crowd:
+        with Pages(crowd, made.start(THREADS, GEVENT), random.Random(9)) as pages:
+            pages.open(16, groups)
+            publisher = made.publisher(["p"], groups, pause_seconds=0.005, is_direct=True)
+            publisher.go()
+            pages.tend(1.0)
+            for _ in range(3):
+                made.relay.refuse()
+                time.sleep(1)
+                made.relay.accept()
+                wait_until_they_send([publisher])
+                time.sleep(1)
+            pages.end_and_check([publisher], groups)
+            told = pages.told()
+            assert all(told[what] for what in ("gap", "joined true", "joined false")), told
+        made.check_logs(LOST, REFUSED)
+
+
+def test_members_that_keep_no_position_are_told_or_closed(tmp_path: Path) -> None:
+    with site(tmp_path, **CHECK) as made, Crowd() as crowd:
+        servers = made.start(THREADS, GEVENT)
+        told = open_many(crowd, servers, "/member/?group=kept:a&group=kept:b&forward=0", 4)
+        forwarded = open_many(crowd, servers, "/member/?group=kept:a&group=kept:b", 4)
+        publishers = publish(made)
+        for fault in (made.relay.cut, lambda: flush(made)):
+            wait_until_it_goes_on(told, publishers)
+            assert not any(gaps(subscriber.entries()) for subscriber in told)
+            assert not any(subscriber.close for subscriber in forwarded)
+            fault()
+        wait_until_it_goes_on(told, publishers)
+        for subscriber in forwarded:
+            until(lambda: subscriber.close, f"the end of {subscriber.name}")  # noqa: B023
+            assert subscriber.close == Close(1012, "messages are missing")
+        results = [result for publisher in publishers for result in publisher.stop()]
+        wait_for_last(told, results)
+        assert_told(told, results)
+        check_order([subscriber.entries() for subscriber in told + forwarded])
+        made.check_logs(LOST)
+
+
+def test_page_that_was_too_slow_comes_back_and_has_all(tmp_path: Path) -> None:
+    with site(tmp_path, OUTBOX_SECONDS=1, **CHECK) as made, Crowd() as crowd:
+        servers = made.start(*SMALL.values())
+        with Pages(crowd, servers, random.Random(10)) as pages:
+            slow = pages.open(6, GROUPS, receive_buffer=16 * 1024)
+            pages.open(6, GROUPS)
+            publishers = publish(made, size=200)
+            pages.tend(0)
+            for number in range(2):
+                slowed = [page.connection for page in slow]
+                for connection in slowed:
+                    assert connection is not None
+                    crowd.pause(connection)
+                time.sleep(4)
+                for connection in slowed:
+                    crowd.resume(connection)
+                for page in slow:
+                    until(lambda: len(page.visits()) == number + 2, f"the end of {page.name}")  # noqa: B023
+                pages.wait_until_joined()
+            pages.end_and_check(publishers, GROUPS, may_lose=False)
+        made.check_logs()
 
 
 # A worker, or its way to the server
