@@ -146,7 +146,6 @@ class Dispatcher:
         deadline = monotonic() + timeout_seconds
         if not watched.history.admit(admission):
             self._read(group, watched, [admission])
-        self._lanes[reactor].wake()
         try:
             while not (admission.is_in or admission.is_over) and (remaining := deadline - monotonic()) > 0:
                 admission.latch.wait(remaining)
@@ -161,7 +160,9 @@ class Dispatcher:
             self._put(watched, item)
 
         def put(member: Member, entrance: Entrance) -> None:
-            self._lanes[member.connection.reactor].put(member.audience, entrance)
+            lane = self._lanes[member.connection.reactor]
+            lane.put(member.audience, entrance)
+            lane.wake()
 
         return History(group, stream, put_all, put)
 
@@ -383,8 +384,6 @@ class Dispatcher:
                 admission.end()
             return False
         has_gap, must_read, waiting = watched.history.answer(read, asked, admissions)
-        for admission in admissions:
-            self._busy[self._lanes[admission.member.connection.reactor]] = None
         self.flush()
         if must_read or waiting:
             self._read(group, watched, waiting)

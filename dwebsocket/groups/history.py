@@ -89,6 +89,8 @@ class History:
     def admit(self, admission: Admission, *, was_read: bool = False) -> bool:
         """Let a member in, if its place is known; False: something must be read for it."""
         with self._lock:
+            if admission.found is not None:
+                return True
             found = self._stream.find(admission.since, monotonic(), was_read=was_read)
             if found is None:
                 return False
@@ -100,10 +102,16 @@ class History:
             self._put(member, Entrance(member, kind, note, found.start.epoch, found.missed, admission.come_in))
             return True
 
-    def ask(self, admissions: Iterable[Admission]) -> Asked:
-        """The question that serves all of `admissions`, and brings what is missing."""
+    def ask(self, admissions: Sequence[Admission]) -> Asked | None:
+        """The question that serves all of `admissions`, and brings what is missing.
+
+        None where there is nothing to ask: those who came during a read find here what it has brought.
+        """
         with self._lock:
-            return self._stream.ask([admission.since for admission in admissions])
+            waiting = [one for one in admissions if not one.is_over and not self.admit(one)]
+            if admissions and not waiting and self._stream.is_whole:
+                return None
+            return self._stream.ask([one.since for one in waiting])
 
     def is_silent(self, since: float) -> bool:
         """Whether no message has come since then."""

@@ -91,7 +91,7 @@ class Lane:
                 return False
             member.is_in = False
             member.audience.remove(member)
-            self._forget_without_members(member.audience, member.kind)
+            self._discard_recalled(member.audience, member.kind)
             return True
 
     # Messages
@@ -294,7 +294,7 @@ class Lane:
                     audience.remove(member)
                     member.kind = kind
                     audience.add(member)
-                    self._forget_without_members(audience, before)
+                    self._discard_recalled(audience, before)
                     self._deliver([(member, piece) for piece in pieces])
         finally:
             entrance.done()
@@ -320,8 +320,8 @@ class Lane:
             self._recalled_count = self._recalled_bytes = 0
         return [piece for piece in pieces if piece is not None]
 
-    def _forget_without_members(self, audience: Audience, kind: Kind) -> None:
-        """Forget what was recalled for members of that kind, where none is left: its function may hold a request."""
+    def _discard_recalled(self, audience: Audience, kind: Kind) -> None:
+        """Discard what was recalled for members of that kind, where none is left: its function may hold a request."""
         if audience.has(kind):
             return
         pieces = list(self._recalled.pop((audience, kind[:3]), {}).values())  # the worker may add to them just now

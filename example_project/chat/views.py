@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django.contrib.auth import get_user_model, login
@@ -11,12 +12,13 @@ from django.urls import reverse
 from django.utils.text import slugify
 from django.views.generic import FormView
 
-from dwebsocket import CloseCode, GroupsUnavailable, accept_websocket, user_group
+from dwebsocket import GroupsUnavailable, accept_websocket, envelope, user_group
 
 from .forms import NameForm
-from .groups import rooms
+from .groups import KEPT, rooms, typing
 
 OPEN_ROOMS = ["lobby", "help", "music"]
+AT_ONCE = 50  # messages of before that a page gets
 
 
 @accept_websocket
@@ -30,29 +32,56 @@ def index(request):
     return render(request, "chat/index.html", {"me": me, "rooms": rooms_of(request)})
 
 
-@accept_websocket(max_message_size=4 * 1024)  # bytes: the page allows 1000 characters
+@accept_websocket(max_message_size=8 * 1024)  # bytes: the page allows 1000 characters
 def room(request, name):
     if not (me := person(request)):
         return ask_name(request)
     if not request.is_websocket():
         remember(request, name)
-        return render(request, "chat/room.html", {"me": me, "rooms": rooms_of(request), "room": name})
+        shown = {"me": me, "rooms": rooms_of(request), "room": name, "kept": KEPT}
+        return render(request, "chat/room.html", shown)
     return talk(request, me, name)
 
 
 def talk(request, me, name):
     ws = request.websocket
-    ws.join(rooms[name])  # what is said in the room reaches the page from here on, and this view does nothing for it
+    # From here on what is said in the room reaches the page, and this view does nothing for it. A page that comes back
+    # has its position in the URL, and gets what it has missed first. It learns who is here, and who comes and goes.
+    ws.join(rooms[name], forward=envelope, presence=me, roster=True)
+    ws.join(typing[name])
     join_own_group(request)
     ws.send_json({"type": "ready"})
-    for text in ws:
-        if not isinstance(text, str):
-            return ws.close(CloseCode.UNSUPPORTED_DATA, "the chat is of text")
-        message = {"type": "message", "from": me, "text": text, "at": time.time()}
-        try:
-            rooms[name].send_json(message)  # without exclude=ws: an author sees that it has arrived, in every tab
-        except GroupsUnavailable:  # without this the connection would close with 1013; the page would come back
-            ws.send_json({"type": "failed", "text": text})
+    while (message := ws.wait_json()) is not None:
+        match message:
+            case {"say": str(text), "id": str(message_id)} if len(message_id) <= 40:
+                say(ws, rooms[name], me, text, message_id)
+            case {"typing": True}:
+                with suppress(GroupsUnavailable):  # then it is not worth a word
+                    typing[name].send_json({"type": "typing", "from": me}, exclude=ws)
+            case {"before": None | str() as position}:
+                send_earlier(ws, rooms[name], position)
+            case _:
+                return ws.close(4400, "this is not what a page of the chat says")
+
+
+def say(ws, room, me, text, message_id):
+    message = {"type": "message", "id": message_id, "from": me, "text": text, "at": time.time()}
+    try:
+        # Without exclude=ws: an author sees that it has arrived, in every tab. With once: a page that is not sure of it
+        # may send it again, and the others see it once.
+        room.send_json(message, once=f"{me['id']} {message_id}")
+    except GroupsUnavailable:  # without this the connection would close with 1013; the page would come back
+        ws.send_json({"type": "failed", "id": message_id})
+
+
+def send_earlier(ws, room, position):
+    """What was said before the message at `position`, or without one: what was said last."""
+    messages = room.history(limit=None if position else AT_ONCE + 1)
+    if position:
+        positions = [message.position for message in messages]
+        messages = messages[: positions.index(position) if position in positions else 0]
+    more = len(messages) > AT_ONCE
+    ws.send_json({"type": "earlier", "messages": [envelope(one) for one in messages[-AT_ONCE:]], "more": more})
 
 
 def listen(request):

@@ -219,7 +219,9 @@ class Process:
             for page in self.pages:
                 page.could_recover &= page.at is not None
         admissions, self.waiting, self.must_read = self.waiting, [], False
-        self.questions.append(Question(self.history.ask(admissions), admissions, []))
+        asked = self.history.ask(admissions)
+        if asked is not None:
+            self.questions.append(Question(asked, admissions, []))
 
     def execute(self, at: int) -> None:
         question = self.questions[at]
@@ -249,6 +251,8 @@ class Process:
                 self.deliver()
             if is_checked:
                 self.ask()
+                if not self.questions:  # those who waited have found their places without it
+                    self.ask()
             for _ in range(10):
                 while self.questions:
                     self.answer(0)

@@ -742,3 +742,41 @@ def test_members_come_and_go_during_outages(home: Home) -> None:
             backend.restore()
 
     Storm(home, backend, 0.5).run(break_off)
+
+
+# Members that come back at once
+
+
+def test_members_that_come_during_a_read_need_no_other(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process asks once for what a fleet has missed in a group."""
+    dispatcher, backend, is_open = office.dispatcher, office.backend, threading.Event()
+    text = Envelope(TEXT, b"hello").serialize()
+    places = backend.publish([Publication("a", text, history=10, ttl=60)] * 5)
+    answer = backend.read
+    monkeypatch.setattr(backend, "read", lambda wants: answer(wants) if is_open.wait(10) else {})
+    websockets = [WebSocketOf(number, Offered(office.reactor)) for number in range(1, 6)]
+    members = [dispatcher.join(one, "a", cast(Any, one.connection), FORWARDED, 10, 60.0) for one in websockets]
+    found: list[Any] = []
+
+    def come(member: Member) -> threading.Thread:
+        view = threading.Thread(
+            target=lambda: found.append(dispatcher.admit(member, FORWARDED, cast(Position, places[1]), 10))
+        )
+        view.start()
+        return view
+
+    views = [come(members[0])]
+    until(lambda: 0 in dispatcher._readers or None, "a reader")
+    reader = dispatcher._readers[0]
+    until(lambda: (reader._thread and not reader._wanted) or None, "the first question")
+    views += map(come, members[1:])
+    until(lambda: len(reader._wanted.get("a", ())) == 4, "the others")
+    is_open.set()
+    while any(view.is_alive() for view in views):
+        office.reactor.run()
+        views[0].join(0.001)
+        views.append(views.pop(0))
+    dispatcher.close()
+    assert [(one.recovered, len(one.missed)) for one in found] == [(True, 3)] * 5
+    assert [received(one) for one in members] == [frame("hello") * 3] * 5
+    assert len(backend.reads) == 1

@@ -117,7 +117,11 @@ def test_member_whose_time_is_over_does_not_come_in() -> None:
     desk = Desk(is_whole=False)
     late, other = admission(), admission()
     late.is_over = True
-    assert desk.history.answer(Read(Position("e", 3)), desk.history.ask([late, other]), [late, other]) == (False, False, [])
+    assert desk.history.answer(Read(Position("e", 3)), desk.history.ask([late, other]), [late, other]) == (
+        False,
+        False,
+        [],
+    )
     assert desk.told == ["in"]
     assert late.found is None
 

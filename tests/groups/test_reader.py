@@ -254,10 +254,10 @@ def test_idle_reader_sleeps(library: Library) -> None:
 
 def test_groups_with_a_gap_are_one_line_of_the_log(library: Library, caplog: pytest.LogCaptureFixture) -> None:
     library.with_gap = {"a", "b"}
-    library.is_free.clear()
+    library.open.clear()
     for group in ("a", "b", "c"):
         library.reader.want(group)
-    library.is_free.set()
+    library.open.set()
     library.wait_for("a", "b", "c")
     until(lambda: "messages to" in caplog.text or None)
     assert sum("are lost, for no history has them" in line for line in caplog.messages) <= 2

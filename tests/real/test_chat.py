@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from django.utils.text import slugify
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -29,7 +30,25 @@ WORKERS = {
 }
 RUNSERVER = (sys.executable, "example_project/manage.py", "runserver", "--noreload", "127.0.0.1:0")
 PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+GRACE_SECONDS = 0.5
+AT_ONCE, KEPT = 50, 200  # messages of before that a page gets, and those of a room
+#: Says numbers in a room, in a process of its own, until a file is there; then it prints how many it has said.
+SPEAKER = """
+import itertools, pathlib, time
+from chat.groups import rooms
+for number in itertools.count(1):
+    rooms[{room!r}].send_json({{
+        "type": "message", "id": str(number), "from": {{"id": "speaker", "name": "speaker"}},
+        "text": str(number), "at": time.time(),
+    }})
+    if pathlib.Path({stop!r}).exists():
+        break
+    time.sleep(0.2)
+print(number)
+"""
 
+#: For what the page does, whatever serves it.
+one_kind = pytest.mark.parametrize("site", ["as-documented"], indirect=True)
 needs_redis = pytest.mark.skipif(not REDIS, reason="there is no redis-server: apt install redis-server")
 
 
@@ -54,17 +73,59 @@ class Site:
         shutil.copytree(ROOT / "example_project", folder / "example_project", ignore=nothing_else)
         (folder / "tmp").mkdir()
         self.folder, self.redis = folder, redis_server
+        self.room = "lobby"  # that of the test
         self.environment = {"TMPDIR": str(folder / "tmp")}
         if redis_server:
             self.environment["REDIS_URL"] = redis_server.url
+            with (folder / "example_project/example/settings.py").open("a") as settings:
+                settings.write(f'WEBSOCKET_GROUPS["default"]["GRACE"] = {GRACE_SECONDS}\n')
+
+    @property
+    def path(self):
+        return f"/chat/{self.room}/"
+
+    def start(self, log_name, *options):
+        """Serve it with two workers. Not serving(): gunicorn logs an error when a worker is killed."""
+        command = (*WORKERS["as-documented"], *options)
+        self.server = Served(command, self.folder, self.folder / log_name, self.environment)
+        self.server.wait_until_up()
 
     def manage(self, *arguments):
+        with self.managing(*arguments) as process:
+            output, _ = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    @contextmanager
+    def managing(self, *arguments):
+        """A command that runs; it must have ended by itself when the block ends."""
         environment = {**os.environ, **self.environment, "PYTHONPATH": str(ROOT)}
         environment.pop("DJANGO_SETTINGS_MODULE", None)
-        return subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "example_project/manage.py", *arguments], cwd=self.folder, env=environment,
-            text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    @contextmanager
+    def speaker(self):
+        """Let another process say numbers in the room, as long as the block runs; the list has them afterwards.
+
+        Slowly: a page that is away for 40 seconds still finds them all in the history.
+        """
+        stop = self.folder / "stop"
+        with self.managing("shell", "-c", SPEAKER.format(room=self.room, stop=str(stop))) as process:
+            said = []
+            yield said
+            stop.touch()
+            output, _ = process.communicate(timeout=60)
+            stop.unlink()
+            assert process.returncode == 0, output
+            said.extend(str(number) for number in range(1, int(output.split()[-1]) + 1))
 
     def openings(self):
         """The process of each WebSocket that has been opened, in their order."""
@@ -97,16 +158,16 @@ class Person:
         self.leave()
         self.chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
         self.errors()  # those of another test
-        self.get("/chat/lobby/")
+        self.get(self.site.path)
         self("name").send_keys(name)
         self.all("[name=log_in]" if as_user else "button.main")[0].click()
         self.until_state("open")
         return self
 
-    def enter(self, path="/chat/lobby/", *, process=None):
+    def enter(self, path=None, *, process=None):
         """Open a page in this tab, so often that a process holds it that is not `process`."""
         for _ in range(50):
-            self.get(path)
+            self.get(path or self.site.path)
             self.until_state("open")
             holder = self.site.openings()[-1]
             if holder != process:
@@ -144,14 +205,36 @@ class Person:
             f"the state {state!r}",
         )
 
+    def texts(self, selector):
+        return self.run("return [...document.querySelectorAll(arguments[0])].map(one => one.textContent)", selector)
+
     def heard(self):
-        return self.run("return [...document.querySelectorAll('#messages .text')].map(each => each.textContent)")
+        return self.texts("#messages .text")
+
+    def unsent(self):
+        return self.texts("#unsent-messages .text")
+
+    def present(self):
+        """Who is here: the number at the top, and the names."""
+        return int("".join(self.texts("#count")) or 0), self.texts("#names .name")
 
     def notices(self):
         return [notice.text for notice in self.all("#notices span")]
 
     def until_heard(self, text):
         until(lambda: text in self.heard(), f"the message {text!r}")
+
+    def until_present(self, *names):
+        until(lambda: self.present() == (len(names), list(names)), f"{names} to be here")
+
+    def until_history(self):
+        until(lambda: self.run("return isComplete"), "what was said before")
+
+    def until_failed(self, text):
+        until(lambda: text in self.texts("#unsent-messages .failed .text"), f"the failure of {text!r}")
+
+    def is_told_of_a_gap(self):
+        return bool(self.all("#messages .note"))
 
     def until_notice(self, text):
         until(lambda: text in self.notices(), f"the notice {text!r}")
@@ -198,8 +281,9 @@ def site(request, tmp_path_factory):
 
 
 @pytest.fixture
-def people(chromiums, site):
-    """A user and a guest, each in the lobby, in a browser of their own."""
+def people(chromiums, site, request):
+    """A user and a guest, each in a room that no other test has, in a browser of their own."""
+    site.room = slugify(request.node.originalname.removeprefix("test_"))[:40]
     anna, ben = (Person(chromium, site) for chromium in chromiums)
     yield anna.come("anna", as_user=True), ben.come("Ben")
     errors = [*anna.errors(), *ben.errors()]
@@ -239,21 +323,21 @@ def test_message_is_in_every_tab_of_the_room_and_in_no_other_room(people):
     anna.new_tab()
     anna.enter("/chat/music/")
 
-    ben.say("to the lobby")
+    ben.say("to all")
 
     elsewhere = anna.chromium.current_window_handle
     for tab in anna.tabs():
         if tab != elsewhere:
-            anna.until_heard("to the lobby")
+            anna.until_heard("to all")
     anna.say("in here")
     anna.until_heard("in here")
     assert anna.heard() == ["in here"]
     ben.say("last")
     ben.until_heard("last")
-    assert ben.heard() == ["to the lobby", "last"]
+    assert ben.heard() == ["to all", "last"]
 
 
-def test_room_is_made_by_typing_its_name_and_stays_in_the_list(people):
+def test_room_is_made_by_typing_its_name_and_stays_in_the_list(people, site):
     anna, ben = people
     ben("new-room").send_keys("Café Größe!", Keys.ENTER)
     until(lambda: [title.text for title in ben.all("main h1")] == ["café-größe"], "the new room")
@@ -263,7 +347,123 @@ def test_room_is_made_by_typing_its_name_and_stays_in_the_list(people):
     ben.until_heard("found it")
 
     ben.enter("/chat/")
-    assert [link.text for link in ben.all("nav li a")] == ["lobby", "help", "music", "café-größe"]
+    assert [link.text for link in ben.all("nav li a")] == ["lobby", "help", "music", site.room, "café-größe"]
+
+
+def test_history_is_there_after_a_reload_and_the_rest_on_request(people):
+    anna, ben = people
+    lines = [f"line {number}" for number in range(2 * AT_ONCE + 20)]
+    for line in lines:
+        ben.run("say(arguments[0])", line)
+    anna.until_heard(lines[-1])
+    assert anna.heard() == lines
+
+    anna.enter()
+    anna.until_history()
+    assert anna.heard() == lines[-AT_ONCE:]
+    assert anna.run("return following")
+    assert not anna("beginning").is_displayed()
+
+    anna.run("$('log').scrollTop = 0")  # this asks for more, and so does the button
+    until(lambda: len(anna.heard()) == 2 * AT_ONCE, "earlier messages")
+    assert anna.run("return $('log').scrollTop") > 0  # what one reads has not moved
+    anna.run("$('earlier').click()")
+    until(lambda: len(anna.heard()) == len(lines), "the first messages")
+    ben.say("now")
+    anna.until_heard("now")
+    assert anna.heard() == [*lines, "now"]
+    assert anna("beginning").is_displayed()
+    assert not anna("earlier").is_displayed()
+
+
+@one_kind
+def test_page_that_was_away_for_too_long_shows_what_the_room_still_knows(people):
+    anna, ben = people
+    ben.say("first")
+    anna.until_heard("first")
+    anna.run("delay = 600; ws.close(4000)")
+    anna.until_state("waiting")
+    lines = [f"line {number}" for number in range(KEPT + 1)]
+    for line in lines:
+        ben.run("say(arguments[0])", line)
+    ben.until_heard(lines[-1])
+
+    anna.run("connect()")
+
+    until(anna.is_told_of_a_gap, "the note that messages are missing")
+    anna.until_heard(lines[-1])
+    assert anna.heard() == lines[-AT_ONCE:]
+
+
+def test_page_shows_who_is_here(people, site):
+    """A user is here once, with however many tabs, until GRACE seconds after the last one; a guest leaves at once."""
+    anna, ben = people
+    in_both_processes(anna, ben)
+    ben.until_present("Ben", "anna")
+    anna.until_present("anna", "Ben")
+    first = anna.chromium.current_window_handle
+    anna.new_tab()
+    anna.enter()
+    assert count_of(site) == 3
+
+    anna.chromium.close()
+    anna.chromium.switch_to.window(first)
+    until(lambda: count_of(site) == 2, "the tab to be gone")
+    ben.enter()  # this page gets the whole list anew
+    ben.until_present("Ben", "anna")
+    anna.until_present("anna", "Ben")
+
+    ben("here").click()
+    assert [name.text for name in ben.all("#names li")] == ["B\nBen\nguest\nyou", "A\nanna"]
+    anna.leave()
+    ben.until_present("Ben")
+    anna.enter()
+    ben.until_present("Ben", "anna")
+    ben.leave()
+    anna.until_present("anna")
+
+
+def count_of(site):
+    """How many WebSockets are present, as any other process is told."""
+    asked = site.manage("shell", "-c", f"from chat.groups import rooms; print(rooms[{site.room!r}].count())")
+    return int(asked.stdout.split()[-1])
+
+
+@one_kind
+def test_page_shows_a_number_alone_where_many_are_here(people):
+    anna, ben = people
+    ben.run("window.others = Array.from({ length: 200 }, () => new WebSocket(ws.url))")  # guests, each of them
+
+    until(lambda: anna.present() == (202, []), "the number")
+    anna("here").click()
+    until(lambda: anna("many").is_displayed(), "the reason why there are no names")
+    ben.run("window.others.splice(2).forEach(one => one.close())")
+    anna.until_present("anna", "Ben")
+
+
+@one_kind
+def test_page_shows_who_writes_until_the_message_or_for_some_seconds(people):
+    anna, ben = people
+    in_both_processes(anna, ben)
+    first = anna.chromium.current_window_handle
+    anna.new_tab()
+    anna.enter()
+
+    anna("text").send_keys("hm")
+    until(lambda: ben("typing").text == "anna is typing…", "who writes")
+    anna("text").send_keys("m", Keys.ENTER)
+    ben.until_heard("hmm")
+    until(lambda: ben("typing").text == "", "the end of it")
+
+    ben("text").send_keys("so")
+    for _ in anna.tabs():
+        until(lambda: anna("typing").text == "Ben is typing…", "who writes")
+    ben("text").clear()
+    for _ in anna.tabs():
+        until(lambda: anna("typing").text == "", "the end of it")
+        assert anna.heard() == ["hmm"]
+    anna.chromium.switch_to.window(first)
+    assert ben("typing").text == ""  # of oneself nothing
 
 
 def test_command_reaches_every_tab_of_the_user_in_both_processes(people, site):
@@ -290,31 +490,30 @@ def test_command_says_that_it_does_not_know_a_user(site):
     assert (told.returncode, told.stdout) == (1, "CommandError: there is no user 'nina'\n")
 
 
-def say_until_heard(speaker, listener):
-    """Say it again and again: a process that is not back yet misses what is said."""
-
-    def is_heard():
-        speaker.say(f"again from {speaker.name}")
-        return f"again from {speaker.name}" in listener.heard()
-
-    until(is_heard, "a message after the failure")
-
-
 def test_chat_works_again_after_a_failure_of_redis_without_a_reload(people, site):
+    """This Redis writes nothing to a disk: it has forgotten everything, and the pages say so."""
     anna, ben = people
     in_both_processes(anna, ben)
     anna.mark()
     ben.mark()
+    anna.say("before")
+    ben.until_heard("before")
 
     site.redis.kill()
-    anna.say("lost")
-    anna.until_notice("This may not have arrived: “lost”")
-    assert anna("text").get_property("value") == "lost"  # it is given back
-    anna("text").clear()
+    anna.say("meanwhile")
+    anna.until_failed("meanwhile")
     site.redis.start()
 
-    say_until_heard(anna, ben)
-    say_until_heard(ben, anna)
+    for person in people:
+        until(person.is_told_of_a_gap, "the note that messages are missing")
+        until(lambda person=person: person.heard() == [], "what the room still knows")
+    anna.all("#unsent-messages .again")[0].click()
+    ben.until_heard("meanwhile")
+    ben.say("after")
+    anna.until_heard("after")
+    assert anna.heard() == ben.heard() == ["meanwhile", "after"]
+    assert anna.unsent() == []
+    ben.until_present("Ben", "anna")
     assert anna.is_marked()
     assert ben.is_marked()
 
@@ -322,22 +521,68 @@ def test_chat_works_again_after_a_failure_of_redis_without_a_reload(people, site
 def test_page_that_is_opened_during_the_failure_comes_by_itself(people, site):
     anna, ben = people
     site.redis.kill()
-    ben.get("/chat/lobby/")
+    ben.get(site.path)
     ben.until_state("waiting")  # it was closed with 1013
     site.redis.start()
 
     ben.until_state("open")
-    say_until_heard(anna, ben)
+    until(anna.is_told_of_a_gap, "the note that messages are missing")
+    anna.say("you came")
+    ben.until_heard("you came")
 
 
-def test_text_that_does_not_come_back_is_given_back(people):
+@one_kind
+def test_text_that_does_not_come_back_can_be_sent_again(people):
     """As when a worker dies before it has passed the text on."""
-    anna, _ = people
+    anna, ben = people
     anna.run("ws.send = () => {}")
     anna.say("into the void")
+    anna.say("and this")
+    anna.until_failed("into the void")
+    anna.until_failed("and this")
+    assert anna.heard() == []
 
-    anna.until_notice("This may not have arrived: “into the void”")
-    assert anna("text").get_property("value") == "into the void"
+    anna.run("delete ws.send")
+    anna.all("#unsent-messages .again")[0].click()
+    ben.until_heard("into the void")
+    anna.until_heard("into the void")
+    anna.all("#unsent-messages .drop")[0].click()
+
+    assert anna.unsent() == []
+    assert anna.heard() == ben.heard() == ["into the void"]
+
+
+@one_kind
+def test_text_that_is_sent_twice_is_heard_once(people):
+    anna, ben = people
+    for said in ("once", "once", "last"):
+        anna.run("tell({ say: arguments[0], id: arguments[0] })", said)
+        ben.run("tell({ say: `${arguments[0]} by Ben`, id: arguments[0] })", said)
+
+    for person in people:
+        person.until_heard("last")
+        person.until_heard("last by Ben")
+        assert sorted(person.heard()) == ["last", "last by Ben", "once", "once by Ben"]
+
+
+@one_kind
+def test_text_whose_arrival_the_page_did_not_see_is_marked_when_it_comes_back(people):
+    anna, ben = people
+    anna.mark()
+    anna.run("ws.onmessage = null")
+    anna.say("have you heard?")
+    ben.until_heard("have you heard?")
+    ben.say("yes")
+    ben.until_heard("yes")
+    assert anna.unsent() == ["have you heard?"]
+
+    anna.run("ws.close(4000)")
+
+    anna.until_heard("yes")
+    assert anna.heard() == ["have you heard?", "yes"]
+    assert anna.unsent() == []
+    assert not anna.is_told_of_a_gap()
+    assert anna.is_marked()
 
 
 def test_text_stays_text(people):
@@ -358,7 +603,7 @@ def test_text_stays_text(people):
 def test_reader_stays_where_he_reads_and_is_told_of_new_messages(people):
     anna, ben = people
     for number in range(30):
-        ben.run("ws.send(arguments[0])", f"line {number}")
+        ben.run("say(arguments[0])", f"line {number}")
     anna.until_heard("line 29")
     until(lambda: anna.run("return following"), "the end")
     assert not anna("newer").is_displayed()
@@ -395,6 +640,10 @@ def test_on_a_phone_nothing_is_cut(people):
         anna.until_heard("w" * 300)
         until(lambda: len(anna.heard()) == 2, "both messages")
         assert_as_wide_as_the_screen(anna, "#log")
+        anna("here").click()
+        until(lambda: anna("people").is_displayed(), "the names")
+        assert_as_wide_as_the_screen(anna, "#people")
+        anna("here").click()
         assert not anna.all("nav")[0].is_displayed()
         anna.all(".back")[0].click()
         until(lambda: [nav for nav in anna.all("nav") if nav.is_displayed()], "the rooms")
@@ -413,32 +662,89 @@ def assert_as_wide_as_the_screen(person, selector):
 
 @needs_redis
 def test_page_comes_back_by_itself_when_its_worker_is_killed(chromiums, tmp_path):
-    with RedisServer(tmp_path) as redis_server:
-        site = Site(tmp_path, redis_server)
-        # Not serving(): gunicorn logs an error when a worker is killed.
-        site.server = Served(WORKERS["as-documented"], site.folder, tmp_path / "log", site.environment)
-        try:
-            site.server.wait_until_up()
-            anna, ben = (Person(chromium, site) for chromium in chromiums)
-            process, other = in_both_processes(anna.come("Anna"), ben.come("Ben"))
-            anna.mark()
+    with alone(tmp_path, chromiums) as (site, anna, ben):
+        process, other = in_both_processes(anna, ben)
+        with site.speaker() as said:
+            for person in (anna, ben):
+                person.mark()
+                person.until_heard("5")
             openings = len(site.openings())
-
             os.kill(process, signal.SIGKILL)
 
             until(lambda: len(site.openings()) > openings, "a new connection")
             anna.until_state("open")
             anna.say("here again")
             ben.until_heard("here again")
-            ben.say("welcome")
-            anna.until_heard("welcome")
-            assert anna.is_marked()
-            assert site.openings()[openings:] != [process]
-            assert site.openings().count(other) >= 1
+        assert_nothing_is_missing((anna, ben), said, "here again")
+        assert site.openings()[openings:] != [process]
+        assert site.openings().count(other) >= 1
+
+
+@needs_redis
+def test_page_misses_nothing_when_the_server_is_started_again(chromiums, tmp_path):
+    with alone(tmp_path, chromiums) as (site, anna, ben):
+        in_both_processes(anna, ben)
+        with site.speaker() as said:
+            for person in (anna, ben):
+                person.mark()
+                person.until_heard("5")
+            site.server.stop()
+            for person in (anna, ben):
+                person.until_state("waiting")
+            anna("text").send_keys("still here", Keys.ENTER)  # it stays in the field: there is no connection
+            down = time.time()
+            site.start("log-2", f"--bind=127.0.0.1:{site.server.port}")
+            up = time.time()
+
+            for person in (anna, ben):
+                person.until_state("open")
+            anna("text").send_keys(Keys.ENTER)
+            ben.until_heard("still here")
+        times = anna.run("return [...document.querySelectorAll('#messages li')].map(item => item.message.at)")
+        assert [at for at in times if down < at < up]  # something was said while it was away
+        assert_nothing_is_missing((anna, ben), said, "still here")
+        ben.until_present("Ben", "Anna")
+
+
+@one_kind
+def test_page_misses_nothing_when_the_workers_lose_redis_for_a_moment(people, site):
+    anna, ben = people
+    in_both_processes(anna, ben)
+    with site.speaker() as said:
+        for person in people:
+            person.mark()
+            person.until_heard("5")
+        with site.redis.client() as client:
+            assert client.client_kill_filter(_type="pubsub") == 2
+        anna.say("and on")
+        ben.until_heard("and on")
+    assert_nothing_is_missing(people, said, "and on")
+
+
+@contextmanager
+def alone(folder, chromiums):
+    """A site with a server of its own, and two guests in its lobby."""
+    with RedisServer(folder) as redis_server:
+        site = Site(folder, redis_server)
+        site.start("log")
+        try:
+            anna, ben = (Person(chromium, site) for chromium in chromiums)
+            yield site, anna.come("Anna"), ben.come("Ben")
             anna.leave()
             ben.leave()
         finally:
             site.server.stop()
+
+
+def assert_nothing_is_missing(persons, numbers, text):
+    """The pages have heard each number once and in order, with the text somewhere, and without a reload."""
+    for person in persons:
+        person.until_heard(numbers[-1])
+        assert [heard for heard in person.heard() if heard != text] == numbers
+        assert person.heard().count(text) == 1
+        assert not person.is_told_of_a_gap()
+        assert person.unsent() == []
+        assert person.is_marked()
 
 
 def test_without_redis_and_without_a_database_guests_chat_on_runserver(chromiums, tmp_path):

@@ -1,17 +1,21 @@
 "use strict";
-// The connection of the page, under its own address. It comes back by itself, and says how it is.
+// The connection of the page, under its own address. It comes back by itself, and says where it was, and how it is.
 const FIRST_DELAY = 0.5, LONGEST_DELAY = 30;  // seconds
 const FINAL = [1000, 1008, 1009, 4400, 4403, 4404];  // close codes after which another attempt would end the same way
+const OF_GROUPS = ["joined", "gap", "here", "came", "count"];  // what a group itself says has one of these keys
 const $ = id => document.getElementById(id);
-const on = { ready, notice };  // what is done with a message, by its type; of another type: nothing
+const on = { ready, notice };  // what is done with a message, by its type or key; with another one: nothing
+const positions = new Map();  // by group: behind the last message of it that has come
 let ws, timer, delay = FIRST_DELAY;
 
 function connect() {
   clearTimeout(timer);
   timer = null;
   show("connecting", "Connecting");
-  ws = new WebSocket(location.href.replace("http", "ws").replace(/#.*/, ""));
-  ws.onmessage = event => { const message = JSON.parse(event.data); on[message.type]?.(message); };
+  const url = new URL(location.href.replace("http", "ws").replace(/#.*/, ""));
+  for (const [group, position] of positions) url.searchParams.append("since", `${position}:${group}`);
+  ws = new WebSocket(url);
+  ws.onmessage = event => receive(JSON.parse(event.data));
   ws.onclose = event => {
     if (event.code === 4401) return location.reload();  // the server has forgotten the name, and asks for it
     if (FINAL.includes(event.code)) return show("closed", `Closed (${event.code})`);
@@ -20,6 +24,20 @@ function connect() {
     show("waiting", "Offline, trying again");
   };
 }
+
+function receive(message) {  // from a group that has a history: its name, the position behind this, and the data
+  const { g: group, p: position, d: data } = message;
+  if (data) open(message);
+  else on[OF_GROUPS.find(key => key in message) ?? message.type]?.(message);
+  if (position) positions.set(group, position);
+}
+
+function open({ p: position, d: data }) {
+  const message = JSON.parse(data);
+  on[message.type]?.(message, position);
+}
+
+function tell(message) { ws.send(JSON.stringify(message)); }
 
 function ready() {  // only now everything works: an open connection may still be refused by the groups
   delay = FIRST_DELAY;
@@ -39,6 +57,9 @@ function notice({ text }) {
   $("notices").append(item);
 }
 
+// A page that one leaves may be kept, with its connection, for the way back: then it would be here still.
+addEventListener("pagehide", () => { ws.onclose = null; ws.close(); });
+addEventListener("pageshow", event => event.persisted && connect());
 addEventListener("online", () => timer && connect());
 document.addEventListener("visibilitychange", () => timer && !document.hidden && connect());
-connect();
+addEventListener("DOMContentLoaded", connect);  // when the other scripts have said what they do
