@@ -99,6 +99,15 @@ def page(request):
         websocket.send(obey(websocket, order, options))
 
 
+def clear(request):
+    """Forget the history of `?group=`."""
+    try:
+        group(request.GET["group"]).clear()
+    except GroupsUnavailable as unavailable:
+        return JsonResponse({"error": str(unavailable)}, status=503)
+    return JsonResponse({})
+
+
 def members(request):
     """Who is present in `?group=`: the users, with the number of their WebSockets, and both numbers."""
     asked = group(request.GET["group"])

@@ -71,6 +71,7 @@ urlpatterns = [
     path("add-exempt-below/", views.add_exempt_below),
     path("member/", group_views.member),
     path("page/", group_views.page),
+    path("clear/", group_views.clear),
     path("members/", group_views.members),
     path("member-of-many/", group_views.member_of_many),
     path("member-in-chunks/", group_views.member_in_chunks),

@@ -84,15 +84,17 @@ def check_histories(
     *,
     unsure: Collection[Message] = (),
     may_lose: bool = True,
+    may_clear: bool = False,
 ) -> None:
     """Check all pages, by name. `returned`: the positions that `send()` has returned, and the messages.
 
-    `unsure` as for `check()`. `may_lose` false: no page was told that it has missed something.
+    `unsure` as for `check()`. `may_lose` false: no page was told that it has missed something. `may_clear`: a history
+    may begin anew behind its last message, which `check()` looks for.
     """
     truth = dict(returned)
     mistakes = []
     for name, visits in pages.items():
-        mistakes += [f"{name}: {mistake}" for mistake in _mistakes(visits, truth)]
+        mistakes += [f"{name}: {mistake}" for mistake in _mistakes(visits, truth, may_clear)]
         if not may_lose and (lost := told_of_loss(visits)):
             mistakes.append(f"{name} was told {lost} times that it has missed something: {dict(told(visits))}")
     places: dict[tuple[str, str], Place] = {}
@@ -104,7 +106,7 @@ def check_histories(
     check({name: log(visits) for name, visits in pages.items()}, unsure=unsure)
 
 
-def _mistakes(visits: Sequence[Visit], truth: dict[Place, str]) -> list[str]:
+def _mistakes(visits: Sequence[Visit], truth: dict[Place, str], may_clear: bool) -> list[str]:
     mistakes = []
     at: dict[str, Position] = {}  # in each group
     for number, visit in enumerate(visits):
@@ -122,7 +124,8 @@ def _mistakes(visits: Sequence[Visit], truth: dict[Place, str]) -> list[str]:
             elif group not in has_joined:
                 mistakes.append(f"{where} before it has joined")
             elif "gap" not in text:
-                if position != Position(at[group].epoch, at[group].offset + 1):
+                is_new = may_clear and position.offset == 1 and position.epoch != at[group].epoch
+                if not is_new and position != Position(at[group].epoch, at[group].offset + 1):
                     mistakes.append(f"{where} behind {at[group]}")
                 if truth.setdefault(Place(group, position), text["d"]) != text["d"]:
                     mistakes.append(f"{where}, where others have {truth[Place(group, position)]!r}")

@@ -213,7 +213,12 @@ class Pages:
         return sum((told(page.visits()) for page in self.all), Counter())
 
     def check(
-        self, results: Sequence[Result], returned: dict[Place, str] | None = None, *, may_lose: bool = True
+        self,
+        results: Sequence[Result],
+        returned: dict[Place, str] | None = None,
+        *,
+        may_lose: bool = True,
+        may_clear: bool = False,
     ) -> None:
         """Each page has all, in order, but where it was told."""
         known = dict(returned or {})
@@ -221,7 +226,7 @@ class Pages:
             if result.position != "-":
                 known[place(result.message.group, result.position)] = str(result.message)
         visits = {page.name: page.visits() for page in self.all}
-        check_histories(visits, known, unsure=unsure(results), may_lose=may_lose)
+        check_histories(visits, known, unsure=unsure(results), may_lose=may_lose, may_clear=may_clear)
         ends = last(results)
         for page in self.all:
             found = log(visits[page.name])
@@ -229,9 +234,12 @@ class Pages:
                 assert stream.group not in page.groups or has_end(found, stream, number), f"{page.name}: {stream}"
 
     def end_and_check(
-        self, publishers: Sequence[Publisher], groups: Iterable[str], *, may_lose: bool = True, goes_on: bool = False
+        self, publishers: Sequence[Publisher], groups: Iterable[str], *, goes_on: bool = False, **may: bool
     ) -> None:
-        """The publishers end; each page that is away comes back, and has all. `goes_on`: what happens then is seen."""
+        """The publishers end; each page that is away comes back, and has all. `goes_on`: what happens then is seen.
+
+        `may` as for `check()`.
+        """
         self.tend(0)
         results = [result for publisher in publishers for result in publisher.stop()]
         assert any(result.position != "-" for result in results)
@@ -239,4 +247,4 @@ class Pages:
         returned = self.wait_for_end(groups)
         if not goes_on:
             self.stop()
-        self.check(results, returned, may_lose=may_lose)
+        self.check(results, returned, **may)

@@ -146,6 +146,28 @@ def test_keys_that_are_gone(tmp_path: Path, forget: Callable[[Site], None]) -> N
         made.check_logs(LOST)
 
 
+@pytest.mark.parametrize("is_cut", [False, True], ids=["", "cut"])
+def test_history_that_is_cleared_all_the_time(tmp_path: Path, is_cut: bool) -> None:
+    """No message is missing by that: pages that stay are told of nothing, unless the way is cut meanwhile."""
+    with site(tmp_path, **CHECK) as made, Crowd() as crowd:
+        servers = made.start(THREADS, GEVENT)
+        with Pages(crowd, servers, random.Random(11)) as pages:
+            stay = pages.open(6, GROUPS)
+            publishers = publish(made)
+            for number in range(20):
+                assert servers[number % 2].get(f"/clear/?group={GROUPS[number % 3 % 2]}").status in (200, 503)
+                if is_cut and number % 3 == 0:
+                    made.relay.cut()
+                if number == 10:
+                    assert is_cut or not any(pages.told()[what] for what in ("gap", "joined false"))
+                    pages.open(8, GROUPS)
+                    pages.tend(1.0)
+                time.sleep(0.2)
+            pages.end_and_check(publishers, GROUPS, may_clear=True)
+            assert stay
+        made.check_logs(LOST, REFUSED)
+
+
 def test_replica_that_lags_and_is_promoted(tmp_path: Path) -> None:
     with site(tmp_path, **CHECK) as made, Crowd() as crowd:
         with Pages(crowd, made.start(THREADS, GEVENT), random.Random(4)) as pages:
