@@ -56,6 +56,17 @@ def wait_until_it_goes_on(subscribers: Sequence[Subscriber], publishers: Sequenc
     until(all_have, "messages after the outage", 60)
 
 
+def wait_until_they_send(publishers: Sequence[Publisher]) -> None:
+    """Return when each has sent a message that it had begun after this call."""
+    now = time.monotonic()
+    for publisher in publishers:
+        until(
+            lambda: any(r.began > now and r.outcome == "ok" for r in publisher.results()[-50:]),  # noqa: B023
+            "a message that is sent",
+            60,
+        )
+
+
 def assert_told(subscribers: Sequence[Subscriber], results: Sequence[Result], at_least: int = 1) -> None:
     """Each subscriber has all, or a Gap where something is missing."""
     logs = {subscriber.name: subscriber.entries() for subscriber in subscribers}

@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,14 @@ import pytest
 from tests.peer import Close
 from tests.real.group_checker import check_order, gaps
 from tests.real.group_crowd import Crowd, until
-from tests.real.group_outages import assert_told, fleet_comes_back, open_many, wait_for_last, wait_until_it_goes_on
+from tests.real.group_outages import (
+    assert_told,
+    fleet_comes_back,
+    open_many,
+    wait_for_last,
+    wait_until_it_goes_on,
+    wait_until_they_send,
+)
 from tests.real.group_pages import Pages
 from tests.real.group_site import GEVENT, LOST, REFUSED, REPLACED, SMALL, THREADS, Publisher, Site, needs_redis, site
 from tests.real.servers import gunicorn
@@ -35,17 +42,6 @@ def publish(made: Site, **options: object) -> list[Publisher]:
     for publisher in publishers:
         publisher.go()
     return publishers
-
-
-def wait_until_they_send(publishers: Sequence[Publisher]) -> None:
-    """Return when each has sent a message that it had begun after this call."""
-    now = time.monotonic()
-    for publisher in publishers:
-        until(
-            lambda: any(r.began > now and r.outcome == "ok" for r in publisher.results()[-50:]),  # noqa: B023
-            "a message that is sent",
-            60,
-        )
 
 
 @pytest.mark.parametrize("kind", [THREADS, GEVENT_TWICE], ids=["threads", "gevent"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from dwebsocket.groups.redis import RedisGroups
 from tests.groups.servers import RedisServer, SentinelServer
 from tests.groups.sinks import Collector, listen
 from tests.real.group_crowd import Crowd, until
-from tests.real.group_outages import open_many, seconds_until_noticed
-from tests.real.group_site import BOTH, needs_redis, site
+from tests.real.group_outages import open_many, seconds_until_noticed, wait_until_they_send
+from tests.real.group_pages import Pages
+from tests.real.group_site import BOTH, LOST, REFUSED, needs_redis, site
 
 pytestmark = [needs_redis, pytest.mark.faults]
 
@@ -238,3 +240,28 @@ def test_site_follows_and_tells_its_members(service: Service, tmp_path: Path) ->
                 member.wait_for(f"g {server.port} 0")
         assert receives(service.second, "g") == len(servers)
         made.check_logs(r"^\w+ django\.request: Service Unavailable: /publish/\n")
+
+
+def test_pages_that_keep_positions_have_all_or_are_told(service: Service, tmp_path: Path) -> None:
+    """Failovers under load; what a primary has taken while another one takes its place is lost, and told."""
+    groups = ("kept:a", "kept:b")
+    given = {"LOCATION": service.url, "PROBE": PROBE, "TIMEOUT": TIMEOUT, "JOIN_TIMEOUT": 20, "CHECK": 1}
+    with site(tmp_path, **given) as made, Crowd() as crowd:
+        with Pages(crowd, made.start(*BOTH), random.Random(1)) as pages:
+            pages.open(12, groups)
+            publishers = [made.publisher([f"p{number}"], groups, pause_seconds=0.01) for number in range(2)]
+            for publisher in publishers:
+                publisher.go()
+            pages.tend(1.5)
+            time.sleep(1)
+            service.fail_over()
+            service.wait_until_named(service.second)
+            wait_until_they_send(publishers)
+            service.wait_until_ready()
+            service.second.kill()
+            service.wait_until_named(service.first)
+            wait_until_they_send(publishers)
+            time.sleep(1)
+            pages.end_and_check(publishers, groups)
+            assert pages.told()["gap"]
+        made.check_logs(LOST, REFUSED)
