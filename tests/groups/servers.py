@@ -52,6 +52,7 @@ PERSISTENCE: Mapping[str, Sequence[str]] = {
     "none": ["--save", "", "--appendonly", "no"],
     "rdb": ["--save", "3600 1", "--appendonly", "no"],
     "aof": ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"],
+    "aof-always": ["--save", "", "--appendonly", "yes", "--appendfsync", "always"],
 }
 
 
@@ -96,7 +97,7 @@ def _some_port() -> int:
 class RedisServer:
     """One server: its port, and with it its URL, stays the same over restarts.
 
-    `persistence` is "none", "rdb" or "aof"; `users` are lines of ACL SETUSER; `settings` is anything of redis.conf.
+    `persistence` is one of PERSISTENCE; `users` are lines of ACL SETUSER; `settings` is anything of redis.conf.
     """
 
     def __init__(

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tests.real.group_outages import chance_outage
-from tests.real.group_site import AWAY, LOST, REFUSED, REPLACED, Site
+from tests.real.group_site import AWAY, LOST, REFUSED, Site
 from tests.real.servers import Server
 
-EXPECTED = (LOST, AWAY, REFUSED, REPLACED)
+EXPECTED = (LOST, AWAY, REFUSED)
 
 
 def chance_disaster(site: Site, victim: Server, chance: random.Random) -> str:
@@ -45,6 +45,12 @@ def chance_disaster(site: Site, victim: Server, chance: random.Random) -> str:
                 time.sleep(chance.random() * 8)
                 os.kill(pid, signal.SIGCONT)
 
+    def delay() -> None:
+        """Everything comes late: confirmations, messages, answers."""
+        site.relay.delay(site.relay.down, chance.random() * 0.6)
+        time.sleep(chance.random() * 3)
+        site.relay.delay(site.relay.down, 0)
+
     def flush() -> None:
         with site.redis.client() as client:
             client.flushall()
@@ -58,6 +64,7 @@ def chance_disaster(site: Site, victim: Server, chance: random.Random) -> str:
         "no leases": lambda: delete("dws:p:nodes"),
         "no versions of rosters": lambda: delete("dws:p:v:*"),
         "SAVE": save,
+        "delay": delay,
         "failover": fail_over,
         "worker killed": lambda: worker(signal.SIGKILL),
         "worker ends": lambda: worker(signal.SIGTERM),

@@ -223,9 +223,9 @@ class Site:
         for relay in (self.relay, self.direct):
             relay.lead_to(replica.port)
 
-    def check_logs(self, *expected: str) -> None:
-        """The logs of all servers are quiet, but for outages and what is `expected`."""
-        for server in self.servers:
+    def check_logs(self, *expected: str, servers: Sequence[Server] | None = None) -> None:
+        """The logs of all servers, or of these, are quiet, but for outages and what is `expected`."""
+        for server in self.servers if servers is None else servers:
             log = OUTAGE.sub("", server.take_news())
             for pattern in expected:
                 log = re.sub(pattern, "", log, flags=re.MULTILINE)

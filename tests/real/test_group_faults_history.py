@@ -83,6 +83,24 @@ def test_server_that_dies_and_comes_back_older(tmp_path: Path, persistence: str,
         made.check_logs(LOST, REFUSED)
 
 
+def test_durable_server_that_dies_loses_nothing(tmp_path: Path) -> None:
+    """And no page is told otherwise."""
+    with site(tmp_path, persistence="aof-always", DURABLE=True, **CHECK) as made, Crowd() as crowd:
+        with Pages(crowd, made.start(THREADS, GEVENT), random.Random(12)) as pages:
+            pages.open(16, GROUPS)
+            publishers = publish(made)
+            pages.tend(1.5)
+            for seconds in (0.1, 2, 0.0):
+                wait_until_they_send(publishers)
+                made.redis.kill()
+                time.sleep(seconds)
+                made.redis.start()
+            wait_until_they_send(publishers)
+            time.sleep(1)
+            pages.end_and_check(publishers, GROUPS, may_lose=False)
+        made.check_logs(REFUSED)
+
+
 def assert_each_was_told(pages: Pages, at_least: int = 1) -> None:
     for page in pages.all:
         for group in GROUPS:

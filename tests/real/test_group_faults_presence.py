@@ -81,30 +81,33 @@ def wrong_until(server: Server, expected: dict[str, int], seconds: float = 30) -
 @pytest.mark.parametrize("kind", KINDS, ids=["threads", "gevent"])
 def test_members_of_a_worker_that_is_killed_are_gone_once(tmp_path: Path, kind: Kind) -> None:
     with site(tmp_path, **PRESENCE) as made, Crowd() as crowd:
-        killed, other = made.start(kind, GEVENT)
+        killed, other, *more = made.start(kind, GEVENT, THREADS, GEVENT)  # several look for the dead
         with Pages(crowd, [other], random.Random(1)) as pages:
+            for number, server in enumerate(more):
+                enter(pages, crowd, server, [31 + number])
             enter(pages, crowd, killed, range(1, 21))
             enter(pages, crowd, other, [1, 30])  # the first has a second tab
             watchers = [watch(pages, crowd, other) for _ in range(2)]
-            all_names = {str(user) for user in (*range(1, 21), 30)}
+            stay = {"1", "30", "31", "32"}
+            all_names = {str(user) for user in range(1, 21)} | stay
             assert members(other, GROUP) == {**dict.fromkeys(all_names, 1), "1": 2}
-            assert counts(other, GROUP) == (22, 21)
+            assert counts(other, GROUP) == (24, 23)
             for watcher in watchers:
                 wait_for_names(watcher, all_names)
 
             os.kill(worker_of(killed), signal.SIGKILL)
             at = time.monotonic()
-            assert wrong_until(other, {"1": 1, "30": 1}) - at < LEASE + 1
-            assert counts(other, GROUP) == (2, 2)
+            assert wrong_until(other, dict.fromkeys(stay, 1)) - at < LEASE + 1
+            assert counts(other, GROUP) == (4, 4)
             for watcher in watchers:
-                wait_for_names(watcher, {"1", "30"})
+                wait_for_names(watcher, stay)
             time.sleep(LEASE)  # another `left` would come by now
             for watcher in watchers:
                 told = roster(GROUP, watcher.present())
-                assert told.went == dict.fromkeys(all_names - {"1", "30"}, 1)
+                assert told.went == dict.fromkeys(all_names - stay, 1)
                 assert not told.came
-            came, went = signals([killed, other], GROUP)
-            assert went == dict.fromkeys(all_names - {"1", "30"}, 1)
+            came, went = signals(made.servers, GROUP)
+            assert went == dict.fromkeys(all_names - stay, 1)
             assert came == dict.fromkeys(all_names, 1)
         made.check_logs(REPLACED)
 
