@@ -45,7 +45,7 @@ def main() -> int:
             say(f"Left out: {words}.")
         narrow(lambda row, contender: contender.server not in bench.left_out)
         with pinned(cores.client):
-            measurements = measure_all(bench, rows, options.rounds, options.seconds)
+            measurements = measure_all(bench, rows, options)
         environment = report.environment(cores) | bench.versions()
     write(measurements, rows, environment, options)
     for each in measurements.failed():
@@ -86,14 +86,15 @@ def with_what_they_need(chosen: list[str]) -> list[str]:
     return [name for name in ROWS if name in needed]
 
 
-def measure_all(bench: Bench, rows: list[str], rounds: int, seconds: float) -> Measurements:
+def measure_all(bench: Bench, rows: list[str], options: argparse.Namespace) -> Measurements:
     measurements = Measurements()
-    count = rounds * sum(len(ALL_ROWS[name].contenders) for name in rows)
+    count = options.rounds * sum(len(ALL_ROWS[name].contenders) for name in rows)
     for name in rows:
-        load = (f"--seconds={seconds}", *rate(ALL_ROWS[name], measurements))
-        for round_ in range(1, rounds + 1):
+        load = (f"--seconds={options.seconds}", *rate(ALL_ROWS[name], measurements))
+        for round_ in range(1, options.rounds + 1):
             for contender in ALL_ROWS[name].contenders[:: 1 if round_ % 2 else -1]:
-                measurement = measure(bench, name, round_, contender, load)
+                one = contender.small() if options.quick else contender
+                measurement = measure(bench, name, round_, one, load)
                 measurements.append(measurement)
                 say(f"[{len(measurements)}/{count}] {progress(measurement)}")
     return measurements
@@ -123,7 +124,7 @@ def progress(measurement: Measurement) -> str:
     start = f"{measurement.row}, round {measurement.round}, {report.label(row, measurement.contender)}"
     if measurement.failed:
         return f"{start}: FAILED: {measurement.failed.splitlines()[0]}"
-    words = [row.value.words(values[row.value.key])]
+    words = [value.words(values[value.key]) for value in (row.value, *row.also) if value.key in values]
     if "client_busy" in values:
         words.append(f"cores busy: server {values['server_busy']:.0%}, client {values['client_busy']:.0%}")
     return f"{start}: {', '.join(words)}{''.join(f' (!) {remark}' for remark in measurement.remarks)}"

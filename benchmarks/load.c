@@ -12,6 +12,10 @@
  *              with, --publications a file with what is written there, for each room in turn: a line with the length,
  *              and the bytes. Members get --expected, after a message that begins with --greeting, if there is one;
  *              --engine-io: they speak that protocol, as much of it as is needed
+ *   load recover  waits for a line on its standard input, then --connections connect at once, and each waits for
+ *              --missed messages, which are --expected; the time is that until the last one has them
+ *
+ * --paths is a file with one line for each of --rooms: it takes the place of --path.
  *
  * --spin=N makes it N nanoseconds slower for each message: where that changes the result, it was the bottleneck.
  *
@@ -73,10 +77,10 @@ typedef struct {
 } Connection;
 
 static struct {
-    int port, connections, depth, rate, keep_alive, binary, spin, rooms, publisher, engine_io;
+    int port, connections, depth, rate, keep_alive, binary, spin, rooms, publisher, engine_io, missed;
     size_t size;
     double seconds, warmup, patience;
-    const char *path, *publications, *expected, *greeting;
+    const char *path, *paths, *publications, *expected, *greeting;
 } options = {.connections = 1, .depth = 1, .size = 64, .seconds = 1, .warmup = 0.3, .patience = 15, .path = "/",
              .rooms = 1, .publisher = -1, .greeting = ""};
 
@@ -230,19 +234,35 @@ static void make_messages(void) {
     free(payload);
 }
 
+static char **paths; /* one for each room, or none */
+
+static void read_paths(void) {
+    FILE *file = fopen(options.paths, "r");
+    if (!file) die("--paths: %s", strerror(errno));
+    paths = allocate((size_t)options.rooms, sizeof *paths);
+    for (int room = 0; room < options.rooms; room++) {
+        size_t size = 0;
+        ssize_t length = getline(&paths[room], &size, file);
+        if (length < 2) die("--paths: no room %d", room);
+        paths[room][length - 1] = 0;
+    }
+    fclose(file);
+}
+
 static void make_request(int room) {
-    const char *place = strstr(options.path, "{room}"), *rest = place ? place + strlen("{room}") : "";
+    const char *path = paths ? paths[room] : options.path;
+    const char *place = strstr(path, "{room}"), *rest = place ? place + strlen("{room}") : "";
     char number[16] = "";
     if (place) snprintf(number, sizeof number, "%d", room);
     request_length = (size_t)snprintf(
         request, sizeof request,
         "GET %.*s%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nOrigin: http://127.0.0.1:%d\r\n%s\r\n",
-        (int)(place ? place - options.path : (long)strlen(options.path)), options.path, number, rest, options.port,
-        options.port,
+        (int)(place ? place - path : (long)strlen(path)), path, number, rest, options.port, options.port,
         !mode->http          ? "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: " KEY
                                "\r\nSec-WebSocket-Version: 13\r\n"
         : options.keep_alive ? "Connection: keep-alive\r\n"
                              : "Connection: close\r\n");
+    if (request_length >= sizeof request) die("a path that is too long");
 }
 
 static void ask(Connection *c) {
@@ -572,7 +592,7 @@ static void read_publications(void) {
     fclose(file);
 }
 
-static void fan_prepare(void) {
+static void make_expected(void) {
     size_t length = strlen(options.expected);
     expected_frame[0] = FIN | TEXT;
     expected_length = length <= SMALL ? 2 : 4;
@@ -583,7 +603,6 @@ static void fan_prepare(void) {
     }
     memcpy(expected_frame + expected_length, options.expected, length);
     expected_length += length;
-    read_publications();
 }
 
 /* Some servers greet a member before Redis has confirmed its subscription: what is published at once would be lost. */
@@ -697,7 +716,7 @@ static void receive_other(Connection *c, int first, const uint8_t *payload, size
 /* The length of the frame that the data begins with, or 0 while it is not complete. */
 static size_t receive_frame(Connection *c, const uint8_t *data, size_t length) {
     if (c->is_member && length >= expected_length && !memcmp(data, expected_frame, expected_length)) {
-        member_received(c);
+        mode->received(c);
         return expected_length;
     }
     if (length < 4 && (length < 2 || data[1] > SMALL)) return 0;
@@ -734,6 +753,21 @@ static void member_opened(Connection *c) {
     if (!*options.greeting) become_member(c);
 }
 
+/* ---- recover ---- */
+
+static void recover_opened(Connection *c) {
+    c->head_length = 0;
+    c->is_member = true; /* without a greeting: what it has missed comes first */
+}
+
+static void recover_received(Connection *c) {
+    if (c->received++ == (uint64_t)options.missed) count_error(&errors.wrong, "more than it has missed");
+    progress = true;
+    if (c->received != (uint64_t)options.missed) return;
+    done++;
+    latencies[latencies_length++] = (uint32_t)((now() - begin) / 1000);
+}
+
 #define ECHOES .arrived = receive_frames, .unanswered = unanswered_messages, .ready = no_turn
 
 static const Mode MODES[] = {
@@ -744,8 +778,9 @@ static const Mode MODES[] = {
      .turn = no_turn},
     {.name = "get", ECHOES, .http = true, .reopens = true, .opened = nothing, .received = nothing, .begun = no_turn,
      .turn = no_turn},
-    {.name = "fan", .arrived = member_arrived, .unanswered = under_way, .opened = member_opened, .received = nothing,
-     .ready = fan_settle, .begun = fan_begin, .turn = publish_due},
+    {.name = "fan", .arrived = member_arrived, .unanswered = under_way, .opened = member_opened,
+     .received = member_received, .ready = fan_settle, .begun = fan_begin, .turn = publish_due},
+    {.name = "recover", .arrived = member_arrived, .opened = recover_opened, .received = recover_received},
 };
 
 /* ---- the loop ---- */
@@ -826,7 +861,7 @@ static void print_result(double seconds, double cpu) {
     printf("{\"mode\": \"%s\", \"connections\": %d, \"seconds\": %.6f, \"client_cpu_seconds\": %.6f, ", mode->name,
            options.connections, seconds, cpu);
     printf("\"done\": %lu, \"pings\": %lu, ", (unsigned long)done, (unsigned long)pings);
-    if (timer >= 0) {
+    if (latencies) {
         qsort(latencies, latencies_length, sizeof *latencies, by_size);
         printf("\"p50_us\": %.0f, \"p99_us\": %.0f, \"p999_us\": %.0f, \"max_us\": %.0f, ", percentile(.5),
                percentile(.99), percentile(.999), percentile(1));
@@ -863,13 +898,31 @@ static void measure(void) {
     print_result(seconds, cpu);
 }
 
+static void recover(void) {
+    char line[16];
+    latencies = allocate((size_t)options.connections, sizeof *latencies);
+    puts("MEASURING");
+    fflush(stdout);
+    if (!fgets(line, sizeof line, stdin)) die("nothing says when to begin");
+    double cpu = cpu_seconds();
+    last_progress = begin = now();
+    while (started < options.connections) dial(&connections[started++]);
+    while (done < (uint64_t)options.connections && !all_errors()) poll_once(100);
+    double seconds = (double)(now() - begin) / 1e9;
+    cpu = cpu_seconds() - cpu;
+    puts("MEASURED");
+    fflush(stdout);
+    print_result(seconds, cpu);
+}
+
 static void read_options(int argc, char **argv) {
     static const struct option names[] = {
         {"port", 1, 0, 'p'},    {"path", 1, 0, 'u'},     {"connections", 1, 0, 'c'}, {"size", 1, 0, 's'},
         {"depth", 1, 0, 'd'},   {"rate", 1, 0, 'r'},     {"seconds", 1, 0, 't'},     {"warmup", 1, 0, 'w'},
         {"binary", 0, 0, 'b'},  {"keep-alive", 0, 0, 'k'}, {"patience", 1, 0, 'a'},
         {"spin", 1, 0, 'n'},    {"rooms", 1, 0, 'o'},    {"publisher", 1, 0, 'l'},   {"publications", 1, 0, 'f'},
-        {"expected", 1, 0, 'e'}, {"greeting", 1, 0, 'g'}, {"engine-io", 0, 0, 'i'},   {0, 0, 0, 0},
+        {"expected", 1, 0, 'e'}, {"greeting", 1, 0, 'g'}, {"engine-io", 0, 0, 'i'},   {"paths", 1, 0, 'q'},
+        {"missed", 1, 0, 'm'},  {0, 0, 0, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", names, NULL)) != -1;) {
         switch (option) {
@@ -891,6 +944,8 @@ static void read_options(int argc, char **argv) {
         case 'e': options.expected = optarg; break;
         case 'g': options.greeting = optarg; break;
         case 'i': options.engine_io = 1; break;
+        case 'q': options.paths = optarg; break;
+        case 'm': options.missed = atoi(optarg); break;
         default: exit(2);
         }
     }
@@ -899,10 +954,12 @@ static void read_options(int argc, char **argv) {
     if (!mode || !options.port || !options.size || options.connections < 1 || options.depth < 1)
         die("usage: load MODE --port=PORT ..., see the top of load.c");
     if (!strcmp(mode->name, "rate") && options.rate < 1) die("--rate is missing");
-    bool is_fan = !strcmp(mode->name, "fan");
-    if (is_fan && (options.publisher < 0 || !options.expected || strlen(options.expected) > HEAD / 2))
-        die("--publisher or --expected is missing, or too long");
-    if (is_fan && (options.rooms < 1 || options.rooms > options.connections))
+    bool is_fan = !strcmp(mode->name, "fan"), is_recover = !strcmp(mode->name, "recover");
+    if (is_fan && options.publisher < 0) die("--publisher is missing");
+    if ((is_fan || is_recover) && (!options.expected || strlen(options.expected) > HEAD / 2))
+        die("--expected is missing, or too long");
+    if (is_recover && options.missed < 1) die("--missed is missing");
+    if ((is_fan || is_recover) && (options.rooms < 1 || options.rooms > options.connections))
         die("there are rooms without members");
     if (mode->reopens && options.connections > OPENING_AT_ONCE) die("not more than %d at a time", OPENING_AT_ONCE);
 }
@@ -914,8 +971,14 @@ int main(int argc, char **argv) {
     connections = allocate((size_t)options.connections, sizeof *connections);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     make_messages();
+    if (options.paths) read_paths();
     make_request(0);
-    if (options.expected) fan_prepare();
+    if (options.expected) make_expected();
+    if (options.publisher >= 0) read_publications();
+    if (!strcmp(mode->name, "recover")) {
+        recover();
+        return all_errors() ? 1 : 0;
+    }
     open_all();
     if (!strcmp(mode->name, "idle")) {
         idle_until_told();

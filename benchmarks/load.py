@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,12 @@ class Client:
             raise LoadFailed(errors.read().strip() or "the load client ended without a word")
 
     def _result(self, process: subprocess.Popen[str], clocks: Mapping[str, Callable[[], float]]) -> dict[str, Any]:
-        _, out, errors = _pipes(process)
+        stdin, out, errors = _pipes(process)
         self._expect(process, "MEASURING")
         before = {name: clock() for name, clock in clocks.items()}
+        with suppress(BrokenPipeError):  # it has ended: its standard error says why
+            stdin.write("\n")  # recover waits for it: what it counts is over in a moment
+            stdin.flush()
         self._expect(process, "MEASURED")
         gone = {name: clock() - before[name] for name, clock in clocks.items()}
         result: dict[str, Any] = json.loads(out.readline() or "{}")

@@ -166,10 +166,12 @@ def _line(measurements: Measurements, name: str, row: Row, contender: str) -> tu
     )
     p50 = measurements.median(name, contender, "p50_us")
     half = "" if p50 is None else f" (50th: {p50:,.0f} µs)"
+    others = ((value, measurements.median(name, contender, value.key)) for value in row.also)
+    also = "".join(f"; {value.words(found)}" for value, found in others if found is not None)
     return (
         row.work,
         label(row, contender),
-        "failed" if number is None else row.value.words(number) + half,
+        "failed" if number is None else row.value.words(number) + half + also,
         "" if cpu is None else f"{cpu:.1f} µs",
         "" if server is None else f"{server:.0%}",
         "" if client is None else f"{client:.0%}{' (!)' if client > BUSY_CLIENT else ''}",

@@ -48,6 +48,7 @@ class Server(NamedTuple):
     build: str | None = None  # of dwebsocket: "compiled", "pure", or "before", an earlier revision, compiled
     fan: Fan | None = None
     needs: tuple[str, ...] = ()  # what is not of PyPI; without it, the server is left out
+    processes: int = 1
 
 
 def script(name: str) -> tuple[str, ...]:
@@ -171,7 +172,34 @@ FAN_SERVERS: dict[str, Server] = {
     ),
     "publish-python-socketio": Server("python-socketio, emit()", publisher("python-socketio"), fan=PLAIN, needs=REDIS),
 }
-SERVERS |= FAN_SERVERS
+GROUPS_OF_EACH = 5  # in which a connection is present: as in peers/mysite/rooms.py
+PYWSGI, FOUR = "dwebsocket (gevent)", "dwebsocket (gunicorn gevent, 4 processes)"
+BACK = "/comes-back/{rooms}/"
+
+
+def pywsgi(path: str, label: str = PYWSGI) -> Server:
+    return Server(label, script("dwebsocket_pywsgi"), path, "compiled", OURS, REDIS)
+
+
+def attends(rooms: str, size: int) -> Server:
+    return pywsgi(f"/attends/{rooms}/{size}/{{is_present}}/")
+
+
+#: Histories and presence, which the peers have not, or not alike: each is compared with our own groups without.
+KEPT_SERVERS: dict[str, Server] = {
+    "publish-history": Server(
+        "dwebsocket, group.send() with a history", publisher("dwebsocket-history"), "", "compiled", OURS, REDIS
+    ),
+    "comes": pywsgi(f"/comes/{PAYLOAD}/"),
+    "comes-back": pywsgi(BACK),
+    "comes-back-4": Server(FOUR, gunicorn("gevent", "--workers=4"), BACK, "compiled", OURS, REDIS, 4),
+    "attends-all": attends("plain", 10_000),
+    "attends-all-kept": attends("kept", 10_000),
+    "attends-ten": attends("plain", 10),
+    "attends-ten-kept": attends("kept", 10),
+    "present-joins": pywsgi("/present-joins/"),
+}
+SERVERS |= FAN_SERVERS | KEPT_SERVERS
 
 
 class Contender(NamedTuple):
@@ -190,6 +218,14 @@ class Contender(NamedTuple):
     @property
     def connections(self) -> int:
         return self.idle + self.option("connections")
+
+    def small(self) -> Contender:
+        """The same with a twentieth of the connections, where it is the connections that take the time."""
+        if self.load[:1] == ("recover",):
+            return self._replace(load=(*self.load, f"--connections={self.option('connections') // 20}"))
+        if self.load[:1] == ("attend",):
+            return self._replace(load=("attend", "--rest=6"), idle=self.idle // 20)
+        return self
 
 
 class Value(NamedTuple):
@@ -212,6 +248,13 @@ P99 = Value("p99_us", "µs")
 DELIVERIES = Value("per_second", "deliveries/s")
 JOINS = Value("per_second", "joins/s")
 MEMBERSHIP = Value("membership_kib", "KiB", 2)
+REDIS_CPU = Value("redis_cpu_us", "µs of CPU of Redis each", 1)
+LAST = Value("last_ms", "ms")
+READS = Value("reads", "reads")
+READS_EACH = Value("reads_each", "reads for each group and process", 2)
+COMMANDS = Value("commands_per_second", "commands/s", 2)
+PRESENCE = Value("presence_bytes", "bytes")
+PRESENCE_IN_REDIS = Value("redis_presence_bytes", "bytes in Redis")
 
 
 class Goal(NamedTuple):
@@ -242,6 +285,7 @@ class Row(NamedTuple):
     half_of: str | None = None
     part: float = 0.5
     quick: tuple[str, ...] = ()  # the contenders that --quick measures; without: all
+    also: tuple[Value, ...] = ()  # what is told beside the value
 
 
 def everyone(*load: str, servers: tuple[str, ...], idle: int = 0) -> tuple[Contender, ...]:
@@ -468,7 +512,74 @@ FAN_ROWS: dict[str, Row] = {
         (Goal("publish-dwebsocket", "publish-redis", 0.8),),
     ),
 }
-ROWS |= FAN_ROWS
+
+PUBLISH_8 = ("publish", "--threads=8")
+RECOVER = ("recover", "--connections=2000", "--missed=50")
+EACH_OF_TEN = (*RECOVER, "--rooms=1", "--each=10")
+ATTEND = ("attend", "--rest=20")
+#: A quiet history is looked at every 24 to 36 seconds (CHECK).
+ATTEND_KEPT = ("attend", "--rest=60")
+
+KEPT_ROWS: dict[str, Row] = {
+    "history-publish": Row(
+        "publish from a process outside, 128 B, with a history of 100 and without",
+        MESSAGES,
+        (
+            *everyone("publish", servers=("publish-dwebsocket", "publish-history")),
+            Contender("8 threads", "publish-dwebsocket", PUBLISH_8),
+            Contender("8 threads with a history", "publish-history", PUBLISH_8),
+        ),
+        (
+            Goal("publish-history", "publish-dwebsocket", 0.5),
+            Goal("8 threads with a history", "8 threads", 0.5),
+        ),
+        quick=("publish-dwebsocket", "publish-history"),
+        also=(REDIS_CPU,),
+    ),
+    "history-recover": Row(
+        "2,000 come back at once, until the last one has the 50 messages of 128 B that it has missed in each group",
+        LAST,
+        (
+            Contender("none missed", "comes", (*RECOVER, "--rooms=1", "--missed=1")),
+            Contender("one group", "comes-back", (*RECOVER, "--rooms=1")),
+            Contender("one of ten groups", "comes-back", (*RECOVER, "--rooms=10")),
+            Contender("ten groups each", "comes-back", EACH_OF_TEN),
+            Contender("4: one group", "comes-back-4", (*RECOVER, "--rooms=1")),
+            Contender("4: one of ten groups", "comes-back-4", (*RECOVER, "--rooms=10")),
+            Contender("4: ten groups each", "comes-back-4", EACH_OF_TEN),
+        ),
+        tuple(
+            Goal(name, None, 1, at_least=False, value=READS_EACH)
+            for at in ("", "4: ")
+            for name in (f"{at}one group", f"{at}one of ten groups", f"{at}ten groups each")
+        ),
+        quick=("none missed", "one group", "one of ten groups", "4: one group"),
+        also=(READS, REDIS_CPU),
+    ),
+    "presence-rest": Row(
+        "10,000 that are present in five groups each, and nothing happens",
+        COMMANDS,
+        (
+            Contender("in the same", "attends-all", ATTEND, idle=10_000),
+            Contender("in the same, with histories", "attends-all-kept", ATTEND_KEPT, idle=10_000),
+            Contender("in 5,000 of ten", "attends-ten", ATTEND, idle=10_000),
+            Contender("in 5,000 of ten, with histories", "attends-ten-kept", ATTEND_KEPT, idle=10_000),
+        ),
+        tuple(
+            Goal(name, None, 1, at_least=False)
+            for name in ("in the same", "in the same, with histories", "in 5,000 of ten")
+        ),
+        quick=("in the same", "in 5,000 of ten, with histories"),
+        also=(PRESENCE, PRESENCE_IN_REDIS),
+    ),
+    "presence-joins": Row(
+        "leave a room, join a new one and be present there, answer; 100 connections",
+        JOINS,
+        everyone(*JOIN, servers=("joins-pywsgi", "present-joins")),
+        also=(REDIS_CPU,),
+    ),
+}
+ROWS |= FAN_ROWS | KEPT_ROWS
 
 
 def beside_before(work: str, value: Value, *load: str, server: str = "pywsgi", idle: int = 0) -> Row:

@@ -152,7 +152,8 @@ class WebSocket(Verbs):
 
         GroupsUnavailable when it does not: a view that does not handle it closes with 1013. TooManyGroups for more than
         `max_groups` (128). WebSocketClosed when the connection is closed. TypeError for what is no group, ValueError
-        for another `overflow`. PresenceDisabled where the Groups are declared without it.
+        for another `overflow`. HistoryDisabled and PresenceDisabled where the Groups are
+        declared without what is asked for.
         """
         _check_group(group)
         if since is not None and not isinstance(since, str):

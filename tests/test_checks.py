@@ -574,7 +574,10 @@ def test_pings_that_are_too_seldom_for_a_proxy_are_a_warning(interval: Any, foun
     ("alias", "words"),
     [
         ({"BACKEND": REDIS_GROUPS}, "has no LOCATION: write a URL like 'redis://127.0.0.1:6379/0'"),
-        ({"BACKEND": REDIS_GROUPS, "LOCATION": "http://a"}, "it must begin with redis://, rediss:// (TLS), unix://, redis+s"),
+        (
+            {"BACKEND": REDIS_GROUPS, "LOCATION": "http://a"},
+            "must begin with redis://, rediss:// (TLS), unix://, redis+s",
+        ),
         ({"BACKEND": "nowhere.Groups"}, "['BACKEND'] is 'nowhere.Groups': No module named 'nowhere'"),
         ({"BACKEND": OWN}, "is no subclass of dwebsocket.groups.backend.GroupsBackend"),
         ({"LOCATION": "redis://localhost"}, "has a LOCATION, which LocalGroups does not use"),

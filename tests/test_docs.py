@@ -10,7 +10,8 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +25,10 @@ from websockets.sync.client import connect
 import dwebsocket
 from dwebsocket import conf
 from dwebsocket.groups import config
+from dwebsocket.groups.redis import faults
 from dwebsocket.protocol import COMPILED
 from dwebsocket.upgrade.outcomes import close_for
-from tests.groups.servers import REDIS, RedisServer
+from tests.groups.servers import REDIS, RedisServer, SentinelServer
 from tests.peer import Peer
 from tests.real import processes, proxies, servers
 from tests.real.chromium import browsing
@@ -34,10 +36,11 @@ from tests.real.nginx import DOCUMENTED
 from tests.real.processes import serving
 from tests.real.servers import PATIENCE_SECONDS, ROOT
 
-README, COMPATIBILITY, DEPLOYMENT, DJANGO, GROUPS, MIGRATION, SECURITY, SETTINGS, TESTING = (
-    "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md", "docs/groups.md",
+README, COMPATIBILITY, DEPLOYMENT, DJANGO, MIGRATION, SECURITY, SETTINGS, TESTING = (
+    "README.md", "docs/compatibility.md", "docs/deployment.md", "docs/django.md",
     "docs/migration.md", "docs/security.md", "docs/settings.md", "docs/testing.md",
 )  # fmt: skip
+GROUPS, HISTORY, PRESENCE, REDIS_PAGE = "docs/groups.md", "docs/history.md", "docs/presence.md", "docs/redis.md"
 PAGES = {
     name: (ROOT / name).read_text()
     for name in ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
@@ -55,6 +58,11 @@ CHAT = (
     'REDIS_URL=redis://127.0.0.1:6379/0 .venv/bin/python example_project/manage.py tell anna "Your export is ready."',
 )
 TEST = "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox"
+ACL = (
+    "ACL SETUSER shop on >secret resetchannels ~dws:* &dws:* +publish +subscribe +unsubscribe +ping +eval +set +select"
+)
+LOCATION_OF_SENTINELS = '"LOCATION": "redis+sentinel://user:password@one:26379,two:26379,three:26379/0/mymaster",'
+LOCATION_OF_SEVERAL = '"LOCATION": ["redis://a:6379", "redis://b:6379", "redis://c:6379"],'
 IS_COMPILED = 'python -c "import dwebsocket; print(dwebsocket.COMPILED)"'
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
@@ -108,11 +116,28 @@ RUN_BY = {
         "# chat/management/commands/notice.py": "test_task_and_command_tell_from_another_process",
         'python manage.py notice "We restart at six."': "test_task_and_command_tell_from_another_process",
         "# chat/admin.py": "test_actions_of_the_admin_close",
+    },
+    HISTORY: {
+        "# chat/groups.py": "test_topic_recovers_what_was_sent_meanwhile",
+        "# chat/models.py": "test_topic_recovers_what_was_sent_meanwhile",
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "<!-- chat/templates/topic.html -->": "test_topic_comes_back_in_a_browser_and_shows_each_line_once",
+    },
+    PRESENCE: {
+        "# chat/groups.py": "test_lobby_shows_who_comes_and_goes",
+        "# chat/views.py": "test_views_are_all_used_here",
+        "# chat/receivers.py": "test_receiver_is_told_of_a_crash_by_another_process",
+        "# chat/apps.py": "test_receiver_is_told_of_a_crash_by_another_process",
+        "# mysite/urls.py": "test_views_are_all_used_here",
+        "<!-- chat/templates/lobby.html -->": "test_lobby_is_shown_in_a_browser",
+    },
+    REDIS_PAGE: {
         "# mysite/settings.py": "test_task_and_command_tell_from_another_process",
-        "ACL SETUSER shop on >secret resetchannels ~dws:* &dws:* +publish +subscribe +unsubscribe"
-        " +ping +eval +set +select"
-        " +evalsha +info +get +hmget +hset +hincrby +pexpire +del +xadd +xrange":
-            "test_user_with_the_rights_of_the_page_sends_and_joins",
+        "# chat/views.py": "test_pages_come_back_after_an_outage",
+        ACL: "test_user_with_the_rights_of_the_page_does_all_of_it",
+        LOCATION_OF_SENTINELS: "test_sentinels_of_the_page_lead_to_the_server",
+        LOCATION_OF_SEVERAL: "test_servers_of_the_page_share_the_groups",
     },
     MIGRATION: {
         "# mysite/settings.py": "test_old_echo_works_as_it_did",
@@ -135,6 +160,7 @@ RUN_BY = {
     TESTING: {
         "# chat/views.py": "test_views_are_all_used_here",
         "# mysite/urls.py": "test_views_are_all_used_here",
+        "# chat/groups.py": "test_tests_of_the_page_about_testing_pass",
         "# chat/tests.py": "test_tests_of_the_page_about_testing_pass",
         "# chat/test_live.py": "test_tests_of_the_page_about_testing_pass",
         "# chat/test_rename.py": "test_tests_of_the_page_about_testing_pass",
@@ -499,6 +525,17 @@ def test_chat_reaches_the_others(server):
         assert one.recv(timeout=10) == "second"
 
 
+def test_hall_gives_a_page_that_comes_back_what_it_has_missed(server):
+    with connect(server.ws("/hall/blue/")) as ws:
+        joined = json.loads(ws.recv(timeout=10))
+        assert joined == {"g": "hall:blue", "p": joined["p"], "joined": None}
+    with connect(server.ws(f"/hall/blue/?since={joined['p']}:hall:blue")) as ws:
+        assert json.loads(ws.recv(timeout=10))["joined"] is True
+        assert json.loads(ws.recv(timeout=10))["d"] == "AnonymousUser comes"
+        ws.send("hello")
+        assert json.loads(ws.recv(timeout=10))["d"] == "hello"
+
+
 def test_foreign_origin_is_refused(server):
     assert refusal(server, "/echo/", {"Origin": "https://elsewhere.example"}).status == 403
 
@@ -691,8 +728,8 @@ def redis(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def groups_site(redis, tmp_path_factory):
-    """The project of the page, with the Redis of the tests."""
-    folder = new_project(tmp_path_factory.mktemp("groups"), README, GROUPS)
+    """The project of the pages about groups, with the Redis of the tests."""
+    folder = new_project(tmp_path_factory.mktemp("groups"), README, REDIS_PAGE, GROUPS, HISTORY, PRESENCE)
     add(folder, "mysite/settings.py", use(redis.url))
     add(folder, "celery.py", "def shared_task(function):\n    return function\n")  # all that the block needs of it
     run(folder, "python manage.py makemigrations chat && python manage.py migrate")
@@ -830,28 +867,395 @@ with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/desk/white/") as ws:
     assert run_code(groups_site.folder, code) == "[] 1012"
 
 
-@needs_redis
-def test_user_with_the_rights_of_the_page_sends_and_joins(groups_site, tmp_path):
-    rights = block(GROUPS, "ACL SETUSER").removeprefix("ACL SETUSER ").strip()
-    with RedisServer(tmp_path, users=[rights]) as strict:
-        url = f"redis://shop:secret@127.0.0.1:{strict.port}/1"
-        code = f"""
+# docs/redis.md
+
+#: Sends, joins, comes back, and looks who is here; `settings` say where.
+ALL_OF_IT = """
 from django.conf import settings
-{use(url).replace("WEBSOCKET_GROUPS", "settings.WEBSOCKET_GROUPS")}
-from chat.groups import rooms
+{settings}
+from chat.groups import lobbies, rooms, topics
 from dwebsocket.test import WebSocketClient
-with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/chat/blue/") as ws:
+client = WebSocketClient(SERVER_NAME="127.0.0.1")
+with client.websocket("/chat/blue/") as ws:
     ws.send("hello")
     print(ws.receive())
     rooms["blue"].send("once", once="a")
     print(ws.receive())
+user = User.objects.get_or_create(username="ida")[0]
+client.force_login(user)
+with client.websocket("/lobby/blue/") as ws:
+    print(ws.receive_json()["here"][0]["info"]["name"], lobbies["blue"].count(users=True))
+position = topics["blue"].send_json({{"id": 0, "text": "first"}})
+topics["blue"].send_json({{"id": 0, "text": "missed"}}, once="b")
+with client.websocket(f"/topic/blue/?since={{position}}:topic:blue") as ws:
+    print(ws.receive_json()["joined"], ws.receive_json()["d"][-8:-2], len(topics["blue"].history(since=position)))
+topics["blue"].clear()
+print(topics["blue"].history())
 """
-        assert run_code(groups_site.folder, code).split() == ["hello", "once"]
+ALL_IS_WELL = "hello once ida 1 True missed 1 []"
+
+
+def in_settings(**values):
+    return "\n".join(f'settings.WEBSOCKET_GROUPS["default"][{name!r}] = {value!r}' for name, value in values.items())
+
+
+def do_all_of_it(site, **values):
+    printed = run_code(site.folder, ALL_OF_IT.format(settings=in_settings(**values)))
+    assert " ".join(printed.split()) == ALL_IS_WELL
+
+
+@needs_redis
+def test_user_with_the_rights_of_the_page_does_all_of_it(groups_site, tmp_path):
+    user, *rights = (line.removeprefix("ACL SETUSER shop ") for line in block(REDIS_PAGE, "ACL SETUSER").splitlines())
+    assert set(" ".join([user, *rights]).split()) >= set(faults.RIGHTS.split())
+    with RedisServer(tmp_path, users=[" ".join(["shop", user, *rights])]) as strict:
+        do_all_of_it(groups_site, LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}/1")
+
+
+@needs_redis
+@pytest.mark.parametrize("without", [0, 1, 2])
+def test_rights_of_each_line_are_needed(groups_site, tmp_path, without):
+    lines = [line.removeprefix("ACL SETUSER shop ") for line in block(REDIS_PAGE, "ACL SETUSER").splitlines()]
+    who, first = "on >secret resetchannels ~dws:* &dws:*", lines[0].split("&dws:* ")[1]
+    given = [who, *(line for at, line in enumerate([first, *lines[1:]]) if at != without)]
+    with RedisServer(tmp_path, users=[" ".join(["shop", *given])]) as strict:
+        settings = in_settings(LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}/1")
+        with pytest.raises(AssertionError, match=r"lacks a command|may not use the channels|has not confirmed"):
+            run_code(groups_site.folder, ALL_OF_IT.format(settings=settings))
+
+
+def keys_of(page, beginning):
+    """The keys of WEBSOCKET_GROUPS that a block of the page shows."""
+    return eval(f"{{{block(page, beginning)}}}")
+
+
+@needs_redis
+def test_sentinels_of_the_page_lead_to_the_server(groups_site, tmp_path):
+    keys = keys_of(REDIS_PAGE, LOCATION_OF_SENTINELS)
+    of_sentinel = keys["OPTIONS"]["sentinel_kwargs"]
+    watcher = f"{of_sentinel['username']} on >{of_sentinel['password']} +sentinel|master"
+    with ExitStack() as stack:
+        primary = stack.enter_context(RedisServer(tmp_path, users=["user on >password ~* &* +@all"]))
+        for name in ("one", "two", "three"):
+            sentinel = stack.enter_context(SentinelServer(tmp_path, primary, users=[watcher]))
+            keys["LOCATION"] = keys["LOCATION"].replace(f"{name}:26379", f"127.0.0.1:{sentinel.port}")
+        do_all_of_it(groups_site, **{**keys, "LOCATION": keys["LOCATION"].replace("mymaster", "shop")})
+
+
+@needs_redis
+def test_servers_of_the_page_share_the_groups(groups_site, tmp_path):
+    (keys,) = keys_of(REDIS_PAGE, LOCATION_OF_SEVERAL).values()
+    with ExitStack() as stack:
+        started = [stack.enter_context(RedisServer(tmp_path)) for _ in keys]
+        settings = {"LOCATION": [one.url for one in started]}
+        do_all_of_it(groups_site, **settings)
+        fill = "from chat.groups import topics\nfor number in range(30): topics[number].send('x')"
+        run_code(groups_site.folder, f"from django.conf import settings\n{in_settings(**settings)}\n{fill}")
+        for one in started:
+            with one.client() as client:
+                assert client.keys("dws:s:topic:*")
+
+
+@needs_redis
+def test_keys_are_stored_as_the_page_says(groups_site, tmp_path):
+    rows = re.findall(r"^\| `(dws:[^`]+)` \|", PAGES[REDIS_PAGE], re.MULTILINE)
+    patterns = [re.escape(row).replace("GROUP", ".+").replace("…", ".+") for row in rows]
+    code = """
+from chat.groups import lobbies, topics
+from dwebsocket.test import WebSocketClient
+client = WebSocketClient(SERVER_NAME="127.0.0.1")
+client.force_login(User.objects.get_or_create(username="jim")[0])
+for number in range(100): topics["sizes"].send("x" * 200)
+topics["sizes"].send("y", once="c")
+with client.websocket("/lobby/sizes/") as ws:
+    ws.receive()
+    from django.conf import settings
+    import redis
+    server = redis.Redis.from_url(settings.WEBSOCKET_GROUPS["default"]["LOCATION"])
+    print({key.decode(): (server.ttl(key), server.memory_usage(key, samples=0)) for key in server.keys()})
+"""
+    with RedisServer(tmp_path) as empty:
+        location = f"from django.conf import settings\n{in_settings(LOCATION=empty.url)}"
+        found = eval(run_code(groups_site.folder, f"{location}\n{code}"))
+
+    assert {pattern: [key for key in found if re.fullmatch(pattern, key)] for pattern in patterns} == {
+        pattern: AnyList() for pattern in patterns
+    }
+    assert not [key for key in found if not any(re.fullmatch(pattern, key) for pattern in patterns)]
+    seconds, size = found["dws:s:topic:sizes"]
+    assert 200 < seconds <= 300
+    assert 20_000 < size < 40_000
+    assert 2_500_000 < found["dws:m:topic:sizes"][0] <= 2_592_000
+
+
+class AnyList(list):
+    """Equals every list that is not empty."""
+
+    def __eq__(self, other):
+        return isinstance(other, list) and bool(other)
+
+    __hash__ = None
 
 
 def test_keys_of_groups_are_all_on_the_page_with_their_defaults():
-    rows = re.findall(r"^\| `([A-Z_]+)` \| `([^|]+)` \|", PAGES[GROUPS], re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([^|]+)` \|", PAGES[REDIS_PAGE], re.MULTILINE)
     assert {name: eval(default) for name, default in rows} == {"BACKEND": config.LOCAL, **config.DEFAULTS}
+
+
+# docs/history.md
+
+
+def texts(ws, count):
+    return [json.loads(ws.recv(timeout=PATIENCE_SECONDS)) for _ in range(count)]
+
+
+def shown_lines(browser):
+    return browser.execute_script("return [...document.querySelectorAll('li')].map(line => line.textContent)")
+
+
+@needs_redis
+def test_topic_recovers_what_was_sent_meanwhile(groups_site):
+    with groups_site.connect("/topic/blue/") as ws:
+        (joined,) = texts(ws, 1)
+        assert joined == {"g": "topic:blue", "p": joined["p"], "joined": None}
+        ws.send("one")
+        (one,) = texts(ws, 1)
+        assert list(one) == ["g", "p", "d"]
+        assert json.loads(one["d"])["text"] == "one"
+    sent = "topics['blue'].send('two'), topics['blue'].send(b'\\x00\\x01\\x02')"
+    two, three = eval(run_code(groups_site.folder, f"from chat.groups import topics\nprint([{sent}])"))
+    with groups_site.connect(f"/topic/blue/?since={one['p']}%3Atopic%3Ablue&since=nonsense:topic:red") as ws:
+        assert texts(ws, 3) == [
+            {"g": "topic:blue", "p": one["p"], "joined": True},
+            {"g": "topic:blue", "p": two, "d": "two"},
+            {"g": "topic:blue", "p": three, "b": "AAEC"},
+        ]
+    with groups_site.connect("/topic/blue/?since=nonsense:topic:blue") as ws:
+        assert texts(ws, 1) == [{"g": "topic:blue", "p": three, "joined": False}]
+    with groups_site.connect("/topic/blue/?since=start:topic:blue") as ws:
+        joined, *kept = texts(ws, 4)
+        assert joined["joined"] is None
+        assert [text["p"] for text in kept] == [one["p"], two, three]
+
+
+@needs_redis
+def test_topic_that_was_cleared_cannot_be_recovered(groups_site):
+    code = "from chat.groups import topics\ntopic = topics['grey']\nposition = topic.send('x')\n"
+    position = run_code(groups_site.folder, f"{code}topic.clear()\nprint(position)")
+    with groups_site.connect(f"/topic/grey/?since={position}:topic:grey") as ws:
+        assert texts(ws, 1)[0]["joined"] is False
+
+
+@needs_redis
+def test_topic_comes_back_in_a_browser_and_shows_each_line_once(groups_site, chromium):
+    def lines():
+        return shown_lines(chromium)
+
+    def wait_for(*expected):
+        WebDriverWait(chromium, PATIENCE_SECONDS).until(lambda browser: lines() == list(expected))
+
+    def add_line(text):
+        run_code(
+            groups_site.folder,
+            "from chat.groups import topics\nfrom chat.models import Line\n"
+            f"line = Line.objects.create(topic='white', text={text!r})\n"
+            "topics['white'].send_json({'id': line.pk, 'text': line.text})",
+        )
+
+    add_line("old")
+    chromium.get(groups_site.server.http("/topic/white/"))
+    wait_for("old")
+    chromium.find_element("id", "text").send_keys("mine\n")
+    wait_for("old", "mine")
+    # Away: nothing opens until the missed line is there.
+    chromium.execute_script("window.mark = 1; window.was = connect; connect = () => {}; ws.close()")
+    add_line("missed")
+    assert lines() == ["old", "mine"]
+    chromium.execute_script("connect = was; delay = 1; connect()")
+    wait_for("old", "mine", "missed")
+    run_code(groups_site.folder, "from chat.groups import topics\ntopics['white'].send_json({'id': 0, 'text': 'live'})")
+    wait_for("old", "mine", "missed", "live")
+    assert chromium.execute_script("return window.mark") == 1  # it was not loaded again
+    run_code(groups_site.folder, "from chat.groups import topics\ntopics['white'].clear()")
+    chromium.execute_script("ws.close()")
+    wait_for("old", "mine", "missed")
+    assert chromium.execute_script("return window.mark") is None
+
+
+@needs_redis
+def test_follow_gets_everything_behind_a_position(groups_site):
+    send = "from chat.groups import topics\nfor n in {numbers}: topics['green'].send_json(n)"
+    run_code(groups_site.folder, send.format(numbers=[1, 2]))
+    with groups_site.connect("/follow/green/") as ws:
+        assert [text["line"] for text in texts(ws, 2)] == [1, 2]
+        run_code(groups_site.folder, send.format(numbers=[3]))
+        (third,) = texts(ws, 1)
+    run_code(groups_site.folder, send.format(numbers=[4, 5]))
+    with groups_site.connect(f"/follow/green/?after={third['after']}") as ws:
+        assert [text["line"] for text in texts(ws, 2)] == [4, 5]
+    with groups_site.connect("/follow/green/?after=nonsense") as ws:
+        assert texts(ws, 1) == [{"reload": True}]
+
+
+@needs_redis
+def test_recent_is_read_without_a_websocket(groups_site):
+    send = "from chat.groups import topics\nfor n in range(12): topics['black'].send_json(n)"
+    run_code(groups_site.folder, send)
+    lines = json.loads(get(groups_site.server, "/recent/black/").body)["lines"]
+    assert [line["line"] for line in lines] == list(range(2, 12))
+    later = json.loads(get(groups_site.server, f"/recent/black/?after={lines[7]['after']}").body)["lines"]
+    assert later == lines[8:]
+    assert get(groups_site.server, "/recent/black/?after=nonsense").status == 400
+    old = lines[0]["after"].replace("-", "0-")
+    assert json.loads(get(groups_site.server, f"/recent/black/?after={old}").body) == {"reload": True}
+
+
+@needs_redis
+def test_gap_closes_a_page_that_cannot_be_told(groups_site, tmp_path):
+    code = """
+from django.conf import settings
+settings.WEBSOCKET_GROUPS["default"]["LOCATION"] = {url!r}
+from chat.groups import topics
+from dwebsocket.test import WebSocketClient
+client = WebSocketClient(SERVER_NAME="127.0.0.1", websocket_timeout=20)
+with client.websocket("/topic/blue/", timeout=20) as ws, client.websocket("/plain/", timeout=20) as plain:
+    print(ws.receive_json()["joined"])
+    plain.receive()
+    import redis
+    redis.Redis.from_url({url!r}).flushall()
+    topics["blue"].send("behind")
+    print(ws.receive_json()["gap"], ws.receive_json()["d"], list(plain), plain.close_code, plain.close_reason)
+"""
+    plain = """
+from django.urls import path
+from mysite.urls import urlpatterns
+from chat.groups import topics
+from dwebsocket import require_websocket
+@require_websocket
+def plain(request):
+    request.websocket.join(topics["blue"])
+    request.websocket.send("in")
+    request.websocket.wait()
+urlpatterns.append(path("plain/", plain))
+"""
+    with RedisServer(tmp_path) as other:
+        said = run_code(groups_site.folder, code.format(url=other.url).replace("client =", f"{plain}client ="))
+    assert "True behind [] 1012 messages are missing" in said.splitlines()
+    assert "'topic:blue'" in said  # the warning in the log
+
+
+# docs/presence.md
+
+
+@needs_redis
+def test_lobby_shows_who_comes_and_goes(groups_site):
+    anna, bert = groups_site.log_in("lena"), groups_site.log_in("milo")
+    with groups_site.connect("/lobby/blue/", anna) as ws:
+        (here,) = texts(ws, 1)
+        assert here == {"g": "lobby:blue", "here": [{"id": here["here"][0]["id"], "info": {"name": "lena"}}]}
+        with groups_site.connect("/lobby/blue/", bert) as other, groups_site.connect("/lobby/blue/", bert) as tab:
+            both = [texts(ws, 1)[0]["here"] for ws in (other, tab)]
+            (came,) = texts(ws, 1)
+            assert [one["info"]["name"] for one in came["came"]] == ["milo"]
+            assert came["went"] == []
+            assert all(here["here"][0] in one for one in both)
+            answer = json.loads(get(groups_site.server, "/who/blue/", {"Cookie": bert}).body)
+            assert answer == {"here": ["lena", "milo"], "tabs": 3, "is_online": True}
+        (went,) = texts(ws, 1)
+        assert went == {"g": "lobby:blue", "came": [], "went": [came["came"][0]["id"]]}
+
+
+@needs_redis
+def test_presence_ends_and_changes_as_the_page_says(groups_site):
+    code = """
+import threading
+from django.urls import path
+from mysite.urls import urlpatterns
+from chat.groups import lobbies
+from dwebsocket import group_presence_changed, require_websocket
+from dwebsocket.test import WebSocketClient
+told, group = [], lobbies["again"]
+is_told = threading.Event()
+@require_websocket
+def again(request):
+    ws = request.websocket
+    ws.join(group, presence=True)
+    for message in ws:
+        if message == "leave":
+            ws.leave(group)
+        else:
+            ws.join(group, presence={"is": message})
+        ws.send_json([group.count(), [member.info for member in group.members()]])
+def note(group, joined, left, **about):
+    told.append([len(joined), len(left)])
+    if left: is_told.set()
+group_presence_changed.connect(note)
+urlpatterns.append(path("again/", again))
+with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/again/") as ws:
+    for message in ("away", "typing", "leave"):
+        ws.send(message)
+        print(ws.receive_json())
+is_told.wait(10)
+print(told)
+"""
+    assert run_code(groups_site.folder, code).splitlines() == [
+        "[1, [{'is': 'away'}]]",
+        "[1, [{'is': 'typing'}]]",
+        "[0, []]",
+        "[[1, 0], [0, 1]]",
+    ]
+
+
+@needs_redis
+def test_who_is_offline_is_not_online(groups_site):
+    answer = json.loads(get(groups_site.server, "/who/empty/", {"Cookie": groups_site.log_in("nils")}).body)
+    assert answer == {"here": [], "tabs": 0, "is_online": False}
+
+
+@needs_redis
+def test_lobby_is_shown_in_a_browser(groups_site, chromium):
+    def shows(*names):
+        WebDriverWait(chromium, PATIENCE_SECONDS).until(lambda browser: shown_lines(browser) == list(names))
+
+    name, value = groups_site.log_in("olga").split("=")
+    chromium.get(groups_site.server.http("/echo/"))
+    chromium.add_cookie({"name": name, "value": value})
+    chromium.get(groups_site.server.http("/lobby/white/"))
+    shows("olga")
+    with groups_site.connect("/lobby/white/", groups_site.log_in("paul")):
+        shows("olga", "paul")
+    shows("olga")
+
+
+@needs_redis
+def test_receiver_is_told_of_a_crash_by_another_process(groups_site):
+    crash = """
+import os
+from dwebsocket.test import WebSocketClient
+client = WebSocketClient(SERVER_NAME="127.0.0.1")
+client.force_login(User.objects.create_user("rosa"))
+with client.websocket("/lobby/grey/") as ws:
+    ws.receive()
+    print(User.objects.get(username="rosa").pk, flush=True)
+    os._exit(0)
+"""
+    pk = run_code(groups_site.folder, crash)
+    with groups_site.connect("/lobby/log/", groups_site.log_in("sven")) as ws:
+        texts(ws, 1)
+        began = time.monotonic()
+        found = []
+        while not found:
+            found = [text for text in texts(ws, 1) if text.get("left") == "lobby:grey"]
+        assert found == [{"left": "lobby:grey", "user": pk}]
+        assert time.monotonic() - began < 20  # LEASE, and about one more
+
+
+@pytest.mark.parametrize("page", [GROUPS, HISTORY, PRESENCE])
+def test_page_stands_alone(page, tmp_path):
+    folder = new_project(tmp_path, README, page)
+    if page == GROUPS:
+        add(folder, "celery.py", "def shared_task(function):\n    return function\n")
+    assert "no issues" in run(folder, "python manage.py check")
 
 
 # docs/migration.md
@@ -1009,6 +1413,10 @@ def test_tests_of_the_page_about_testing_pass(tmp_path):
     in_classes, others = (count_tests(README, TESTING, indent=indent) for indent in (4, 0))
     assert f"Ran {in_classes} tests " in run(folder, block(TESTING, "python manage.py test"))
     assert f"{in_classes + others} passed" in run(folder, f"python -m {block(TESTING, 'pytest')}")
+
+
+def test_booth_is_tested_on_its_page():
+    assert '"/booth/red/' in "".join(found.text for found in blocks(TESTING, "python") if "BoothTests" in found.text)
 
 
 def test_rename_is_tested_on_its_page():

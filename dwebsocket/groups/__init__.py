@@ -2,12 +2,21 @@
 
 group       Groups, Group, group(), user_group(), everyone: which a project declares and sends to
 messages    the envelope that travels between processes
+position    a place in the history of a group
 commit      a message leaves after the commit
 membership  the groups of one WebSocket
 audience    the members of one group in one process, and the frames that they get
 events      messages that wait for a view
 lane        what arrives is written to the members, a burst in one send for each
 dispatcher  the groups of one process: it passes each message on to the lanes
+history     the history of one group in this process: members come in between two messages
+stream      the position of this process in it, and what must be read (sans-I/O)
+reader      histories are read: many groups in one question
+attendance  the WebSockets of this process that are present, and its lease
+rosters     members are told who is present, and who comes and goes
+roster      what they must be told (sans-I/O)
+members     a member that is present, as a project sees it
+page        the JSON that a page gets: envelopes, gaps, rosters
 process     the dispatcher of this process, for each alias
 node        the name of this process, and of its WebSockets
 sending     a message leaves
@@ -17,6 +26,7 @@ siblings    a warning where a message within this process is too little
 testing     for tests: messages that were sent, and backends that are down
 backend     the contract of backends
 local       within this process
+memory      what a broker would keep, for `local`
 redis       between all processes, by way of Redis
 config      WEBSOCKET_GROUPS
 """

@@ -95,6 +95,7 @@ class Attendance:
         self._leave_at = 0.0
         self._again: deque[Presence] = deque()  # that must enter again
         self._again_at = 0.0
+        self._left: deque[tuple[Presence, float]] = deque()  # within a lease, and when
 
         self._renewing = threading.Lock()  # held while the backend is asked for the lease: one caller at a time
         self._renewals = 0  # that were tried
@@ -150,7 +151,20 @@ class Attendance:
             self._wake()
 
     def restored(self) -> None:
-        """Renew the lease now: the backend can be reached again."""
+        """Renew the lease now, and repeat what the backend was told: it can be reached again.
+
+        A server that has taken the place of another one may have missed the latest, and know the lease all the same.
+        What is older than the lease it has not missed, or the lease has run out there.
+        """
+        with self._lock:
+            self._take_gone()
+            self._again = deque(self._known)
+            self._again_at = 0.0
+            while self._left:
+                presence, at = self._left.popleft()
+                key = presence.group, presence.socket
+                if monotonic() - at < self._lease_seconds and key not in self._in_grace and not self._known.find(*key):
+                    self._leave_now(presence)
         self._renew_at = self._retry_at = 0.0
         self._wake()
 
@@ -200,6 +214,12 @@ class Attendance:
         if len(self._leaving) > _MAX_LEAVES:
             del self._leaving[next(iter(self._leaving))]
 
+    def _note_left(self, presence: Presence) -> None:
+        now = monotonic()
+        self._left.append((presence, now))
+        while now - self._left[0][1] > self._lease_seconds or len(self._left) > _MAX_LEAVES:
+            self._left.popleft()
+
     # What the backend is told
 
     def _attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> None:
@@ -233,6 +253,7 @@ class Attendance:
                 present = self._known.find(presence.group, presence.socket)
                 if present is not None:
                     self._again.append(present)
+                self._note_left(presence)
             has_more = len(self._leaving) + len(self._again) > count
         if has_more:
             self._wake()

@@ -11,8 +11,10 @@ from ..connection.limits import Bound
 from ..protocol.deflate import SharedCompression, serialize_once
 from ..protocol.messages import Message
 from ..websocket import GroupMessage, Translate, WebSocket
+from .backend import Kept
 from .messages import Envelope
 from .node import number_here
+from .position import Position
 
 logger = logging.getLogger("dwebsocket")
 
@@ -103,14 +105,25 @@ class Member:
 class Entrance(NamedTuple):
     """A member comes in at this place of the queue: it gets `note`, then what it missed, then all that stands behind.
 
-    `done` is called then, or where the member has left meanwhile.
+    `missed` is of `epoch`: the messages as they are kept, for all entrances that wait share them. `done` is called
+    then, or where the member has left meanwhile.
     """
 
     member: Member
     kind: Kind
     note: str | None
-    missed: Sequence[Envelope]
+    epoch: str
+    missed: Sequence[Kept]
     done: Callable[[], None]
+
+
+def parsed(group: str, messages: Iterable[tuple[Position, bytes]]) -> Iterable[Envelope]:
+    """The envelopes of messages with their positions; what is none is logged."""
+    for position, payload in messages:
+        try:
+            yield Envelope.parse(payload, position)
+        except ValueError:  # of a newer version, or of another program
+            logger.exception("a message to the group %r is no message of this version", group)
 
 
 class Audience:
@@ -152,6 +165,10 @@ class Audience:
         if not alike:
             del self._members[member.kind]
         self._snapshots = None
+
+    def has(self, kind: Kind) -> bool:
+        """Whether there is a member of that kind."""
+        return kind in self._members
 
     def kinds(self) -> list[tuple[Kind, tuple[Member, ...]]]:
         """All members as they are now, whatever changes while the caller goes through them."""

@@ -87,14 +87,7 @@ class Dispatcher:
         self._outages: dict[int, str] = {}  # the reasons
         self.closes_on_gap = backend.settings["ON_GAP"] == "close"
         self._budget = Budget()
-        self._reader = Reader(
-            lambda wants: self.backend.read(wants),  # the backend of now
-            self._ask,
-            self._answer,
-            self._silent,
-            check_seconds=backend.settings["CHECK"],
-            is_at_once=not backend.reaches_all_processes,
-        )
+        self._readers: dict[int, Reader] = {}  # by source: one that is out of reach delays no other
         self._attendance: Attendance | None = None
         self._changed = changed
         self._rosters = Rosters(self.alias, self.roster, self._lane)
@@ -107,7 +100,9 @@ class Dispatcher:
 
     def close(self) -> None:
         """Receive nothing any more, and give every connection back."""
-        self._reader.close()
+        with self._lock:
+            for reader in self._readers.values():
+                reader.close()
         self._rosters.close()
         self.resign()
         self.backend.close()
@@ -150,10 +145,9 @@ class Dispatcher:
         admission = Admission(member, kind, since, reactor.latch())
         deadline = monotonic() + timeout_seconds
         if not watched.history.admit(admission):
-            self._reader.want(group, [admission])
-        self._lanes[reactor].wake()
+            self._read(group, watched, [admission])
         try:
-            while not admission.is_in and (remaining := deadline - monotonic()) > 0:
+            while not (admission.is_in or admission.is_over) and (remaining := deadline - monotonic()) > 0:
                 admission.latch.wait(remaining)
         finally:
             admission.is_over = True
@@ -166,7 +160,9 @@ class Dispatcher:
             self._put(watched, item)
 
         def put(member: Member, entrance: Entrance) -> None:
-            self._lanes[member.connection.reactor].put(member.audience, entrance)
+            lane = self._lanes[member.connection.reactor]
+            lane.put(member.audience, entrance)
+            lane.wake()
 
         return History(group, stream, put_all, put)
 
@@ -325,7 +321,7 @@ class Dispatcher:
         self.received += 1
         if position is not None and watched.history is not None:
             if watched.history.arrive(position, payload):
-                self._reader.want(group)
+                self._read(group, watched)
             return
         try:
             envelope = Envelope.parse(payload, position)
@@ -350,27 +346,47 @@ class Dispatcher:
 
     # Histories
 
-    def _silent(self) -> list[str]:
+    def _read(self, group: str, watched: Watched, admissions: Sequence[Admission] = ()) -> None:
+        reader = self._readers.get(watched.source)
+        if reader is None:
+            with self._lock:
+                reader = self._readers.setdefault(watched.source, self._reader(watched.source))
+        reader.want(group, admissions)
+
+    def _reader(self, source: int) -> Reader:
+        return Reader(
+            lambda wants: self.backend.read(wants),  # the backend of now
+            self._ask,
+            self._answer,
+            lambda: self._silent(source),
+            check_seconds=self.backend.settings["CHECK"],
+            is_at_once=not self.backend.reaches_all_processes,
+        )
+
+    def _silent(self, source: int) -> list[str]:
         """The groups whose last message may have been missed: no later one would show it."""
         since = monotonic() - self.backend.settings["CHECK"]
         with self._lock:
-            histories = [(group, watched.history) for group, watched in self._watched.items()]
-        return [group for group, history in histories if history is not None and history.is_silent(since)]
+            found = [(group, one.history) for group, one in self._watched.items() if one.source == source]
+        return [group for group, history in found if history is not None and history.is_silent(since)]
 
     def _ask(self, group: str, admissions: Sequence[Admission]) -> Asked | None:
         watched = self._watched.get(group)
+        for admission in admissions:
+            if watched is None or not admission.member.is_in:
+                admission.end()
         return None if watched is None or watched.history is None else watched.history.ask(admissions)
 
     def _answer(self, group: str, read: Read, asked: Asked, admissions: Sequence[Admission]) -> bool:
         watched = self._watched.get(group)
         if watched is None or watched.history is None:
+            for admission in admissions:
+                admission.end()
             return False
         has_gap, must_read, waiting = watched.history.answer(read, asked, admissions)
-        for admission in admissions:
-            self._busy[self._lanes[admission.member.connection.reactor]] = None
         self.flush()
         if must_read or waiting:
-            self._reader.want(group, waiting)
+            self._read(group, watched, waiting)
         return has_gap
 
     def flush(self) -> None:
@@ -382,14 +398,14 @@ class Dispatcher:
             lane.wake()
 
     def watching(self, groups: Collection[str]) -> None:
-        with_history = []
+        with_history: list[tuple[str, Watched]] = []
         with self._lock:
             for group in groups:
                 watched = self._watched.get(group)
                 if watched is not None:
                     if watched.history is not None:
                         watched.history.doubt()  # what was read before is older than what arrives from now on
-                        with_history.append(group)
+                        with_history.append((group, watched))
                     elif watched.was_confirmed and watched.source in self._lost_at:
                         # Now, before the first message that arrives again. At `restored()` it would be too late: of
                         # many groups some are received while others still wait for that.
@@ -397,8 +413,8 @@ class Dispatcher:
                     watched.is_confirmed = watched.was_confirmed = True
                     self._open(watched)
         self.flush()
-        for group in with_history:
-            self._reader.want(group)
+        for group, watched in with_history:
+            self._read(group, watched)
         self._rosters.doubt(groups)
 
     def lost(self, why: str, source: int = 0) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from ..reactors.base import Latch
 from ..reactors.clock import monotonic
 from . import page
-from .audience import Entrance, Kind, Member
+from .audience import Entrance, Kind, Member, parsed
 from .backend import Read
 from .messages import GAP, RESET, Envelope
 from .position import Position
@@ -35,6 +36,19 @@ class Admission:
     def come_in(self) -> None:
         self.is_in = True
         self.latch.set()
+
+    def end(self) -> None:
+        """Wait no longer: the member has left."""
+        self.is_over = True
+        self.latch.set()
+
+
+class Answered(NamedTuple):
+    """The outcome of an answer: whether there is a gap, whether something must be read again, and for which members."""
+
+    has_gap: bool
+    must_read: bool
+    waiting: list[Admission]
 
 
 class History:
@@ -75,6 +89,8 @@ class History:
     def admit(self, admission: Admission, *, was_read: bool = False) -> bool:
         """Let a member in, if its place is known; False: something must be read for it."""
         with self._lock:
+            if admission.found is not None:
+                return True
             found = self._stream.find(admission.since, monotonic(), was_read=was_read)
             if found is None:
                 return False
@@ -82,31 +98,36 @@ class History:
             note = None
             if admission.kind.translate is page.envelope:
                 note = page.joined(self._group, str(found.start), found.recovered)
-            missed = list(
-                self._envelopes((Position(found.start.epoch, kept.offset), kept.payload) for kept in found.missed)
-            )
-            self._put(admission.member, Entrance(admission.member, admission.kind, note, missed, admission.come_in))
+            member, kind = admission.member, admission.kind
+            self._put(member, Entrance(member, kind, note, found.start.epoch, found.missed, admission.come_in))
             return True
 
-    def ask(self, admissions: Iterable[Admission]) -> Asked:
-        """The question that serves all of `admissions`, and brings what is missing."""
+    def ask(self, admissions: Sequence[Admission]) -> Asked | None:
+        """The question that serves all of `admissions`, and brings what is missing.
+
+        None where there is nothing to ask: those who came during a read find here what it has brought.
+        """
         with self._lock:
-            return self._stream.ask([admission.since for admission in admissions])
+            waiting = [one for one in admissions if not one.is_over and not self.admit(one)]
+            if admissions and not waiting and self._stream.is_whole:
+                return None
+            return self._stream.ask([one.since for one in waiting])
 
     def is_silent(self, since: float) -> bool:
         """Whether no message has come since then."""
         return self._stream.last_at < since
 
-    def answer(self, read: Read, asked: Asked, admissions: Sequence[Admission]) -> tuple[bool, bool, list[Admission]]:
-        """Take the answer: whether there is a gap, whether something must be read again, and who still waits for it."""
+    def answer(self, read: Read, asked: Asked, admissions: Sequence[Admission]) -> Answered:
+        """Take the answer, and let the members in whose places it shows."""
         with self._lock:
+            was_read = self._stream.is_current(asked)
             gap, messages = self._stream.mend(read, asked, monotonic())
             if gap is not None:
                 self._put_all(Envelope(GAP, b"", position=str(gap)))
             self._pass_on(messages)
-            waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=True)]
+            waiting = [one for one in admissions if not one.is_over and not self.admit(one, was_read=was_read)]
             self._stream.settle()
-            return gap is not None, not self._stream.is_whole, waiting
+            return Answered(gap is not None, not self._stream.is_whole, waiting)
 
     def close(self) -> None:
         """Give the memory back: no member is left."""
@@ -114,12 +135,5 @@ class History:
             self._stream.close()
 
     def _pass_on(self, messages: Iterable[tuple[Position, bytes]]) -> None:
-        for envelope in self._envelopes(messages):
+        for envelope in parsed(self._group, messages):
             self._put_all(envelope)
-
-    def _envelopes(self, messages: Iterable[tuple[Position, bytes]]) -> Iterable[Envelope]:
-        for position, payload in messages:
-            try:
-                yield Envelope.parse(payload, position)
-            except ValueError:  # of a newer version, or of another program
-                logger.exception("a message to the group %r is no message of this version", self._group)

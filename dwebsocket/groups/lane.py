@@ -15,8 +15,10 @@ from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
 from ..websocket import GroupMessage
 from . import page
-from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece
+from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece, parsed
+from .backend import Kept
 from .messages import CLOSE, GAP, Envelope
+from .position import Position
 
 Part = tuple[Member, Piece]
 
@@ -29,6 +31,7 @@ _MAX_QUEUED_BYTES = 32 * 1024 * 1024
 _ITEM_BYTES = 100  # what a message takes in the queue besides its payload
 _CHOOSY = ("latest", "drop_oldest")  # they drop messages one by one
 _IF_NOTHING_WAITS = Bound(max_bytes=0, max_seconds=0, overflow="drop_new")
+_STAY = (GAP, CLOSE)  # kinds that are never dropped, however much waits
 _MAX_RECALLED = 1000  # messages of histories that are kept encoded, for the next one that comes back
 _MAX_RECALLED_BYTES = 1024 * 1024
 
@@ -54,11 +57,11 @@ class Lane:
         self._reserved_bytes = 0  # for messages whose senders have waited for their place
         self._errands: deque[Callable[[], None]] = deque()
         self._queue_lock = threading.RLock()
-        self._full_for: set[Audience] = set()
+        self._holes: dict[Audience, str | None] = {}  # what has no place, up to the position of the last one
         self._waiting: list[Latch] = []  # of senders that wait until there is place again
         self._slow: list[Member] = []
-        self._recalled: dict[tuple[Audience, Hashable, str | None], Piece | None] = {}
-        self._recalled_bytes = 0
+        self._recalled: dict[tuple[Audience, Hashable], dict[Position, Piece | None]] = {}
+        self._recalled_count = self._recalled_bytes = 0
         self.wake = reactor.worker(self._run, "dwebsocket groups")
 
     # Members
@@ -88,6 +91,7 @@ class Lane:
                 return False
             member.is_in = False
             member.audience.remove(member)
+            self._discard_recalled(member.audience, member.kind)
             return True
 
     # Messages
@@ -96,16 +100,26 @@ class Lane:
         """Queue `item` for `audience`. It is written when the worker has been woken."""
         size = _size(item)
         with self._queue_lock:
-            if self._queued_bytes + size <= _MAX_QUEUED_BYTES or _must_stay(item) or not self._queue:
+            has_place = self._queued_bytes + size <= _MAX_QUEUED_BYTES or not self._queue
+            if isinstance(item, Entrance) or item.kind in _STAY or (has_place and audience not in self._holes):
                 self._queued_bytes += size
                 self._queue.append((audience, item))
                 return
             self.dropped += 1
-            if audience in self._full_for:
-                return
-            self._full_for.add(audience)
-        logger.warning("messages to the group %r come faster than they can be written: some are lost", audience.group)
-        self.put(audience, Envelope(GAP, b"", position=getattr(item, "position", None)))
+            begins = audience not in self._holes
+            self._holes[audience] = item.position or self._holes.get(audience)
+        if begins:
+            logger.warning(
+                "messages to the group %r come faster than they can be written: some are lost", audience.group
+            )
+
+    def _end_holes(self) -> None:
+        """Let messages be queued again, behind a gap: so those that came in during the hole are told, too."""
+        with self._queue_lock:
+            while self._holes:
+                audience, position = self._holes.popitem()
+                self._queued_bytes += _ITEM_BYTES
+                self._queue.append((audience, Envelope(GAP, b"", position=position)))
 
     def reserve(self, size: int, timeout_seconds: float) -> bool:
         """Return True as soon as the queue has place for `size` bytes, which `release()` ends; False after the time."""
@@ -158,7 +172,7 @@ class Lane:
     def _serve_queue(self) -> None:
         self._serve(self._take())
         if self._has_place():
-            self._full_for.clear()
+            self._end_holes()
             while self._waiting:
                 self._waiting.pop().set()
 
@@ -269,35 +283,50 @@ class Lane:
         """Let a member in, and give it what it missed, in one send."""
         member, kind, note = entrance.member, entrance.kind, entrance.note
         try:
-            pieces = self._recall(audience, kind, entrance.missed)
+            if not member.is_in:
+                return
+            pieces = self._recall(audience, kind, entrance.epoch, entrance.missed)
             if note is not None:
                 pieces.insert(0, _piece(audience, kind, note))
             with self.lock:
                 if member.is_in:
+                    before = member.kind
                     audience.remove(member)
                     member.kind = kind
                     audience.add(member)
+                    self._discard_recalled(audience, before)
                     self._deliver([(member, piece) for piece in pieces])
         finally:
             entrance.done()
         self.reactor.breathe(monotonic())
 
-    def _recall(self, audience: Audience, kind: Kind, missed: Sequence[Envelope]) -> list[Piece]:
+    def _recall(self, audience: Audience, kind: Kind, epoch: str, missed: Sequence[Kept]) -> list[Piece]:
         """The pieces of messages that were sent before: many that come back at once miss the same ones."""
-        known = self._recalled
-        burst = Burst(audience)
-        keys = [(audience, kind[:3], envelope.position) for envelope in missed]
-        burst.envelopes = [(at, missed[at]) for at, key in enumerate(keys) if key not in known]
-        fresh = {piece.number: piece for piece in burst.pieces(kind)} if burst.envelopes else {}
-        pieces = [fresh.get(at) if key not in known else known[key] for at, key in enumerate(keys)]
+        if not missed:
+            return []
+        known = self._recalled.setdefault((audience, kind[:3]), {})
+        positions = [Position(epoch, kept.offset) for kept in missed]
+        fresh = [(at, kept.payload) for at, kept in zip(positions, missed, strict=True) if at not in known]
         if fresh:
-            size = sum(len(piece.frame) for piece in fresh.values())
-            if len(known) + len(fresh) > _MAX_RECALLED or self._recalled_bytes + size > _MAX_RECALLED_BYTES:
-                known.clear()
-                self._recalled_bytes = 0
-            known.update(zip(keys, pieces, strict=True))
-            self._recalled_bytes += size
+            burst = Burst(audience)
+            burst.envelopes = list(enumerate(parsed(audience.group, fresh)))
+            made = {piece.message.position: piece for piece in burst.pieces(kind)}
+            known.update((at, made.get(str(at))) for at, _ in fresh)
+            self._recalled_count += len(fresh)
+            self._recalled_bytes += sum(len(piece.frame) for piece in made.values())
+        pieces = [known[at] for at in positions]
+        if self._recalled_count > _MAX_RECALLED or self._recalled_bytes > _MAX_RECALLED_BYTES:
+            self._recalled.clear()
+            self._recalled_count = self._recalled_bytes = 0
         return [piece for piece in pieces if piece is not None]
+
+    def _discard_recalled(self, audience: Audience, kind: Kind) -> None:
+        """Discard what was recalled for members of that kind, where none is left: its function may hold a request."""
+        if audience.has(kind):
+            return
+        pieces = list(self._recalled.pop((audience, kind[:3]), {}).values())  # the worker may add to them just now
+        self._recalled_bytes -= sum(len(piece.frame) for piece in pieces if piece is not None)
+        self._recalled_count -= len(pieces)
 
     def _close(self, audience: Audience, envelope: Envelope) -> None:
         """Close the connections of all members."""
@@ -337,11 +366,6 @@ def _piece(audience: Audience, kind: Kind, text: str) -> Piece:
     """A text for members of that kind that is no message of the group."""
     frame = serialize_once(text, kind.shared) if kind.is_forwarded else b""
     return Piece(0, 0, f"{audience.group}\0\0", GroupMessage(audience.group, text), frame)
-
-
-def _must_stay(item: Item) -> bool:
-    """Whether `item` may not be dropped, however much waits."""
-    return isinstance(item, Entrance) or item.kind == GAP
 
 
 def _size(item: Item) -> int:

@@ -97,6 +97,8 @@ class Memberships:
         dispatcher = process.dispatcher(group.alias)
         if not dispatcher.backend.reaches_all_processes:
             siblings.warn(group.alias)
+        if since:
+            group.check_history()
         if roster or presence is not None:
             group.check_presence()
         info = checked_info(True if presence is None else presence)
@@ -169,10 +171,10 @@ class Memberships:
 
     def _place(self, group: Group, since: str | None) -> Position | str | None:
         """The position at which the page was: `since`, or what it has sent in the URL when it came back."""
-        if since is None:
-            if self._sinces is None:
-                self._sinces = _sinces(self._entry.request)
-            since = self._sinces.pop(group.name, None)
+        if self._sinces is None:
+            self._sinces = _sinces(self._entry.request)
+        sent = self._sinces.pop(group.name, None)  # for the first join, whatever that says itself
+        since = sent if since is None else since
         if not since:
             return None
         return since if since == START else Position.parse(since) or _NO_POSITION

@@ -63,9 +63,17 @@ class Reader:
         with self._changed:
             self._wanted.setdefault(group, []).extend(admissions)
             if self._thread is None and not self._is_closed:
-                self._thread = threading.Thread(target=self._run, name="dwebsocket groups read", daemon=True)
-                self._thread.start()
+                self._start()
             self._changed.notify()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="dwebsocket groups read", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread is left, perhaps: the next message, or member, tries again
+            logger.exception("histories are not read")
+            return
+        self._thread = thread
 
     def close(self) -> None:
         """End the thread."""
@@ -81,11 +89,12 @@ class Reader:
         while not self._is_over():
             if self._wait_until(check_at):
                 check_at = time.monotonic() + self._check_seconds * random.uniform(0.8, 1.2)  # noqa: S311
+                groups = list(self._groups())
                 with self._changed:
-                    for group in self._groups():
+                    for group in groups:
                         self._wanted.setdefault(group, [])
             batch = self._take()
-            if batch:
+            if batch and not self._is_over():
                 self._turn(batch)
                 if len(batch) == _BATCH:
                     time.sleep(_PAUSE_SECONDS)
@@ -108,11 +117,11 @@ class Reader:
 
     def _turn(self, batch: dict[str, list[Admission]]) -> None:
         asked = {}
-        for group, admissions in batch.items():
-            question = self._ask(group, admissions)
-            if question is not None:
-                asked[group] = question
         try:
+            for group, admissions in batch.items():
+                question = self._ask(group, admissions)
+                if question is not None:
+                    asked[group] = question
             reads = self._read({group: question.want for group, question in asked.items()}) if asked else {}
         except GroupsUnavailable:  # its own log tells of the outage
             self._try_again(batch)

@@ -80,7 +80,7 @@ class Rosters:
             raise
         latch = connection.reactor.latch()
         with told.lock:
-            lane.put(audience, Entrance(member, kind, told.view.snapshot(), (), latch.set))
+            lane.put(audience, Entrance(member, kind, told.view.snapshot(), "", (), latch.set))
         lane.wake()
         latch.wait()  # for a lane, which waits for no peer
         return member

@@ -6,9 +6,9 @@ latest messages serve every page that comes back.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 from .backend import Kept, Read, Want
@@ -24,6 +24,8 @@ _ITEM_BYTES = 150  # what a message takes besides its payload
 #: A read brings so many of the latest at least: the others that come back find them here.
 READ_AHEAD = 200
 _REMEMBERED_EPOCHS = 16
+
+_doubts = itertools.count(1)  # of all streams: the answer to a question of one is none for another, of the same group
 
 
 class Found(NamedTuple):
@@ -48,7 +50,7 @@ class Mended(NamedTuple):
 class Asked(NamedTuple):
     """The state in which a question was asked: an answer says nothing about what a later doubt is about."""
 
-    doubts: int
+    doubts: int  # the number of the latest one
     early: int  # messages that waited
     want: Want
 
@@ -113,12 +115,17 @@ class Ring:
         self._kept.clear()
         self._add(-self._size)
 
+    def close(self) -> None:
+        """Have none any more."""
+        self._max_messages = 0
+        self.clear()
+
     def after(self, offset: int) -> list[Kept]:
         """The messages behind `offset`."""
         if not self._kept:
             return []
         start = max(0, offset + 1 - self._kept[0].offset)
-        return list(islice(self._kept, start, None))
+        return list(itertools.islice(self._kept, start, None))
 
 
 class Stream:
@@ -140,7 +147,7 @@ class Stream:
         self._gone: deque[str] = deque(maxlen=_REMEMBERED_EPOCHS)  # epochs that the broker does not have
         self._early: deque[tuple[Position, bytes]] = deque()
         self._early_bytes = 0
-        self._doubts = 0
+        self._doubts = next(_doubts)
 
     # What comes
 
@@ -166,21 +173,21 @@ class Stream:
 
     def reset(self, position: Position, previous: Position | None) -> None:
         """Note that the history was cleared: `position` begins it anew, behind `previous`."""
-        if self.is_whole and self.known == previous:
+        if previous is not None and self.known == previous:
             self._move_to(position)
             self._ring.clear()
-            self._oldest = position.offset + 1
-        else:
-            self.doubt()
+            if self.is_whole:
+                return
+        self.doubt()
 
     def doubt(self) -> None:
         """Note that messages may be missing: a read must look for them."""
         self.is_whole = False
-        self._doubts += 1
+        self._doubts = next(_doubts)
 
     def close(self) -> None:
-        """Give the memory back: no member is left."""
-        self._ring.clear()
+        """Give the memory back: no member is left. A message that another thread brings just now takes none, either."""
+        self._ring.close()
         self._forget_early()
 
     def _forget_early(self) -> None:
@@ -204,9 +211,16 @@ class Stream:
         latest = 0 if self.is_whole else min(self._history, READ_AHEAD)
         for since in sinces:
             latest = max(latest, self._history if since == START else min(self._history, READ_AHEAD))
-            if isinstance(since, Position) and (behind is None or since.epoch == behind.epoch):
-                behind = since if behind is None else min(behind, since)
+            if isinstance(since, Position) and since.epoch not in self._gone:
+                if behind is None or since.epoch == behind.epoch:
+                    behind = since if behind is None else min(behind, since)
+                else:  # which of the two epochs the broker has is not known
+                    latest = self._history
         return Asked(self._doubts, len(self._early), Want(behind, latest))
+
+    def is_current(self, asked: Asked) -> bool:
+        """Whether no doubt was raised after the question: else its answer is none."""
+        return asked.doubts == self._doubts
 
     def mend(self, read: Read, asked: Asked, now: float) -> Mended:
         """Take the answer to `ask()`; what the members get now.
@@ -214,7 +228,8 @@ class Stream:
         An answer that does not fit raises a doubt first, for messages may be on their way: what arrives from then on
         is put together with the next answer. If there is a hole even then, it is a gap.
         """
-        if asked.doubts != self._doubts:
+        is_check = self.is_whole and not asked.want.latest
+        if not self.is_current(asked) or (is_check and read == (self.known, ())):
             return Mended()
         epoch, top = read.top
         known = Position(epoch, top) if self.known is None else self.known
@@ -247,7 +262,7 @@ class Stream:
         self.is_whole = True
         messages = [(Position(epoch, offset), pool[offset]) for offset in range(behind.offset + 1, top + 1)]
         # What had come before the question is in the answer, or of an epoch before it.
-        later = list(islice(self._early, asked.early, None))
+        later = list(itertools.islice(self._early, asked.early, None))
         self._forget_early()
         return messages + [(position, payload) for position, payload in later if self.arrive(position, payload, now)]
 
@@ -290,7 +305,7 @@ class Stream:
         size = 0
         for kept in reversed(self._ring.after(0) if now - self.last_at < self._ttl else []):
             size += len(kept.payload)
-            if size > self._max_missed_bytes or len(missed) == self._history:
+            if kept.offset < self._oldest or size > self._max_missed_bytes or len(missed) == self._history:
                 break
             missed.append(kept)
         missed.reverse()

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from dwebsocket import group, require_websocket
+from dwebsocket import Groups, group, require_websocket
 from dwebsocket.groups import process
 from dwebsocket.groups.group import Group
 from tests.links import PATIENCE_SECONDS
@@ -20,6 +20,12 @@ _numbers = itertools.count(1)
 def new_room() -> Group:
     """A group that no other test has used."""
     return group(f"room:{next(_numbers)}")
+
+
+def kept_room(history: int = 100, **options: Any) -> Group:
+    """A group with a history that no other test has used."""
+    number = next(_numbers)
+    return Groups(f"kept{number}", history=history, **options)[number]
 
 
 def members_of(room: Group) -> int:

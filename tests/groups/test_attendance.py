@@ -602,6 +602,39 @@ def test_broker_that_has_come_back_empty_has_all_again(new_place: NewPlace) -> N
     until(lambda: sorted(place.backend.sockets) == ["node:1", "node:2"])
 
 
+def test_broker_that_has_missed_the_latest_is_told_again(new_place: NewPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that has taken over, and knows the lease of the process."""
+    monkeypatch.setattr(attendance, "_GATHER_SECONDS", 0)
+    place = new_place(LEASE=600, GRACE=0)
+    place.enter(user(1), user(2), user(3))
+    place.leave(user(1), user(3))
+    until(lambda: place.backend.sockets == ["node:2"])
+    place.enter(user(3))
+    with place.backend._mutex:
+        place.backend.present = {(ROOM, "node:1"): user(1)}
+        place.backend.users = Counter([(ROOM, "u1")])
+    place.told.clear()
+    place.attendance.restored()
+    until(lambda: sorted(place.backend.sockets) == ["node:2", "node:3"])
+    until(place.quiet)
+    assert sorted(place.backend.users) == [(ROOM, "u2"), (ROOM, "u3")]
+    assert Counter(user for _, _, left in place.told for user in left) == {"u1": 1}
+
+
+def test_what_is_told_again_is_of_one_lease(new_place: NewPlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = [0.0]
+    monkeypatch.setattr(attendance, "monotonic", lambda: later[0] + time.monotonic())
+    place = new_place(lambda: 0.0, LEASE=600, GRACE=0)
+    place.enter(user(1), user(2), user(3))
+    place.leave(user(1))
+    until(lambda: len(place.backend.sockets) == 2)
+    later[0] = 601.0
+    place.leave(user(2))
+    until(lambda: len(place.backend.sockets) == 1)
+    until(place.quiet)
+    assert [presence for presence, _ in place.attendance._left] == [user(2)]
+
+
 def test_loop_survives_an_error_that_was_not_expected(new_place: NewPlace, caplog: pytest.LogCaptureFixture) -> None:
     place = new_place(LEASE=0.3)
     place.enter(user(1))

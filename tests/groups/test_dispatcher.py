@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import random
 import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 from unittest import mock
 
@@ -11,16 +16,20 @@ import pytest
 from dwebsocket.connection.limits import Bound
 from dwebsocket.exceptions import GroupsUnavailable
 from dwebsocket.groups import lane as lanes
+from dwebsocket.groups import page
 from dwebsocket.groups.audience import Member
 from dwebsocket.groups.backend import Publication
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.dispatcher import Dispatcher
 from dwebsocket.groups.local import LocalGroups
 from dwebsocket.groups.messages import TEXT, Envelope
+from dwebsocket.groups.position import START, Position
+from dwebsocket.groups.stream import Found
 from dwebsocket.reactors.base import Reactor
 from tests.groups.backends import ObedientGroups
 from tests.groups.lanes import FORWARDED, Offered, StillReactor, WebSocketOf, frame, kind, received
-from tests.links import until
+from tests.links import Home, until
+from tests.peer import decode_all
 
 
 class Office:
@@ -400,3 +409,374 @@ def test_message_larger_than_the_queue_arrives(monkeypatch: pytest.MonkeyPatch) 
     office.send("a", "x" * 1000)
     office.reactor.run()
     assert received(member) == frame("x" * 1000)
+
+
+# A history
+
+
+class Room:
+    """A group with a history, whose messages are the numbers from 1 on, as are their offsets."""
+
+    def __init__(self, office: Office, *, history: int = 500) -> None:
+        self.office = office
+        self.history = history
+        self.epoch = ""
+
+    def expect(self, websocket: WebSocketOf | None = None, **options: Any) -> Member:
+        websocket = websocket or WebSocketOf(7, Offered(self.office.reactor))
+        chosen = kind(translate=page.envelope, **options) if not options else kind(**options)
+        connection = cast(Any, websocket.connection)
+        return self.office.dispatcher.join(websocket, "a", connection, chosen, self.history, 60.0)
+
+    def admit(self, member: Member, since: Position | str | None = None, seconds: float = 0.0) -> Found | None:
+        """Its worker stands still: it is run while the view waits."""
+        found: list[Found | None] = []
+        view = threading.Thread(
+            target=lambda: found.append(self.office.dispatcher.admit(member, member.kind, since, seconds or 10))
+        )
+        view.start()
+        while view.is_alive():
+            self.office.reactor.run()
+            view.join(0.001)
+        return found[0]
+
+    def send(self, *numbers: int) -> None:
+        for number in numbers:
+            payload = Envelope(TEXT, b"%d" % number).serialize()
+            [position] = self.office.dispatcher.publish([Publication("a", payload, None, self.history, 60.0)])
+            assert position is not None
+            assert position.offset == number
+            self.epoch = position.epoch
+
+
+@pytest.fixture
+def room(office: Office) -> Iterator[Room]:
+    yield Room(office)
+    office.dispatcher.close()
+
+
+def read_texts(member: Member) -> list[Any]:
+    """What a page has got: the offset of each message, and (what, offset) of the rest."""
+    found: list[Any] = []
+    for one in decode_all(received(member)):
+        text = json.loads(one.payload)
+        position = Position.parse(text["p"])
+        assert position is not None
+        if "d" in text:
+            assert int(text["d"]) == position.offset
+            found.append(position.offset)
+        else:
+            found.append((text.get("joined", "gap"), position.offset))
+    return found
+
+
+def test_member_of_a_history_gets_nothing_before_it_was_let_in(office: Office, room: Room) -> None:
+    member = room.expect()
+    room.send(1, 2)
+    office.reactor.run()
+    assert received(member) == b""
+    found = room.admit(member)
+    room.send(3)
+    office.reactor.run()
+    assert found == Found(Position(room.epoch, 2), Position(room.epoch, 2), None)
+    assert read_texts(member) == [(None, 2), 3]
+
+
+def test_message_that_was_lost_without_a_word_is_found_at_the_next_one(office: Office, room: Room) -> None:
+    member = room.expect()
+    room.admit(member)
+    room.send(1)
+    office.backend.announces = False
+    room.send(2, 3)
+    office.backend.announces = True
+    room.send(4)
+    until(lambda: office.reactor.run() or len(read_texts(member)) == 5 or None, "all messages")
+    assert read_texts(member) == [(None, 0), 1, 2, 3, 4]
+
+
+def test_last_message_that_was_lost_without_a_word_is_found_by_the_check() -> None:
+    office = Office(ObedientGroups("default", {**DEFAULTS, "CHECK": 0.02}))
+    room = Room(office)
+    member = room.expect()
+    room.admit(member)
+    office.backend.announces = False
+    room.send(1, 2)
+    until(lambda: office.reactor.run() or len(read_texts(member)) == 3 or None, "the check")
+    assert read_texts(member) == [(None, 0), 1, 2]
+    office.dispatcher.close()
+
+
+def test_outage_of_a_history_is_mended(office: Office, room: Room) -> None:
+    member, view = room.expect(), room.expect(forward=False)
+    for one in (member, view):
+        room.admit(one)
+    room.send(1)
+    office.dispatcher.lost("the connection broke")
+    office.backend.announces = False
+    room.send(2, 3)
+    office.backend.announces = True
+    office.backend.restore()
+    until(lambda: office.reactor.run() or len(read_texts(member)) == 4 or None, "all messages")
+    assert read_texts(member) == [(None, 0), 1, 2, 3]
+    assert events(view) == ["1", "2", "3"], "and no gap"
+
+
+def test_server_that_comes_back_without_its_history_is_a_gap(office: Office, room: Room) -> None:
+    member, view, plain = room.expect(), room.expect(forward=False), room.expect(forward=True)
+    for one in (member, view, plain):
+        room.admit(one)
+    room.send(1, 2)
+    office.dispatcher.lost("the server has gone")
+    office.backend.begin_epoch("a")
+    office.backend.restore()
+    until(lambda: office.reactor.run() or len(read_texts(member)) == 4 or None, "the gap")
+    room.send(1)
+    until(lambda: office.reactor.run() or len(read_texts(member)) == 5 or None, "the next message")
+    assert read_texts(member) == [(None, 0), 1, 2, ("gap", 0), 1]
+    assert events(view) == ["1", "2", None, "1"]
+    assert cast(Offered, plain.connection).closes == [(1012, "messages are missing")]
+
+
+def test_history_that_is_ignored_closes_none() -> None:
+    office = Office(ObedientGroups("default", {**DEFAULTS, "ON_GAP": "ignore"}))
+    room = Room(office)
+    plain = room.expect(forward=True)
+    room.admit(plain)
+    office.backend.begin_epoch("a")
+    room.send(1)
+    until(lambda: office.reactor.run() or received(plain) or None, "the message")
+    assert cast(Offered, plain.connection).closes == []
+    office.dispatcher.close()
+
+
+def test_hundred_members_that_come_back_at_once_are_few_questions(office: Office, room: Room) -> None:
+    first = room.expect()
+    room.admit(first)
+    room.send(*range(1, 301))
+    office.dispatcher.leave(first)
+    members = [room.expect() for _ in range(100)]
+    office.backend.reads.clear()
+    since, results = Position(room.epoch, 10), list[Any]()
+    views = [
+        threading.Thread(
+            target=lambda member=member: results.append(office.dispatcher.admit(member, member.kind, since, 10))
+        )
+        for member in members
+    ]
+    for view in views:
+        view.start()
+    while any(view.is_alive() for view in views):
+        office.reactor.run()
+        views[-1].join(0.001)
+    assert [(found.recovered, len(found.missed)) for found in results] == [(True, 290)] * 100
+    assert len(office.backend.reads) <= 3
+    assert {received(member) for member in members} == {received(members[0])}
+    assert read_texts(members[0]) == [(True, 10), *range(11, 301)]
+
+
+def test_member_that_cannot_be_let_in_in_time_is_not(office: Office, room: Room) -> None:
+    member = room.expect()
+    office.backend.is_lost = True
+    assert room.admit(member, seconds=0.05) is None
+    office.dispatcher.leave(member)
+    office.backend.is_lost = False
+    room.send(1)
+    office.reactor.run()
+    assert received(member) == b""
+    assert office.dispatcher.watched() == []
+
+
+@pytest.mark.parametrize("has_others", [True, False])
+def test_view_whose_connection_ends_while_it_waits_is_told_soon(office: Office, room: Room, has_others: bool) -> None:
+    others = [room.expect()] if has_others else []
+    member = room.expect()
+    office.backend.is_lost = True
+    results: list[Found | None] = []
+    view = threading.Thread(target=lambda: results.append(office.dispatcher.admit(member, member.kind, None, 60)))
+    began = time.monotonic()
+    view.start()
+    until(lambda: office.dispatcher._readers, "a question")
+    office.dispatcher.leave(member)
+    office.backend.is_lost = False
+    view.join(30)
+    assert results == [None]
+    assert time.monotonic() - began < 20
+    assert office.dispatcher._watched["a"].members == 1 if others else not office.dispatcher.watched()
+
+
+def test_source_that_is_out_of_reach_delays_no_other(office: Office) -> None:
+    """One question for both would have no answer."""
+    office.backend.sources = {"b": 1}
+    rooms = [Room(office), Room(office)]
+    members = []
+    for group in "ab":
+        websocket = WebSocketOf(7, Offered(office.reactor))
+        connection = cast(Any, websocket.connection)
+        members.append(office.dispatcher.join(websocket, group, connection, FORWARDED, 100, 60.0))
+    office.backend.lost = {1}
+    office.dispatcher.watching(["a", "b"])
+    found = rooms[0].admit(members[0], seconds=20)
+    assert found is not None
+    assert rooms[0].admit(members[1], seconds=0.05) is None
+    office.dispatcher.close()
+
+
+def test_message_without_a_position_is_passed_on_and_told_once(
+    office: Office, room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = room.expect(forward=False)
+    room.admit(member)
+    for message in "12":
+        office.send("a", message)
+    office.reactor.run()
+    assert events(member) == ["1", "2"]
+    assert caplog.text.count("was sent by a process that has not declared its history") == 1
+
+
+class Storm:
+    """Members that come, go and come back while a publisher sends, and faults of the broker."""
+
+    HISTORY = 3000  # one and a half seconds of messages: a machine that is as late as that must not fail
+
+    def __init__(self, home: Home, backend: Any, seconds: float) -> None:
+        self.home = home
+        self.backend = backend
+        self.dispatcher = Dispatcher(
+            backend,
+            overflowed=lambda members: None,
+            interrupted=lambda seconds: None,
+            changed=lambda group, joined, left: None,
+        )
+        self.over = threading.Event()
+        self.seconds = seconds
+        self.sent = 0
+        self.joins = 0
+        self.recovered = 0
+        self._numbers = itertools.count(1)
+
+    def publish(self) -> None:
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < self.seconds:
+            while self.sent < passed * 2000:
+                payload = Envelope(TEXT, b"%d" % (self.sent + 1)).serialize()
+                try:
+                    self.dispatcher.publish([Publication("a", payload, None, self.HISTORY, 60.0)])
+                except GroupsUnavailable:
+                    break
+                self.sent += 1
+            time.sleep(0.001)
+        self.over.set()
+
+    def come_and_go(self, seed: int) -> None:
+        choice = random.Random(seed)
+        chosen = kind(translate=page.envelope)
+        last: Position | None = None
+        while not self.over.is_set():
+            websocket = WebSocketOf(next(self._numbers), Offered(cast(Any, self.home.reactor)))
+            member = self.dispatcher.join(websocket, "a", cast(Any, websocket.connection), chosen, self.HISTORY, 60.0)
+            since: Any = choice.choice([None, START, last, last, last and last._replace(offset=last.offset // 2)])
+            assert self.dispatcher.wait_for("a", self.home.reactor, 20)
+            ends_early = choice.random() < 0.2
+            if ends_early:
+                (self.dispatcher.leave if choice.random() < 0.3 else self.dispatcher.leave_soon)(member)
+            found = self.dispatcher.admit(member, chosen, since, 20)
+            assert found is not None or ends_early
+            self.home.pause(choice.choice([0, 0, 0.002, 0.02]))
+            self.dispatcher.leave(member)
+            texts = read_texts(member)
+            self.home.pause(0)
+            assert len(read_texts(member)) == len(texts), "nothing comes after leave"
+            if not texts or found is None:
+                assert ends_early
+                continue
+            self.joins += 1
+            (recovered, at), *numbers = texts
+            assert (recovered, at) == (found.recovered, found.start.offset)
+            if recovered:
+                self.recovered += 1
+                assert found.start == since
+            elif isinstance(since, Position):
+                assert self.sent - since.offset > self.HISTORY // 2, "it is too old"
+            assert numbers == [*range(at + 1, at + 1 + len(numbers))], "no hole, no double"
+            last = Position(found.start.epoch, at + len(numbers))
+
+    def run(self, fault: Callable[[], None] | None = None) -> None:
+        members = [self.home.start(self.come_and_go, seed) for seed in range(6)]
+        publisher = threading.Thread(target=self.publish)
+        publisher.start()
+        while not self.over.wait(0.01):
+            if fault is not None:
+                fault()
+        publisher.join()
+        for member in members:
+            member.result(60)
+        self.dispatcher.close()
+        assert self.joins > 20
+        assert self.recovered > 5
+
+
+def test_members_come_and_go_under_a_fast_sender_without_hole_or_double(home: Home) -> None:
+    Storm(home, LocalGroups("default", DEFAULTS), 0.5).run()
+
+
+def test_members_come_and_go_while_messages_are_lost_on_their_way(home: Home) -> None:
+    backend = ObedientGroups("default", DEFAULTS)
+
+    def lose() -> None:
+        backend.announces = False
+        time.sleep(0.002)
+        backend.announces = True
+
+    Storm(home, backend, 0.5).run(lose)
+
+
+def test_members_come_and_go_during_outages(home: Home) -> None:
+    backend = ObedientGroups("default", DEFAULTS)
+
+    def break_off() -> None:
+        if backend._sink is not None:
+            backend.announces = False
+            backend.lose()
+            time.sleep(0.01)
+            backend.announces = True
+            backend.restore()
+
+    Storm(home, backend, 0.5).run(break_off)
+
+
+# Members that come back at once
+
+
+def test_members_that_come_during_a_read_need_no_other(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process asks once for what a fleet has missed in a group."""
+    dispatcher, backend, is_open = office.dispatcher, office.backend, threading.Event()
+    text = Envelope(TEXT, b"hello").serialize()
+    places = backend.publish([Publication("a", text, history=10, ttl=60)] * 5)
+    answer = backend.read
+    monkeypatch.setattr(backend, "read", lambda wants: answer(wants) if is_open.wait(10) else {})
+    websockets = [WebSocketOf(number, Offered(office.reactor)) for number in range(1, 6)]
+    members = [dispatcher.join(one, "a", cast(Any, one.connection), FORWARDED, 10, 60.0) for one in websockets]
+    found: list[Any] = []
+
+    def come(member: Member) -> threading.Thread:
+        view = threading.Thread(
+            target=lambda: found.append(dispatcher.admit(member, FORWARDED, cast(Position, places[1]), 10))
+        )
+        view.start()
+        return view
+
+    views = [come(members[0])]
+    until(lambda: 0 in dispatcher._readers or None, "a reader")
+    reader = dispatcher._readers[0]
+    until(lambda: (reader._thread and not reader._wanted) or None, "the first question")
+    views += map(come, members[1:])
+    until(lambda: len(reader._wanted.get("a", ())) == 4, "the others")
+    is_open.set()
+    while any(view.is_alive() for view in views):
+        office.reactor.run()
+        views[0].join(0.001)
+        views.append(views.pop(0))
+    dispatcher.close()
+    assert [(one.recovered, len(one.missed)) for one in found] == [(True, 3)] * 5
+    assert [received(one) for one in members] == [frame("hello") * 3] * 5
+    assert len(backend.reads) == 1

@@ -13,10 +13,13 @@ import pytest
 
 from dwebsocket.connection.limits import CLOSED, NOT_OPEN
 from dwebsocket.groups import lane as lanes
-from dwebsocket.groups.audience import Audience, Host, Member
-from dwebsocket.groups.lane import GAP, Lane
-from dwebsocket.groups.messages import CLOSE, Envelope
+from dwebsocket.groups import page
+from dwebsocket.groups.audience import Audience, Entrance, Host, Kind, Member
+from dwebsocket.groups.backend import Kept
+from dwebsocket.groups.lane import Lane
+from dwebsocket.groups.messages import CLOSE, GAP, Envelope
 from dwebsocket.groups.node import websocket_id
+from dwebsocket.websocket import GroupMessage
 from tests.groups.lanes import FORWARDED, Fleet, Offered, WebSocketOf, frame, kind, offers, received, text
 from tests.links import Home, Hub, Threads
 
@@ -190,7 +193,7 @@ def test_peer_and_view_of_one_websocket_get_each_their_own(fleet: Fleet) -> None
 def test_gap_is_told_to_views_alone_and_in_its_place(fleet: Fleet) -> None:
     peer, view = fleet.join("a"), fleet.join("a", kind=kind(forward=False))
     fleet.send("a", "1")
-    fleet.put("a", GAP)
+    fleet.put("a", Envelope(GAP, b""))
     fleet.send("a", "2")
     fleet.run()
     assert cast(WebSocketOf, view.owner).events == ["1", None, "2"]
@@ -346,6 +349,27 @@ def test_what_does_not_fit_is_a_gap_and_one_warning(
         assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2, "one for each group"
         assert "to the group 'a' come faster than they can be written" in caplog.text
     assert fleet.lane.dropped == 8
+
+
+def test_hole_of_a_full_queue_is_told_at_its_end(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short message that fits again would cut it in two, of which one is told."""
+    small_queue(monkeypatch, 4)
+    view = fleet.join("a", kind=kind(forward=False))
+    fleet.send("a", "1", "x" * 300, "2")
+    fleet.send("a", "x" * 300)
+    fleet.run()
+    fleet.send("a", "3")
+    fleet.run()
+    assert cast(WebSocketOf, view.owner).events == ["1", None, "3"]
+
+
+def test_close_is_never_dropped(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_queue(monkeypatch, 2)
+    member = fleet.join("a")
+    fleet.send("a", *"1234")
+    fleet.put("a", Envelope(CLOSE, b"4403 "))
+    fleet.run()
+    assert cast(Offered, member.connection).closes == [(4403, "")]
 
 
 def test_sender_waits_until_half_of_the_queue_is_empty(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,3 +555,237 @@ def test_sender_waits_for_place_wherever_it_runs(
     assert waiting.result(30)
     assert time.monotonic() - began < 10
     assert websocket.connection.received == frames(*"0123")
+
+
+# Entrances
+
+
+class HostOf:
+    """The dispatcher of the audience."""
+
+    alias = "default"
+
+    def __init__(self, *, closes_on_gap: bool = True) -> None:
+        self.closes_on_gap = closes_on_gap
+
+
+def at(offset: int, message: str = "") -> Envelope:
+    return text(message or str(offset))._replace(position=f"e-{offset}")
+
+
+def kept(*offsets: int) -> list[Kept]:
+    return [Kept(offset, text(str(offset)).serialize()) for offset in offsets]
+
+
+class Door:
+    """A group with a history, and members that come in."""
+
+    def __init__(self, fleet: Fleet, *, closes_on_gap: bool = True) -> None:
+        self.fleet = fleet
+        self.audience = Audience("a", cast(Host, HostOf(closes_on_gap=closes_on_gap)))
+        fleet.audiences["a"] = self.audience
+        self.done: list[Member] = []
+
+    def expect(self, kind: Kind = FORWARDED) -> Member:
+        websocket = self.fleet.websocket()
+        member = Member(websocket, self.audience, cast(Any, websocket.connection), kind)
+        self.fleet.lane.expect(member)
+        return member
+
+    def let_in(self, member: Member, *missed: int, kind: Kind = FORWARDED, note: str | None = None) -> None:
+        entrance = Entrance(member, kind, note, "e", kept(*missed), lambda: self.done.append(member))
+        self.fleet.lane.put(self.audience, entrance)
+
+    def put(self, *envelopes: Envelope) -> None:
+        for envelope in envelopes:
+            self.fleet.lane.put(self.audience, envelope)
+
+
+@pytest.fixture
+def door(fleet: Fleet) -> Door:
+    return Door(fleet)
+
+
+def test_member_gets_what_it_missed_and_then_what_stands_behind_its_entrance(fleet: Fleet, door: Door) -> None:
+    other, member = fleet.join("a"), door.expect()
+    door.put(at(3))
+    door.let_in(member, 1, 2, 3)
+    door.put(at(4))
+    fleet.run()
+    assert received(member) == frames(*"1234")
+    assert offers(member)[0][:2] == (frames(*"123"), 3), "in one send"
+    assert received(other) == frames(*"34")
+    assert door.done == [member]
+
+
+def test_place_is_held_for_a_member_that_gets_nothing_yet(fleet: Fleet, door: Door) -> None:
+    member = door.expect()
+    assert door.audience
+    assert door.audience.kinds() == []
+    door.put(at(1))
+    fleet.run()
+    assert offers(member) == []
+    assert fleet.lane.leave(member)
+    assert not door.audience
+
+
+@pytest.mark.parametrize("ends", ["before", "between"])
+def test_member_that_has_left_does_not_come_in(fleet: Fleet, door: Door, ends: str) -> None:
+    member = door.expect()
+    if ends == "before":
+        assert fleet.lane.leave(member)
+    door.let_in(member, 1)
+    if ends == "between":
+        assert fleet.lane.leave(member)
+    door.put(at(2))
+    fleet.run()
+    assert offers(member) == []
+    assert door.done == [member], "none waits for it in vain"
+    assert not door.audience
+
+
+def test_member_that_is_in_comes_in_again_in_another_way(fleet: Fleet, door: Door) -> None:
+    member = door.expect()
+    door.let_in(member)
+    door.put(at(1))
+    door.let_in(member, 1, kind=kind(forward=False))
+    door.put(at(2))
+    fleet.run()
+    assert received(member) == frame("1")
+    assert cast(WebSocketOf, member.owner).events == ["1", "2"]
+    assert [members for _, members in door.audience.kinds()] == [(member,)]
+
+
+def test_connection_that_is_closed_when_it_comes_in_ends_no_lane(fleet: Fleet, door: Door) -> None:
+    closed, other = door.expect(), door.expect()
+    cast(Offered, closed.connection).answers = [NOT_OPEN, NOT_OPEN, NOT_OPEN]
+    door.let_in(closed, 1, 2)
+    door.let_in(other, 1, 2)
+    fleet.run()
+    assert received(other) == frames("1", "2")
+    assert door.done == [closed, other]
+    assert fleet.overflowed == []
+
+
+def test_note_comes_first_and_messages_with_their_positions(fleet: Fleet, door: Door) -> None:
+    member = door.expect()
+    door.let_in(member, 1, 2, kind=kind(translate=page.envelope), note=page.joined("a", "e-0", True))
+    door.put(at(3))
+    fleet.run()
+    assert received(member) == frames(
+        '{"g":"a","p":"e-0","joined":true}',
+        *(page.envelope(GroupMessage("a", str(number), f"e-{number}")) for number in (1, 2, 3)),
+    )
+
+
+def test_message_that_many_have_missed_is_translated_once(fleet: Fleet, door: Door) -> None:
+    calls: list[str | None] = []
+
+    def translate(message: GroupMessage) -> str | None:
+        calls.append(message.position)
+        return None if message.data == "2" else f"<{message.data!s}>"
+
+    chosen = kind(translate=translate)
+    members = [door.expect(chosen) for _ in range(20)]
+    for number, member in enumerate(members):
+        door.let_in(member, *[2, 3, 4][number % 2 :], kind=chosen)
+        if number % 3 == 0:
+            fleet.run()
+    fleet.run()
+    assert sorted(calls, key=str) == ["e-2", "e-3", "e-4"]
+    assert {received(member) for member in members} == {frames("<3>", "<4>")}
+
+
+def test_what_is_recalled_is_bounded(fleet: Fleet, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "_MAX_RECALLED", 10)
+    for first in range(1, 60, 5):
+        member = door.expect()
+        door.let_in(member, *range(first, first + 5))
+        fleet.run()
+        assert received(member) == frames(*map(str, range(first, first + 5)))
+        assert sum(map(len, fleet.lane._recalled.values())) <= 10
+    monkeypatch.setattr(lanes, "_MAX_RECALLED_BYTES", 10)
+    member = door.expect()
+    door.let_in(member, *range(100, 120))
+    fleet.run()
+    assert received(member) == frames(*map(str, range(100, 120)))
+    assert fleet.lane._recalled == {}
+
+
+def test_function_of_a_view_is_forgotten_with_its_last_member(fleet: Fleet, door: Door) -> None:
+    """It may hold the request."""
+    members = [door.expect() for _ in range(2)]
+    chosen = kind(translate=lambda message: message.data)
+    for member in members:
+        door.let_in(member, 1, 2, kind=chosen)
+    fleet.run()
+    fleet.lane.leave(members[0])
+    assert fleet.lane._recalled
+    fleet.lane.leave(members[1])
+    assert fleet.lane._recalled == {}
+    assert fleet.lane._recalled_count == fleet.lane._recalled_bytes == 0
+
+
+def test_what_is_kept_and_is_no_message_loses_no_other(
+    fleet: Fleet, door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = door.expect()
+    missed = [*kept(1), Kept(2, b"of another program"), *kept(3)]
+    fleet.lane.put(door.audience, Entrance(member, FORWARDED, None, "e", missed, lambda: None))
+    fleet.run()
+    assert received(member) == frames("1", "3")
+    assert "a message to the group 'a' is no message of this version" in caplog.text
+
+
+def test_view_that_comes_back_gets_what_it_missed(fleet: Fleet, door: Door) -> None:
+    member = door.expect()
+    door.let_in(member, 1, 2, kind=kind(forward=False))
+    door.put(at(3))
+    fleet.run()
+    assert cast(WebSocketOf, member.owner).events == ["1", "2", "3"]
+    assert offers(member) == []
+
+
+# A gap in a history
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_gap_in_a_history_is_told_to_those_that_understand_it_and_closes_others(fleet: Fleet, closes: bool) -> None:
+    door = Door(fleet, closes_on_gap=closes)
+    peer, other = fleet.join("a"), fleet.join("a", kind=kind(translate=lambda message: message.data))
+    told, view = fleet.join("a", kind=kind(translate=page.envelope)), fleet.join("a", kind=kind(forward=False))
+    door.put(Envelope(GAP, b"", position="e-7"), at(8))
+    fleet.run()
+    assert received(told) == frames(page.gap("a", "e-7"), page.envelope(GroupMessage("a", "8", "e-8")))
+    assert cast(WebSocketOf, view.owner).events == [None, "8"]
+    for member in (peer, other):
+        assert cast(Offered, member.connection).closes == [(1012, "messages are missing")] * closes
+    for member in (told, view):
+        assert cast(Offered, member.connection).closes == []
+
+
+def test_gap_without_a_history_closes_none(fleet: Fleet, door: Door) -> None:
+    member, told = fleet.join("a"), fleet.join("a", kind=kind(translate=page.envelope))
+    door.put(Envelope(GAP, b""))
+    fleet.run()
+    assert cast(Offered, member.connection).log == cast(Offered, told.connection).log == []
+
+
+def test_members_that_come_in_while_the_queue_is_full_are_told_of_the_hole_behind_them(
+    fleet: Fleet, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_queue(monkeypatch, 3)
+    told, late = (fleet.join("a", kind=kind(translate=page.envelope)), door.expect())
+    door.put(*map(at, range(1, 6)))
+    door.let_in(late, 3, 4, 5, kind=kind(translate=page.envelope), note=page.joined("a", "e-2", True))
+    door.put(at(6), at(7))
+    fleet.run()
+    door.put(at(8))
+    fleet.run()
+
+    def message(number: int) -> str:
+        return page.envelope(GroupMessage("a", str(number), f"e-{number}"))
+
+    gap = page.gap("a", "e-7")
+    assert received(told) == frames(*map(message, (1, 2, 3)), gap, message(8))
+    assert received(late) == frames(page.joined("a", "e-2", True), *map(message, (3, 4, 5)), gap, message(8))

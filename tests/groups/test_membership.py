@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import random
 import threading
 import time
 import weakref
@@ -25,8 +26,10 @@ from dwebsocket import (
     group_overflow,
     require_websocket,
 )
-from dwebsocket.groups import process
-from tests.groups.helpers import joined, joining, leave, members_of, new_room, quiet, settle
+from dwebsocket.groups import page, process
+from dwebsocket.groups.group import Group
+from dwebsocket.groups.position import START
+from tests.groups.helpers import joined, joining, kept_room, leave, members_of, new_room, quiet, settle
 from tests.helpers import levels, recorded
 from tests.links import assert_ends, until
 from tests.peer import Close, Peer, PeerTimeout
@@ -117,8 +120,7 @@ def test_what_is_no_group_says_what_is(site: Site, wrong: Any, sentence: str) ->
 @pytest.mark.parametrize(
     ("options", "error", "sentence"),
     [
-        ({"since": "1-2"}, NotImplementedError, "since and presence are not there yet"),
-        ({"presence": {"name": "a"}}, NotImplementedError, "since and presence are not there yet"),
+        ({"since": 7}, TypeError, "since is a position, as join\\(\\) or a message has it, not int"),
         ({"overflow": "newest"}, ValueError, "overflow is 'newest'; it must be one of 'close'"),
         ({"forward": None}, TypeError, "forward is True, False or a function, not NoneType"),
         ({"forward": 1}, TypeError, "forward is True, False or a function, not int"),
@@ -969,3 +971,290 @@ def test_group_that_is_disconnected_closes_all_its_members_behind_what_was_sent(
         assert_ends(peer, 4000, "closing time")
     until(lambda: members_of(room) == 0)
     leave(outside)
+
+
+# A history
+
+
+def coming_back(site: Site, room: Group, **options: Any) -> Callable[..., None]:
+    """A view that joins, tells what it has got for that, and passes on what comes for itself."""
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        site.tell(websocket.join(room, **options))
+        for event in websocket.events():
+            if isinstance(event, GroupMessage):
+                site.tell(event)
+
+    return view
+
+
+def sent(room: Group, *messages: str) -> list[str]:
+    """The positions of these messages."""
+    positions = [room.send(message) for message in messages]
+    assert None not in positions
+    return [position for position in positions if position is not None]
+
+
+def test_member_that_comes_back_gets_first_what_it_missed(site: Site) -> None:
+    room = kept_room()
+    positions = sent(room, *"12345")
+    peer = site(coming_back(site, room, since=positions[1])).connect()
+    assert site.hear() == Joined(positions[4], True, 3)
+    room.send("6")
+    quiet(peer, *"3456")
+
+
+def test_member_that_missed_nothing_is_recovered(site: Site) -> None:
+    room = kept_room()
+    beginning = room.position()
+    peer = site(coming_back(site, room, since=beginning)).connect()
+    assert site.hear() == Joined(beginning, True, 0)
+    leave(peer)
+    [position] = sent(room, "1")
+    peer = site(coming_back(site, room, since=position)).connect()
+    assert site.hear() == Joined(position, True, 0)
+    quiet(peer)
+
+
+def test_member_that_does_not_ask_gets_what_comes_from_now_on(site: Site) -> None:
+    room = kept_room()
+    positions = sent(room, *"12")
+    for since in (None, ""):
+        peer = site(coming_back(site, room, since=since)).connect()
+        assert site.hear() == Joined(positions[1], None, 0)
+        quiet(peer)
+    peer = site.connect()
+    site.hear()
+    room.send("3")
+    quiet(peer, "3")
+
+
+@pytest.mark.parametrize("since", ["too old", "foreign", "too far", "garbage", "-", "x" * 100, "e-\u0662", "START"])
+def test_position_that_cannot_be_recovered_says_so(site: Site, since: str) -> None:
+    room = kept_room(history=3)
+    positions = sent(room, *"12345")
+    known = {"too old": positions[0], "foreign": "0123456789ab-3", "too far": positions[4].replace("-5", "-6")}
+    peer = site(coming_back(site, room, since=known.get(since, since))).connect()
+    assert site.hear() == Joined(positions[4], False, 0)
+    room.send("6")
+    quiet(peer, "6")
+
+
+def test_cleared_history_cannot_be_recovered(site: Site) -> None:
+    room = kept_room()
+    [before] = sent(room, "1")
+    [member] = joined(site(joining(room)))
+    room.clear()
+    view = coming_back(site, room, since=before)
+    peer = site(view).connect()
+    assert site.hear() == Joined(room.position(), False, 0)
+    room.send("2")
+    quiet(peer, "2")
+    quiet(member, "2")
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_member_that_wants_all_gets_what_is_kept(site: Site, count: int) -> None:
+    room = kept_room(history=3)
+    positions = sent(room, *map(str, range(count)))
+    peer = site(coming_back(site, room, since=START)).connect()
+    assert site.hear() == Joined(positions[-1], None, min(count, 3))
+    room.send("last")
+    quiet(peer, *[*map(str, range(count))][-3:], "last")
+
+
+@pytest.mark.parametrize("has_member", [False, True])
+def test_more_than_half_an_outbox_is_not_recovered(site: Site, has_member: bool) -> None:
+    room = kept_room()
+    site(joining(room), WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 20_000}})
+    if has_member:
+        joined(site)
+    positions = sent(room, *("x" * 3000 for _ in range(5)))
+    for missed, recovered in ((3, True), (4, False)):
+        peer = site(coming_back(site, room, since=positions[4 - missed])).connect()
+        assert site.hear() == Joined(positions[4], recovered, missed if recovered else 0)
+        quiet(peer, *["x" * 3000] * (missed if recovered else 0))
+
+
+def test_view_that_takes_its_messages_gets_what_it_missed_with_positions(site: Site) -> None:
+    room = kept_room()
+    positions = sent(room, *"123")
+    peer = site(coming_back(site, room, since=positions[0], forward=False)).connect()
+    assert site.hear() == Joined(positions[2], True, 2)
+    positions += sent(room, "4")
+    for number in (2, 3, 4):
+        assert site.hear() == GroupMessage(room.name, str(number), positions[number - 1])
+    quiet(peer)
+
+
+@pytest.mark.parametrize("since", ["known", "gone", None])
+def test_page_that_understands_it_is_told_first_where_it_is(site: Site, since: str | None) -> None:
+    room = kept_room()
+    positions = sent(room, *"123")
+    asked = {"known": positions[1], "gone": "0123456789ab-3"}.get(since or "")
+    peer = site(coming_back(site, room, since=asked, forward=page.envelope)).connect()
+    site.hear()
+    positions += sent(room, "4")
+    recovered = {"known": True, "gone": False}.get(since or "")
+    missed = [3, 4] if recovered else [4]
+    texts = [json.loads(peer.recv_message()) for _ in range(1 + len(missed))]
+    assert texts[0] == {"g": room.name, "p": positions[1 if recovered else 2], "joined": recovered}
+    assert texts[1:] == [{"g": room.name, "p": positions[n - 1], "d": str(n)} for n in missed]
+    quiet(peer)
+
+
+def test_position_in_the_url_is_that_of_the_page_and_used_once(site: Site) -> None:
+    room, other, plain = kept_room(), kept_room(), new_room()
+    positions, others = sent(room, *"12"), sent(other, *"345")
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        for group in (room, other, plain, room):
+            site.tell(websocket.join(group))
+        websocket.leave(other)
+        site.tell(websocket.join(other))
+        websocket.wait()
+
+    query = f"since={positions[0]}:{room.name}&since={others[0]}:{other.name}&since=1-1:{plain.name}&since=nonsense"
+    peer = site(view).connect(path=f"/?{query}")
+    assert [site.hear() for _ in range(5)] == [
+        Joined(positions[1], True, 1),
+        Joined(others[2], True, 2),
+        Joined(None, None, 0),
+        Joined(positions[1], None, 0),
+        Joined(others[2], None, 0),
+    ]
+    quiet(peer, "2", "4", "5")
+
+
+def test_view_that_says_since_itself_uses_up_that_of_the_url(site: Site) -> None:
+    room = kept_room()
+    positions = sent(room, *"123")
+
+    @require_websocket
+    def view(request: Any) -> None:
+        for since in (positions[1], None):
+            site.tell(request.websocket.join(room, since=since))
+        request.websocket.wait()
+
+    peer = site(view).connect(path=f"/?since={positions[0]}:{room.name}")
+    assert [site.hear(), site.hear()] == [Joined(positions[2], True, 1), Joined(positions[2], None, 0)]
+    quiet(peer, "3")
+
+
+def test_url_that_says_start_gets_all(site: Site) -> None:
+    room = kept_room()
+    positions = sent(room, *"12")
+    peer = site(coming_back(site, room)).connect(path=f"/?since={START}:{room.name}")
+    assert site.hear() == Joined(positions[1], None, 2)
+    quiet(peer, *"12")
+
+
+def test_second_join_since_a_position_gives_the_messages_again(site: Site) -> None:
+    room = kept_room()
+    positions = sent(room, *"12")
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        site.tell(websocket.join(room, since=positions[0]))
+        for message in websocket:
+            site.tell(websocket.join(room, since=message or None, forward=lambda message: f"<{message.data}>"))
+
+    peer = site(view).connect()
+    assert site.hear() == Joined(positions[1], True, 1)
+    room.send("3")
+    assert [peer.recv_message(), peer.recv_message()] == ["2", "3"]
+    peer.send_message(positions[0])
+    assert site.hear() == Joined(room.position(), True, 2)
+    room.send("4")
+    assert members_of(room) == 1
+    quiet(peer, "<2>", "<3>", "<4>")
+
+
+@pytest.mark.parametrize("forward", [True, False, page.envelope], ids=["peer", "view", "envelope"])
+def test_websocket_of_a_history_that_is_over_is_freed_at_once(site: Site, forward: Any) -> None:
+    alive: list[weakref.ref[Any]] = []
+    room = kept_room()
+    positions = sent(room, *"123")
+
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        alive.extend(map(weakref.ref, (request, websocket)))
+        function = (lambda message: str(request and message.data)) if forward is True else forward
+        websocket.join(room, since=positions[0], forward=function)
+        websocket.send("joined")
+        websocket.wait()
+
+    site(view, MIDDLEWARE=[])
+    gc.collect()
+    gc.disable()
+    try:
+        peer = site.connect()
+        while peer.recv_message() != "joined":
+            pass
+        leave(peer)
+        site.until_idle()
+        until(lambda: not any(one() for one in alive), "the request to go")
+    finally:
+        gc.enable()
+
+
+def test_pages_that_come_back_under_a_fast_sender_miss_nothing(site: Site) -> None:
+    """2,000 messages in a second; each page is cut off again and again, and sends the last position it has."""
+    room, over = kept_room(history=5000), threading.Event()
+    counts: list[int] = []
+    faults: list[BaseException] = []
+
+    @require_websocket
+    def view(request: Any) -> None:
+        request.websocket.join(room, forward=page.envelope)
+        request.websocket.wait()
+
+    def send() -> None:
+        began, number = time.monotonic(), 0
+        while (passed := time.monotonic() - began) < 0.4:
+            while number < passed * 2000:
+                number += 1
+                room.send(str(number))
+            time.sleep(0.001)
+        over.set()
+
+    def read(seed: int) -> None:
+        choice, position, last, visits = random.Random(seed), "", 0, 0
+        while not over.is_set():
+            peer = site.connect(path=f"/?since={position}:{room.name}")
+            for at in range(choice.randrange(1, 60)):
+                text = json.loads(peer.recv_message())
+                if at:
+                    assert text["d"] == str(last + 1) if last else True, "no hole, no double"
+                    last = int(text["d"])
+                else:
+                    assert text["joined"] is (True if position else None)
+                position = text["p"]
+                if over.is_set():
+                    break
+            choice.choice([Peer.reset, Peer.abandon])(peer)
+            visits += 1
+        counts.append(visits)
+
+    def reader(seed: int) -> None:
+        try:
+            read(seed)
+        except BaseException as fault:
+            faults.append(fault)
+
+    site(view)
+    threads = [threading.Thread(target=send), *(threading.Thread(target=reader, args=(seed,)) for seed in range(3))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert len(counts) == 3
+    assert sum(counts) > 5
+    until(lambda: not members_of(room), "all to have left")

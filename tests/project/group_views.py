@@ -9,11 +9,22 @@ import time
 from contextlib import suppress
 
 from django.contrib.auth.models import Group as Row
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.dispatch import receiver
 from django.http import HttpResponse, JsonResponse
 
-from dwebsocket import Gap, GroupMessage, GroupsUnavailable, group, group_overflow, require_websocket
+import tests.project.groups  # noqa: F401  # which declares them
+from dwebsocket import (
+    Gap,
+    GroupMessage,
+    GroupsUnavailable,
+    envelope,
+    group,
+    group_overflow,
+    group_presence_changed,
+    require_websocket,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +32,13 @@ logger = logging.getLogger(__name__)
 @receiver(group_overflow)
 def tell_overflow(websocket, group, **about):
     logger.info("overflow of %s", group)
+
+
+@receiver(group_presence_changed)
+def tell_presence(group, joined, left, **about):
+    logger.info(
+        "presence of %s: came %s, went %s", group, *([member.user for member in some] for some in (joined, left))
+    )
 
 
 @require_websocket(max_groups=20_000, close_timeout=0.5)
@@ -65,6 +83,33 @@ def obey(websocket, order, options):
 
 
 @require_websocket(max_groups=20_000, close_timeout=0.5)
+def page(request):
+    """Join every `?group=` for a page that keeps its positions; with `?user=` that one is present.
+
+    "pid" is answered with the number of the process; anything else comes back.
+    """
+    websocket = request.websocket
+    options = {"forward": envelope, "roster": "roster" in request.GET}
+    if "user" in request.GET:
+        request.user = User(pk=int(request.GET["user"]))
+        options["presence"] = {"name": request.GET["user"]}
+    for name in request.GET.getlist("group"):
+        websocket.join(group(name), **options)
+    for order in websocket:
+        websocket.send(obey(websocket, order, options))
+
+
+def members(request):
+    """Who is present in `?group=`: the users, with the number of their WebSockets, and both numbers."""
+    asked = group(request.GET["group"])
+    try:
+        found = {member.user: member.sockets for member in asked.members()}
+        return JsonResponse({"members": found, "sockets": asked.count(), "users": asked.count(users=True)})
+    except GroupsUnavailable as unavailable:
+        return JsonResponse({"error": str(unavailable)}, status=503)
+
+
+@require_websocket(max_groups=20_000, close_timeout=0.5)
 def member_of_many(request):
     """Join `?prefix=` with the numbers from 0 to `?count=`, say "joined", and wait; leave them all when told."""
     websocket = request.websocket
@@ -106,12 +151,12 @@ def member_in_chunks(request):
 def publish(request):
     """Send `?text=` to `?group=`, and say how that went, and how long it took."""
     began = time.monotonic()
+    position = error = None
     try:
-        group(request.GET["group"]).send(request.GET["text"])
-        error = None
+        position = group(request.GET["group"]).send(request.GET["text"])
     except GroupsUnavailable as unavailable:
         error = str(unavailable)
-    answer = {"error": error, "seconds": time.monotonic() - began, "pid": os.getpid()}
+    answer = {"error": error, "position": position, "seconds": time.monotonic() - began, "pid": os.getpid()}
     return JsonResponse(answer, status=503 if error else 200)
 
 

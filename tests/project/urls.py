@@ -70,6 +70,8 @@ urlpatterns = [
     path("add-exempt-above/", views.add_exempt_above),
     path("add-exempt-below/", views.add_exempt_below),
     path("member/", group_views.member),
+    path("page/", group_views.page),
+    path("members/", group_views.members),
     path("member-of-many/", group_views.member_of_many),
     path("member-in-chunks/", group_views.member_in_chunks),
     path("publish/", group_views.publish),

@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -92,6 +93,7 @@ class Crowd:
         self.subscribers: list[Subscriber] = []
         self._by_descriptor: dict[int, Subscriber] = {}
         self._epoll = select.epoll()
+        self._ending: deque[tuple[Subscriber, Callable[[Peer], None]]] = deque()
         self._is_over = False
         self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
         self._thread.start()
@@ -135,6 +137,11 @@ class Crowd:
         subscriber.is_reading = True
         self._epoll.register(subscriber.peer.sock.fileno(), select.EPOLLIN)
 
+    def end(self, subscriber: Subscriber, how: Callable[[Peer], None]) -> None:
+        """Forget that one; soon `how` ends its connection."""
+        self.subscribers.remove(subscriber)
+        self._ending.append((subscriber, how))
+
     def close(self) -> None:
         self._is_over = True
         self._thread.join()
@@ -155,6 +162,7 @@ class Crowd:
 
     def _run(self) -> None:
         while not self._is_over:
+            self._end_some()
             for descriptor, _ in self._epoll.poll(0.1):
                 subscriber = self._by_descriptor[descriptor]
                 if not subscriber.is_reading or subscriber.is_over:
@@ -172,6 +180,19 @@ class Crowd:
                     subscriber.is_over = True
                     with contextlib.suppress(OSError):
                         self._epoll.unregister(descriptor)
+        self._end_some()
+
+    def _end_some(self) -> None:
+        """Here only: no descriptor is taken for that of another one."""
+        while self._ending:
+            subscriber, how = self._ending.popleft()
+            subscriber.is_over = True
+            del self._by_descriptor[subscriber.peer.sock.fileno()]
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(subscriber.peer.sock.fileno())
+            with contextlib.suppress(OSError):
+                how(subscriber.peer)
+            subscriber.peer.abandon()
 
     @staticmethod
     def _take(subscriber: Subscriber) -> None:

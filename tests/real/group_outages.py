@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.real.group_checker import check, gaps, has_end
 from tests.real.group_crowd import Crowd, Subscriber, until
+from tests.real.group_pages import Pages
 from tests.real.group_site import Publisher, Result, Site, last, unsure
 from tests.real.servers import Server
 
@@ -177,3 +178,54 @@ def assert_all_is_well_in_the_end(
         for subscriber in told:
             subscriber.wait_for(f"a {server.port} 0")
     return results
+
+
+# A fleet that comes back
+
+READS = ("evalsha", "eval")
+
+
+def scripts(made: Site) -> int:
+    """The scripts that Redis was asked for: the reads of histories, where no process publishes, and marks."""
+    with made.redis.client() as client:
+        found = client.info("commandstats")
+    return sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in READS)
+
+
+def fleet_comes_back(
+    made: Site, crowd: Crowd, servers: Sequence[Server], count: int, groups: Sequence[str]
+) -> tuple[int, float]:
+    """So many pages for each server go, and come back at once with what they had: the scripts, and the seconds.
+
+    They go while messages are sent, so each has missed another number of them.
+    """
+    with Pages(crowd, servers, random.Random(8)) as pages:
+        for group in groups:
+            pages.open(count * len(servers) // len(groups), [group])
+        publisher = made.publisher(["p"], groups, pause_seconds=0.002, is_direct=True)
+        publisher.go()
+        for at, page in enumerate(pages.all):
+            page.go("end")
+            if at % (len(pages.all) // 100) == 0:
+                time.sleep(0.02)
+        results = publisher.stop()
+        assert not unsure(results)
+        ends = {result.message.group: result.position for result in results}
+        with made.redis.client() as client:
+            client.config_resetstat()
+        began = time.monotonic()
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda at: pages.all[at].come(servers[at % len(servers)]), range(len(pages.all))))
+        for page in pages.all:
+            (group,) = page.groups
+            until(
+                lambda: str(page.position(group)) == ends[group],  # noqa: B023
+                f"{ends[group]} at {page.name}, which is at {page.position(group)}",
+                120,
+            )
+        seconds, asked = time.monotonic() - began, scripts(made)
+        pages.check(results, may_lose=False)
+        missed = [len(page.present().texts) - 1 for page in pages.all]
+        print(f"{len(pages.all)} pages came back, and missed {min(missed)} to {max(missed)} messages;", end=" ")
+        print(f"they had all after {seconds:.1f} s, and {asked} scripts for {len(groups)} groups")
+        return asked, seconds

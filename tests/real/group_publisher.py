@@ -3,7 +3,7 @@
 ORDERS is a JSON object: `publishers` (names, a thread for each), `groups`, `count` (of messages of each publisher to
 each group; 0: until the standard input ends), `pause_seconds` after each message, `size` of the text it ends with. It
 begins at the first line of the standard input, and writes a line for each message: group, publisher, n, "ok" or the
-name of the error, when it began, and how many seconds it took.
+name of the error, when it began, how many seconds it took, and the position, or "-".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import django
 
 def main() -> None:
     django.setup()
+    import tests.project.groups  # noqa: F401  # which declares those that have a history
     from dwebsocket import group
 
     orders = json.loads(sys.argv[1])
@@ -30,13 +31,14 @@ def main() -> None:
         while not is_over.is_set() and (not orders["count"] or n < orders["count"]):
             for to in orders["groups"]:
                 began = time.monotonic()
+                position = None
                 try:
-                    group(to).send(f"{to} {name} {n}{tail}")
+                    position = group(to).send(f"{to} {name} {n}{tail}")
                 except Exception as error:
                     outcome = type(error).__name__
                 else:
                     outcome = "ok"
-                line = f"{to} {name} {n} {outcome} {began} {time.monotonic() - began}\n"
+                line = f"{to} {name} {n} {outcome} {began} {time.monotonic() - began} {position or '-'}\n"
                 with lock:
                     sys.stdout.write(line)
                     sys.stdout.flush()

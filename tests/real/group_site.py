@@ -36,14 +36,27 @@ OUTAGE = re.compile(
 #: The same of a view that an outage has ended: join() raised, nothing was wrong with the view.
 CLOSED_1013 = re.compile(r"^WARNING dwebsocket: .*GroupsUnavailable.*\n", re.MULTILINE)
 
+#: Where members had to be told that a history has lost what they missed.
+LOST = r"^WARNING dwebsocket: messages to \d+ groups are lost.*\n"
+#: Of presence in an outage.
+AWAY = r"^WARNING dwebsocket: groups 'default': presence is (?:not )?told to the backend.*\n"
+#: A view whose join() has taken too long, or a page that wanted something of groups, in an outage.
+REFUSED = r"^\w+ (?:dwebsocket|django\.request): .*(?:GroupsUnavailable|Service Unavailable|'default': redis:).*\n"
+#: What gunicorn says of a worker that was killed.
+REPLACED = r"^.*\[(?:WARNING|ERROR)\] Worker .*was (?:sent|terminated).*\n"
+
 
 class Result(NamedTuple):
-    """One message of a publisher: what became of it, when `send()` was called, and how long that took."""
+    """One message of a publisher: what became of it, when `send()` was called, and how long that took.
+
+    `position` is what `send()` has returned, "-" where there is none.
+    """
 
     message: Message
     outcome: str
     began: float
     seconds: float
+    position: str
 
 
 class Publisher:
@@ -101,8 +114,8 @@ class Publisher:
         text = self._out.read_text()
         found = []
         for line in text[: text.rfind("\n") + 1].splitlines()[1:]:
-            group, name, n, outcome, began, seconds = line.split()
-            found.append(Result(Message(group, name, int(n)), outcome, float(began), float(seconds)))
+            group, name, n, outcome, began, seconds, position = line.split()
+            found.append(Result(Message(group, name, int(n)), outcome, float(began), float(seconds), position))
         return found
 
     def kill(self) -> None:
@@ -120,7 +133,7 @@ def unsure(results: Iterable[Result]) -> set[Message]:
 def last(results: Iterable[Result]) -> dict[Stream, int]:
     """The last message of each stream whose `send()` has returned."""
     found: dict[Stream, int] = {}
-    for message, outcome, _, _ in results:
+    for message, outcome, *_ in results:
         if outcome == "ok":
             stream = Stream(message.group, message.publisher)
             found[stream] = max(message.n, found.get(stream, -1))
@@ -139,17 +152,20 @@ def _environment(settings: dict[str, Any]) -> dict[str, str]:
 class Site:
     """Redis, the relay in front of it, the servers that are reached through it, and publishers.
 
-    `groups` are settings of the alias "default"; `publisher_port` is another way to Redis, for publishers.
+    `groups` are settings of the alias "default"; `persistence` is that of Redis.
     """
 
-    def __init__(self, directory: Path, **groups: Any) -> None:
+    def __init__(self, directory: Path, *, persistence: str = "none", **groups: Any) -> None:
         self.directory = directory
-        self.redis = RedisServer(directory)
+        self.redis = RedisServer(directory, persistence=persistence)
         self.redis.start()
+        self._persistence = persistence
         self.relay = Relay(self.redis.port)
+        self.direct = Relay(self.redis.port)  # which no fault befalls
         self._groups = {"TIMEOUT": 1, "PROBE": 1, "JOIN_TIMEOUT": 2, **groups}
         self.servers: list[Server] = []
         self._publishers: list[Publisher] = []
+        self._replicas: dict[RedisServer, Relay] = {}
         self._count = 0
 
     def settings(self, port: int | None = None, **groups: Any) -> dict[str, Any]:
@@ -175,12 +191,37 @@ class Site:
     def publisher(
         self, names: Sequence[str], groups: Sequence[str], *, is_direct: bool = False, **options: Any
     ) -> Publisher:
-        """Start a publisher that is ready; `is_direct`: it does not go through the relay."""
-        settings = self.settings(self.redis.port if is_direct else None)
+        """Start a publisher that is ready; `is_direct`: it does not go through the relay that has faults."""
+        settings = self.settings(self.direct.port if is_direct else None)
         made = Publisher(self.directory, settings, names, groups, **options)
         self._publishers.append(made)
         made.wait_until_ready()
         return made
+
+    # Another one that takes over
+
+    def add_replica(self) -> tuple[RedisServer, Relay]:
+        """Start a replica that has all, and the relay by which it gets more."""
+        relay = Relay(self.redis.port)
+        replica = RedisServer(self.directory, persistence=self._persistence)
+        self._replicas[replica] = relay
+        replica.start()
+        with self.redis.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
+        with replica.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", relay.port)
+            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        return replica, relay
+
+    def fail_over(self, replica: RedisServer) -> None:
+        """Let the primary die, and the replica take its place, to which all ways lead from now on."""
+        self.redis.kill()
+        with replica.client() as client:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+        self._replicas.pop(replica).close()
+        self.redis = replica
+        for relay in (self.relay, self.direct):
+            relay.lead_to(replica.port)
 
     def check_logs(self, *expected: str) -> None:
         """The logs of all servers are quiet, but for outages and what is `expected`."""
@@ -200,12 +241,16 @@ class Site:
             for server in self.servers:
                 server.kill()
             self.relay.close()
+            self.direct.close()
+            for replica, relay in self._replicas.items():
+                relay.close()
+                replica.stop()
             self.redis.stop()
 
 
 @contextmanager
-def site(directory: Path, **groups: Any) -> Iterator[Site]:
-    made = Site(directory, **groups)
+def site(directory: Path, *, persistence: str = "none", **groups: Any) -> Iterator[Site]:
+    made = Site(directory, persistence=persistence, **groups)
     try:
         yield made
     finally:

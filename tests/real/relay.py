@@ -154,6 +154,15 @@ class Relay:
 
         self._do(order)
 
+    def lead_to(self, port: int) -> None:
+        """Reset every connection; new ones are passed on to that port."""
+
+        def order() -> None:
+            self._target = ("127.0.0.1", port)
+            self._cut()
+
+        self._do(order)
+
     @property
     def connections(self) -> int:
         return len(self._pairs)

@@ -2,6 +2,9 @@
 
 backend        RedisGroups: the contract of backends, from the modules below
 server         one server: the connections to it, and its time of silence
+scripts        Lua scripts, and how they are called
+history        the scripts that keep messages, and their replies
+presence       the scripts that know who is present, and their replies
 spread         which of several servers carries a group (sans-I/O)
 location       LOCATION and OPTIONS: where a server is, and how a connection to it is made
 sentinel       which server is the primary of a service, by the word of its sentinels

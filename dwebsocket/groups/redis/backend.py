@@ -190,7 +190,7 @@ def _fresh() -> str:
 
 
 def _at_once(jobs: Sequence[Callable[[], _T]]) -> list[_T]:
-    """Return the result of each job: the last one runs here, the others in threads. All of them end before one's error."""
+    """Return the result of each job: the last one runs here, the others in threads. All end before one's error."""
     results: dict[int, _T] = {}
     errors: list[Exception] = []
 

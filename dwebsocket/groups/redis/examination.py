@@ -45,9 +45,10 @@ def judge(where: str, settings: dict[str, str]) -> Iterator[Finding]:
     if policy.startswith("allkeys-") and settings.get("maxmemory", "0") != "0":
         yield Finding(
             "eviction",
-            f"maxmemory-policy of {where} is {policy}: it may drop the keys by which a message that is sent again"
-            " with the same once is recognised",
-            "Write maxmemory-policy noeviction into redis.conf, or give the groups a Redis that is no cache.",
+            f"maxmemory-policy of {where} is {policy}: it may drop the histories of groups, the members that are"
+            " present, and the keys by which a message that is sent again with the same once is recognised",
+            "Write maxmemory-policy noeviction (or volatile-ttl) into redis.conf, or give the groups a Redis that is no"
+            " cache.",
         )
 
 

@@ -193,7 +193,7 @@ class Server:
 
 
 def _as_bytes(sent: Sequence[bytes | Call]) -> list[bytes]:
-    """The bytes that leave. A script is sent whole where others follow it that must not overtake it: once in a pipeline."""
+    """The bytes that leave. A script is sent whole, once, where others follow it that must not overtake it."""
     if len(sent) == 1:
         (only,) = sent
         return [only.short() if isinstance(only, Call) else only]
