@@ -135,7 +135,7 @@ RUN_BY = {
     REDIS_PAGE: {
         "# mysite/settings.py": "test_task_and_command_tell_from_another_process",
         "# chat/views.py": "test_pages_come_back_after_an_outage",
-        ACL: "test_user_with_the_rights_of_the_page_does_all_of_it",
+        ACL: "test_user_with_the_rights_of_the_page_does_all_that_they_are_for",
         LOCATION_OF_SENTINELS: "test_sentinels_of_the_page_lead_to_the_server",
         LOCATION_OF_SEVERAL: "test_servers_of_the_page_share_the_groups",
     },
@@ -869,59 +869,82 @@ with WebSocketClient(SERVER_NAME="127.0.0.1").websocket("/desk/white/") as ws:
 
 # docs/redis.md
 
-#: Sends, joins, comes back, and looks who is here; `settings` say where.
-ALL_OF_IT = """
-from django.conf import settings
-{settings}
-from chat.groups import lobbies, rooms, topics
-from dwebsocket.test import WebSocketClient
-client = WebSocketClient(SERVER_NAME="127.0.0.1")
+#: Code, and what it prints: of messages, of a history, of presence. So are the rights in the lines of the page.
+PARTS = (
+    (
+        """
 with client.websocket("/chat/blue/") as ws:
     ws.send("hello")
     print(ws.receive())
     rooms["blue"].send("once", once="a")
     print(ws.receive())
-user = User.objects.get_or_create(username="ida")[0]
-client.force_login(user)
-with client.websocket("/lobby/blue/") as ws:
-    print(ws.receive_json()["here"][0]["info"]["name"], lobbies["blue"].count(users=True))
-position = topics["blue"].send_json({{"id": 0, "text": "first"}})
-topics["blue"].send_json({{"id": 0, "text": "missed"}}, once="b")
-with client.websocket(f"/topic/blue/?since={{position}}:topic:blue") as ws:
+""",
+        "hello once",
+    ),
+    (
+        """
+position = topics["blue"].send_json({"id": 0, "text": "first"})
+topics["blue"].send_json({"id": 0, "text": "missed"}, once="b")
+with client.websocket(f"/topic/blue/?since={position}:topic:blue") as ws:
     print(ws.receive_json()["joined"], ws.receive_json()["d"][-8:-2], len(topics["blue"].history(since=position)))
 topics["blue"].clear()
 print(topics["blue"].history())
-"""
-ALL_IS_WELL = "hello once ida 1 True missed 1 []"
+""",
+        "True missed 1 []",
+    ),
+    (
+        """
+client.force_login(User.objects.get_or_create(username="ida")[0])
+with client.websocket("/lobby/blue/") as ws:
+    print(ws.receive_json()["here"][0]["info"]["name"], lobbies["blue"].count(users=True))
+""",
+        "ida 1",
+    ),
+)
 
 
 def in_settings(**values):
     return "\n".join(f'settings.WEBSOCKET_GROUPS["default"][{name!r}] = {value!r}' for name, value in values.items())
 
 
-def do_all_of_it(site, **values):
-    printed = run_code(site.folder, ALL_OF_IT.format(settings=in_settings(**values)))
-    assert " ".join(printed.split()) == ALL_IS_WELL
+def does(site, parts, **values):
+    """Whether the parts print what they should, where the settings have these values."""
+    begin = f"""
+from django.conf import settings
+{in_settings(**values)}
+from chat.groups import lobbies, rooms, topics
+from dwebsocket.test import WebSocketClient
+client = WebSocketClient(SERVER_NAME="127.0.0.1")
+"""
+    printed = run_code(site.folder, begin + "".join(PARTS[part][0] for part in parts))
+    return " ".join(printed.split()) == " ".join(PARTS[part][1] for part in parts)
+
+
+def rights():
+    """The lines of the page, as a server is told them when it starts: the user, then the rights of each line."""
+    first, *others = (line.removeprefix("ACL SETUSER shop ") for line in block(REDIS_PAGE, "ACL SETUSER").splitlines())
+    return "shop", first, *others
+
+
+def test_rights_of_the_page_are_those_of_the_log():
+    assert set(" ".join(rights()).split()) >= set(faults.RIGHTS.split())
 
 
 @needs_redis
-def test_user_with_the_rights_of_the_page_does_all_of_it(groups_site, tmp_path):
-    user, *rights = (line.removeprefix("ACL SETUSER shop ") for line in block(REDIS_PAGE, "ACL SETUSER").splitlines())
-    assert set(" ".join([user, *rights]).split()) >= set(faults.RIGHTS.split())
-    with RedisServer(tmp_path, users=[" ".join(["shop", user, *rights])]) as strict:
-        do_all_of_it(groups_site, LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}/1")
+@pytest.mark.parametrize("lines", [[0], [0, 1], [0, 2], [0, 1, 2]])
+def test_user_with_the_rights_of_the_page_does_all_that_they_are_for(groups_site, tmp_path, lines):
+    user, *given = rights()
+    with RedisServer(tmp_path, users=[" ".join([user, *(given[line] for line in lines)])]) as strict:
+        assert does(groups_site, lines, LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}/1")
 
 
 @needs_redis
-@pytest.mark.parametrize("without", [0, 1, 2])
-def test_rights_of_each_line_are_needed(groups_site, tmp_path, without):
-    lines = [line.removeprefix("ACL SETUSER shop ") for line in block(REDIS_PAGE, "ACL SETUSER").splitlines()]
-    who, first = "on >secret resetchannels ~dws:* &dws:*", lines[0].split("&dws:* ")[1]
-    given = [who, *(line for at, line in enumerate([first, *lines[1:]]) if at != without)]
-    with RedisServer(tmp_path, users=[" ".join(["shop", *given])]) as strict:
-        settings = in_settings(LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}/1")
-        with pytest.raises(AssertionError, match=r"lacks a command|may not use the channels|has not confirmed"):
-            run_code(groups_site.folder, ALL_OF_IT.format(settings=settings))
+@pytest.mark.parametrize("line", [1, 2])
+def test_right_that_is_missing_is_named(groups_site, tmp_path, line):
+    user, first, *_ = rights()
+    with RedisServer(tmp_path, users=[f"{user} {first}"]) as strict, pytest.raises(AssertionError) as caught:
+        does(groups_site, [line], LOCATION=f"redis://shop:secret@127.0.0.1:{strict.port}/1")
+    assert f"lacks a command: give it {faults.RIGHTS}" in str(caught.value)
 
 
 def keys_of(page, beginning):
@@ -939,7 +962,7 @@ def test_sentinels_of_the_page_lead_to_the_server(groups_site, tmp_path):
         for name in ("one", "two", "three"):
             sentinel = stack.enter_context(SentinelServer(tmp_path, primary, users=[watcher]))
             keys["LOCATION"] = keys["LOCATION"].replace(f"{name}:26379", f"127.0.0.1:{sentinel.port}")
-        do_all_of_it(groups_site, **{**keys, "LOCATION": keys["LOCATION"].replace("mymaster", "shop")})
+        assert does(groups_site, [0, 1, 2], **{**keys, "LOCATION": keys["LOCATION"].replace("mymaster", "shop")})
 
 
 @needs_redis
@@ -948,7 +971,7 @@ def test_servers_of_the_page_share_the_groups(groups_site, tmp_path):
     with ExitStack() as stack:
         started = [stack.enter_context(RedisServer(tmp_path)) for _ in keys]
         settings = {"LOCATION": [one.url for one in started]}
-        do_all_of_it(groups_site, **settings)
+        assert does(groups_site, [0, 1, 2], **settings)
         fill = "from chat.groups import topics\nfor number in range(30): topics[number].send('x')"
         run_code(groups_site.folder, f"from django.conf import settings\n{in_settings(**settings)}\n{fill}")
         for one in started:

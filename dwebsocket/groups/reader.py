@@ -139,8 +139,8 @@ class Reader:
             except Exception:  # the others must be served
                 logger.exception("internal error; messages to groups may be lost")
         if with_gap:
-            names = ", ".join(map(repr, with_gap[:3])) + (" …" if len(with_gap) > 3 else "")
-            logger.warning("messages to %d groups are lost, for no history has them: %s", len(with_gap), names)
+            names = ", ".join(map(repr, with_gap[:3])) + (f" and {len(with_gap) - 3} more" if len(with_gap) > 3 else "")
+            logger.warning("messages are lost that no history has any more, of the groups: %s", names)
 
     def _try_again(self, batch: dict[str, list[Admission]]) -> None:
         if self._is_at_once:

@@ -37,7 +37,7 @@ OUTAGE = re.compile(
 CLOSED_1013 = re.compile(r"^WARNING dwebsocket: .*GroupsUnavailable.*\n", re.MULTILINE)
 
 #: Where members had to be told that a history has lost what they missed.
-LOST = r"^WARNING dwebsocket: messages to \d+ groups are lost.*\n"
+LOST = r"^WARNING dwebsocket: messages are lost that no history .*\n"
 #: Of presence in an outage.
 AWAY = r"^WARNING dwebsocket: groups 'default': presence is (?:not )?told to the backend.*\n"
 #: A view whose join() has taken too long, or a page that wanted something of groups, in an outage.
