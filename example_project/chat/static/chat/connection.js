@@ -25,16 +25,10 @@ function connect() {
   };
 }
 
-function receive(message) {  // from a group that has a history: its name, the position behind this, and the data
-  const { g: group, p: position, d: data } = message;
-  if (data) open(message);
-  else on[OF_GROUPS.find(key => key in message) ?? message.type]?.(message);
+function receive(message) {  // of a group, perhaps: its name, the position behind this, and what was sent to it
+  const { g: group, p: position, d: data } = message, said = data ? JSON.parse(data) : message;
+  on[OF_GROUPS.find(key => key in message) ?? said.type]?.(said, position);
   if (position) positions.set(group, position);
-}
-
-function open({ p: position, d: data }) {
-  const message = JSON.parse(data);
-  on[message.type]?.(message, position);
 }
 
 function tell(message) { ws.send(JSON.stringify(message)); }

@@ -108,7 +108,7 @@ function send(id) {
   said.item.classList.remove("failed");
   clearTimeout(said.timer);
   said.timer = setTimeout(on.failed, 1000 * UNSURE, { id });
-  tell({ say: said.text, id });  // the same id: if it had arrived, the others do not see it twice
+  tell({ say: said.text, id });  // the same id: if it has arrived, for five minutes it does not come twice
 }
 
 on.failed = ({ id }) => {  // the server says so, or nothing has come back
