@@ -222,7 +222,8 @@ class Bench:
         server = SERVERS[contender.server]
         with self._started(server, environ) as running:
             address = (f"--port={running.port}", f"--path={server.path.format(is_present=int(is_present))}")
-            self.client.run("echo", *address, "--seconds=0.5", clocks={})
+            with self.client.idle(10, *address) as say:
+                say()
             clocks = {
                 "resident": lambda: running.resident_kib() * 1024.0,
                 "redis": lambda: float(broker.memory_bytes()),

@@ -50,6 +50,13 @@ class _Known:
     def find(self, group: str, name: str) -> Presence | None:
         return next((presence for presence in self._of.get(name, ()) if presence.group == group), None)
 
+    def sharing(self, presence: Presence) -> Presence:
+        """The same, with the strings of the others of its WebSocket: they are half of its memory."""
+        for other in self._of.get(presence.socket, ()):
+            user = other.user if other.user == presence.user else presence.user
+            return presence._replace(socket=other.socket, user=user)
+        return presence
+
     def put(self, presence: Presence) -> Presence | None:
         """Note `presence`; return the one that was there before."""
         before = self.pop(presence.group, presence.socket)
@@ -130,6 +137,7 @@ class Attendance:
         tried = self._renewals
         with self._lock:
             self._start()
+            presence = self._known.sharing(presence)
             before = self._note(presence)
         try:
             if not self._has_lease:

@@ -130,7 +130,7 @@ class Memberships:
             if joined is not None and not self._is_over:
                 if presence is not None or group.policy.is_attended:
                     user = user_key_of(self._entry.request)
-                    dispatcher.attend(Presence(group.name, self._name, key_of(user, self._name), info))
+                    dispatcher.attend(Presence(member.audience.group, self._name, key_of(user, self._name), info))
                 if roster:
                     self._tell_roster(dispatcher, group, connection, kind)
         except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined

@@ -266,6 +266,17 @@ def test_info_is_changed_by_entering_again(new_place: NewPlace) -> None:
     assert [*place.attendance._known] == [anne(info="2"), anne(group="room:8")]
 
 
+def test_presences_of_a_websocket_share_its_strings(new_place: NewPlace) -> None:
+    place = new_place()
+    place.enter(anne(), anne(group="room:8"), anne(group="room:9")._replace(user="u" + "bob"))
+
+    first, second, other = place.attendance._known
+    assert second == anne(group="room:8")
+    assert second.socket is first.socket
+    assert other.socket is first.socket
+    assert (first.user, other.user) == ("uanne", "ubob")
+
+
 def test_one_that_cannot_enter_is_not_present_whatever_the_backend_has_noted(
     new_place: NewPlace, caplog: pytest.LogCaptureFixture
 ) -> None:
