@@ -131,6 +131,8 @@ class Memberships:
                 if presence is not None or group.policy.is_attended:
                     user = user_key_of(self._entry.request)
                     dispatcher.attend(Presence(group.name, self._name, key_of(user, self._name), info))
+                    if self._find(group) is None:  # it has left, or is over, and that came before it was present
+                        dispatcher.absent(group.name, self._name, at_once=not self._is_over)
                 if roster:
                     self._tell_roster(dispatcher, group, connection, kind)
         except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined
