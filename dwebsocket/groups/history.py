@@ -76,7 +76,8 @@ class History:
         """Pass a message on, or let it wait; whether something must be read."""
         with self._lock:
             if payload.startswith(RESET):
-                self._stream.reset(position, Envelope.parse(payload).previous())
+                previous = next((one.previous() for one in parsed(self._group, [(position, payload)])), None)
+                self._stream.reset(position, previous)
             elif self._stream.arrive(position, payload, monotonic()):
                 self._pass_on([(position, payload)])
             return not self._stream.is_whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -250,8 +251,11 @@ class Lane:
                         self._note(member, result)
             self.reactor.breathe(monotonic())
 
-    def _deliver(self, parts: Iterable[Part]) -> None:
-        """Give one WebSocket what it gets of a burst. If nothing waits for its peer, that leaves in one send, too."""
+    def _deliver(self, parts: Iterable[Part], bound: Bound | None = None) -> None:
+        """Give one WebSocket what it gets of a burst. If nothing waits for its peer, that leaves in one send, too.
+
+        `bound` is that of its kind where there is none.
+        """
         for_peer: list[Part] = []
         for_view: list[Part] = []
         for member, piece in parts:
@@ -262,7 +266,7 @@ class Lane:
             if for_peer[0][0].connection.offer(together, len(for_peer), _IF_NOTHING_WAITS) == TAKEN:
                 for_peer = []
         for member, piece in for_peer:
-            if result := member.connection.offer(piece.frame, 1, member.kind.bound, piece.key):
+            if result := member.connection.offer(piece.frame, 1, bound or member.kind.bound, piece.key):
                 self._note(member, result)
         for member, piece in for_view:
             self._note(member, member.owner.put(piece.message, piece.key, member.kind.bound))
@@ -295,7 +299,7 @@ class Lane:
                     member.kind = kind
                     audience.add(member)
                     self._discard_recalled(audience, before)
-                    self._deliver([(member, piece) for piece in pieces])
+                    self._deliver([(member, piece) for piece in pieces], _undroppable(kind.bound))
         finally:
             entrance.done()
         self.reactor.breathe(monotonic())
@@ -360,6 +364,11 @@ class Lane:
                         member.owner.put_gap(audience.group)
                         member.connection.notify()
                 self.reactor.breathe(monotonic())
+
+
+def _undroppable(bound: Bound) -> Bound:
+    """The bound of what a member is told that it has recovered: it gets that, or is closed."""
+    return bound if bound.overflow == "close" else bound._replace(overflow="close", max_seconds=math.inf)
 
 
 def _piece(audience: Audience, kind: Kind, text: str) -> Piece:

@@ -130,7 +130,10 @@ class Memberships:
             if joined is not None and not self._is_over:
                 if presence is not None or group.policy.is_attended:
                     user = user_key_of(self._entry.request)
-                    dispatcher.attend(Presence(member.audience.group, self._name, key_of(user, self._name), info))
+                    name = member.audience.group  # one string for all memberships of the group
+                    dispatcher.attend(Presence(name, self._name, key_of(user, self._name), info))
+                    if self._find(group) is None:  # it has left, or is over, and that came before it was present
+                        dispatcher.absent(name, self._name, at_once=not self._is_over)
                 if roster:
                     self._tell_roster(dispatcher, group, connection, kind)
         except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined

@@ -49,7 +49,8 @@ class Envelope(NamedTuple):
     def parse(cls, data: bytes, position: Position | None = None) -> Envelope:
         """The envelope in `data`, which has come with that position.
 
-        ValueError where it holds none, one of a kind that this version does not know, or a close that may not be sent.
+        ValueError where it holds none, one of a kind that this version does not know, a close that may not be sent, or
+        what is no change.
         """
         kind, exclude, size, rest = data.split(b" ", 3)
         if kind not in _KINDS:
@@ -59,6 +60,10 @@ class Envelope(NamedTuple):
         envelope = cls(kind, rest[key_size:], exclude, rest[:key_size], where)
         if kind == CLOSE:
             envelope.close().serialize()
+        elif kind == RESET:
+            envelope.previous()
+        elif kind == PRESENCE:
+            envelope.arrival()
         return envelope
 
     def close(self) -> Close:

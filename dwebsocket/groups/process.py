@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 from collections import deque
@@ -21,6 +22,8 @@ from .audience import Member
 from .backend import Present
 from .dispatcher import Dispatcher
 from .members import member_of
+
+logger = logging.getLogger("dwebsocket")
 
 _dispatchers: dict[str, Dispatcher] = {}
 _lock = threading.RLock()
@@ -44,9 +47,9 @@ def dispatchers() -> list[Dispatcher]:
 
 def forget() -> None:
     """Begin anew, in the child of a fork: the members, and the connections to a broker, are the parent's."""
-    global _dispatchers, _lock, _slow_lock, _is_telling, _is_telling_changes
+    global _dispatchers, _lock, _slow_lock, _is_telling, _is_telling_changes, _drops_changes
     _dispatchers, _lock, _slow_lock = {}, threading.RLock(), threading.RLock()
-    _is_telling = _is_telling_changes = False
+    _is_telling = _is_telling_changes = _drops_changes = False
     _slow.clear()
     _changes.clear()
 
@@ -124,29 +127,41 @@ def _tell_interruption(alias: str, seconds: float) -> None:
 
 
 _changes: deque[tuple[str, str, list[Present], list[Present]]] = deque()  # of rosters, that the signal tells of next
-_is_telling_changes = False
+_MAX_CHANGES = 50_000  # that wait: a receiver may be slower than guests that come and go, or hang
+_is_telling_changes = _drops_changes = False
 
 
 def _tell_presence(alias: str, group: str, joined: list[Present], left: list[Present]) -> None:
     """Send the signal for a change of a roster: one after the other, in their order."""
-    global _is_telling_changes
+    global _is_telling_changes, _drops_changes
     if not group_presence_changed.has_listeners():
         return
     with _slow_lock:
         _changes.append((alias, group, joined, left))
-        if _is_telling_changes:
-            return
-        _is_telling_changes = True
-    threading.Thread(target=_tell_of_all_changes, name="dwebsocket group_presence_changed", daemon=True).start()
+        begins_to_drop = len(_changes) > _MAX_CHANGES and not _drops_changes
+        if len(_changes) > _MAX_CHANGES:
+            _changes.popleft()
+            _drops_changes = True
+        is_telling, _is_telling_changes = _is_telling_changes, True
+    if begins_to_drop:
+        logger.error("receivers of group_presence_changed are too slow: the oldest changes are not told")
+    if is_telling:
+        return
+    thread = threading.Thread(target=_tell_of_all_changes, name="dwebsocket group_presence_changed", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread is left, perhaps: the next change tries again
+        _is_telling_changes = False
+        logger.exception("group_presence_changed is not sent")
 
 
 def _tell_of_all_changes() -> None:
-    global _is_telling_changes
+    global _is_telling_changes, _drops_changes
     try:
         while True:
             with _slow_lock:
                 if not _changes:
-                    _is_telling_changes = False
+                    _is_telling_changes = _drops_changes = False
                     return
                 alias, group, joined, left = _changes.popleft()
             group_presence_changed.send_robust(

@@ -26,6 +26,8 @@ logger = logging.getLogger("dwebsocket")
 #: Changes are gathered for so long: a room of n in which all come at once would cost n² messages.
 GATHER_SECONDS = 1.0
 
+_ATTEMPTS = 2  # to read a roster at once: the first answer may have overtaken an announcement
+
 
 class _Told:
     """The roster of one group, and the members that are told of it."""
@@ -82,18 +84,24 @@ class Rosters:
         with told.lock:
             lane.put(audience, Entrance(member, kind, told.view.snapshot(), "", (), latch.set))
         lane.wake()
-        latch.wait()  # for a lane, which waits for no peer
+        try:
+            latch.wait()  # for a lane, which waits for no peer
+        except BaseException:  # a timeout of the view's own: no other code knows this member
+            self.leave(member)
+            raise
         return member
 
     def _read_once(self, group: str, told: _Told) -> None:
         with told.reading:
-            while True:
+            for _ in range(_ATTEMPTS):
                 with told.lock:
                     if not told.view.needs_read:
                         return
                 roster = self._read(group)
                 with told.lock:
                     told.view.read(roster)
+        if told.view.needs_read:  # the answers are behind what was announced: of a former primary, perhaps
+            self._tell_soon(group)
 
     def change(self, member: Member, kind: Kind) -> None:
         with self._lock:
@@ -148,12 +156,20 @@ class Rosters:
 
     def _tell_soon(self, group: str) -> None:
         with self._changed:
-            if group in self._told and group not in self._due:
-                self._due[group] = time.monotonic() + GATHER_SECONDS
+            if group in self._told and (group not in self._due or self._thread is None):
+                self._due.setdefault(group, time.monotonic() + GATHER_SECONDS)
                 if self._thread is None and not self._is_closed:
-                    self._thread = threading.Thread(target=self._run, name="dwebsocket groups roster", daemon=True)
-                    self._thread.start()
+                    self._start()
                 self._changed.notify()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="dwebsocket groups roster", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread is left, perhaps: the next change tries again
+            logger.exception("rosters are not told")
+            return
+        self._thread = thread
 
     def _is_over(self) -> bool:
         return self._is_closed or self._pid != os.getpid()

@@ -24,6 +24,7 @@ _ITEM_BYTES = 150  # what a message takes besides its payload
 #: A read brings so many of the latest at least: the others that come back find them here.
 READ_AHEAD = 200
 _REMEMBERED_EPOCHS = 16
+_NOT_KNOWN = -1
 
 _doubts = itertools.count(1)  # of all streams: the answer to a question of one is none for another, of the same group
 
@@ -144,6 +145,7 @@ class Stream:
         self._ring = Ring(history, budget)
         self.last_at = 0.0  # when the latest message came
         self._oldest = 1  # the broker has no message with a smaller offset
+        self._too_far = _NOT_KNOWN  # an offset: what came after it is more than a member may be given at once
         self._gone: deque[str] = deque(maxlen=_REMEMBERED_EPOCHS)  # epochs that the broker does not have
         self._early: deque[tuple[Position, bytes]] = deque()
         self._early_bytes = 0
@@ -200,23 +202,41 @@ class Stream:
         while position.epoch in self._gone:
             self._gone.remove(position.epoch)
         if self.known is None or self.known.epoch != position.epoch:
-            self._oldest = 1
+            self._oldest, self._too_far = 1, _NOT_KNOWN
         self.known = position
 
     # What is read
 
     def ask(self, sinces: Iterable[Position | str | None] = ()) -> Asked:
         """The question that brings what is missing, and what members ask for; `mend()` takes it back."""
-        behind = self.known
-        latest = 0 if self.is_whole else min(self._history, READ_AHEAD)
+        behind, most, start = self.known, self._history, None
+        if self.is_whole and behind is not None and self._too_far != _NOT_KNOWN:
+            start = Position(behind.epoch, self._too_far)
+            most = min(most, behind.offset - start.offset)
+        latest = 0 if self.is_whole else min(most, READ_AHEAD)
         for since in sinces:
-            latest = max(latest, self._history if since == START else min(self._history, READ_AHEAD))
+            if self._is_answered_by_top(since):
+                continue
+            latest = max(latest, most if since == START else min(most, READ_AHEAD))
+            if since == START and start is not None:
+                since = start
             if isinstance(since, Position) and since.epoch not in self._gone:
                 if behind is None or since.epoch == behind.epoch:
                     behind = since if behind is None else min(behind, since)
                 else:  # which of the two epochs the broker has is not known
                     latest = self._history
         return Asked(self._doubts, len(self._early), Want(behind, latest))
+
+    def _is_answered_by_top(self, since: Position | str | None) -> bool:
+        """Whether a question for no messages but those that are new shows the place of a member that was at `since`.
+
+        A page may make a position up, and another one each time: messages would be read in vain. Where the broker has
+        another epoch than this process, the answer is a doubt, and then they are read.
+        """
+        known = self.known
+        if known is None or not self.is_whole or not isinstance(since, Position):
+            return False
+        return since.epoch != known.epoch or since.offset >= known.offset
 
     def is_current(self, asked: Asked) -> bool:
         """Whether no doubt was raised after the question: else its answer is none."""
@@ -284,32 +304,36 @@ class Stream:
             return Found(known, known, None if since is None else False)
         first = known.offset + 1 if self._ring.first is None else self._ring.first
         if not isinstance(since, Position):
-            if was_read or self._ring.is_full() or first <= self._oldest:
+            if was_read or self._ring.is_full() or first <= max(self._oldest, self._too_far + 1):
                 return self._from_start(known, now)
             return None
         if since.epoch == known.epoch and first <= since.offset + 1 <= known.offset + 1:
             missed = self._ring.after(since.offset)
-            if sum(len(kept.payload) for kept in missed) <= self._max_missed_bytes:
+            if len(self._fitting(missed)) == len(missed):
                 return Found(since, known, True, missed)
             return Found(known, known, False)
         if was_read and since.epoch not in (known.epoch, *self._gone):
             self._gone.append(since.epoch)
         is_too_old = since.epoch == known.epoch and (
-            since.offset + 1 < self._oldest or since.offset + self._history < known.offset
+            since.offset < max(self._oldest - 1, self._too_far + 1, known.offset - self._history)
         )
         return Found(known, known, False) if was_read or is_too_old or since.epoch in self._gone else None
 
     def _from_start(self, known: Position, now: float) -> Found:
         """All that is kept, or as much of it as a member may be given at once."""
-        missed: list[Kept] = []
-        size = 0
-        for kept in reversed(self._ring.after(0) if now - self.last_at < self._ttl else []):
-            size += len(kept.payload)
-            if kept.offset < self._oldest or size > self._max_missed_bytes or len(missed) == self._history:
-                break
-            missed.append(kept)
-        missed.reverse()
+        kept = self._ring.after(self._oldest - 1) if now - self.last_at < self._ttl else []
+        missed = self._fitting(kept[-self._history :])
         return Found(Position(known.epoch, known.offset - len(missed)), known, None, missed)
+
+    def _fitting(self, messages: Sequence[Kept]) -> Sequence[Kept]:
+        """The last of `messages`, which reach up to the last position: as many as a member may be given at once."""
+        size = 0
+        for count, kept in enumerate(reversed(messages)):
+            size += len(kept.payload)
+            if size > self._max_missed_bytes:
+                self._too_far = max(self._too_far, kept.offset - 1)
+                return messages[len(messages) - count :]
+        return messages
 
 
 def _last(offsets: Container[int], offset: int) -> int:

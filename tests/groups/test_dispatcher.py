@@ -182,6 +182,26 @@ def test_what_is_no_message_is_logged_and_hurts_no_other(
     assert "a message to the group 'a' is no message of this version" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("payload", "position"),
+    [
+        (b"p  0 of another program", None),
+        (b"p  0 7 + \xff\0null", None),
+        (b"p  0 " + b"7" * 5000 + b" + u1\0null", None),
+        (b"r", Position("e", 0)),
+        (b"r  0 \xff", Position("e", 0)),
+        (b"r of another program", Position("e", 3)),
+    ],
+)
+def test_change_that_is_none_is_logged_and_does_not_stop_the_backend(
+    office: Office, caplog: pytest.LogCaptureFixture, payload: bytes, position: Position | None
+) -> None:
+    websocket = WebSocketOf(7, Offered(office.reactor))
+    office.dispatcher.join(websocket, "a", cast(Any, websocket.connection), FORWARDED, 10, 60)
+    office.backend.sink.message("a", payload, position)
+    assert "a message to the group 'a' is no message of this version" in caplog.text
+
+
 def test_listener_hears_its_group_and_what_it_raises_is_logged(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any, cast
 import gevent
 import pytest
 
-from dwebsocket.connection.limits import CLOSED, NOT_OPEN
+from dwebsocket.connection.limits import CLOSED, NOT_OPEN, Bound
 from dwebsocket.groups import lane as lanes
 from dwebsocket.groups import page
 from dwebsocket.groups.audience import Audience, Entrance, Host, Kind, Member
@@ -676,6 +677,22 @@ def test_note_comes_first_and_messages_with_their_positions(fleet: Fleet, door: 
         '{"g":"a","p":"e-0","joined":true}',
         *(page.envelope(GroupMessage("a", str(number), f"e-{number}")) for number in (1, 2, 3)),
     )
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_oldest", "latest"])
+def test_what_a_member_has_missed_is_not_dropped_because_something_waits(
+    fleet: Fleet, door: Door, overflow: str
+) -> None:
+    """The page is told that it has recovered all."""
+    chosen = kind(overflow=overflow)
+    member = door.expect(chosen)
+    cast(Offered, member.connection).answers = [1]  # something waits: it must not be taken together
+    door.let_in(member, 1, 2, kind=chosen, note="joined")
+    fleet.run()
+    assert [bound for _, _, bound, _ in offers(member)[1:]] == [Bound(overflow="close", max_seconds=math.inf)] * 3
+    fleet.lane.put(door.audience, text("3"))
+    fleet.run()
+    assert offers(member)[-1][2] == chosen.bound
 
 
 def test_message_that_many_have_missed_is_translated_once(fleet: Fleet, door: Door) -> None:

@@ -25,7 +25,7 @@ from dwebsocket import (
 )
 from dwebsocket.groups import page
 from dwebsocket.groups.group import Group
-from tests.groups.helpers import leave, new_room
+from tests.groups.helpers import leave, new_room, quiet
 from tests.links import until
 from tests.peer import Peer
 from tests.sites import Site
@@ -284,3 +284,51 @@ def test_receiver_that_waits_holds_no_view_up(site: Site, room: Group) -> None:
     finally:
         go_on.set()
         group_presence_changed.disconnect(receiver)
+
+
+class SlowUser:
+    """A user that is looked up while the connection ends, or another thread leaves."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self.meanwhile = meanwhile
+
+    @property
+    def pk(self) -> int:
+        self.meanwhile()
+        return 1
+
+
+def test_member_whose_connection_ends_while_it_is_about_to_be_present_is_not(site: Site, room: Group) -> None:
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        websocket.accept()
+
+        def end() -> None:
+            peer.reset()
+            until(lambda: websocket.closed)
+
+        request.user = SlowUser(end)
+        try:
+            websocket.join(room, presence=True)
+        finally:
+            site.tell("over")
+
+    peer = site(view).connect()
+    assert site.hear() == "over"
+    until(lambda: room.members() == [])
+
+
+def test_member_that_leaves_while_it_is_about_to_be_present_is_not(site: Site, room: Group) -> None:
+    @require_websocket
+    def view(request: Any) -> None:
+        websocket = request.websocket
+        request.user = SlowUser(lambda: websocket.leave(room))
+        websocket.join(room, presence=True)
+        websocket.send("done")
+        websocket.wait()
+
+    peer = site(view).connect()
+    assert peer.recv_message() == "done"
+    until(lambda: room.members() == [])
+    quiet(peer)

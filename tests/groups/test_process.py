@@ -11,12 +11,12 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwebsocket import group, group_overflow, require_websocket
+from dwebsocket import group, group_overflow, group_presence_changed, require_websocket
 from dwebsocket.groups import process
 from dwebsocket.groups.dispatcher import Dispatcher
 from tests.groups.backends import PATH, ObedientGroups
 from tests.groups.helpers import leave
-from tests.links import run_program
+from tests.links import run_program, until
 from tests.sites import Site
 
 TWO = {"default": {}, "other": {"BACKEND": PATH}}
@@ -171,7 +171,7 @@ def test_child_of_a_fork_has_no_members_and_disturbs_none() -> None:
 
 NO_GROUPS = f"""{SITE}
 import threading
-from dwebsocket import group, group_overflow, require_websocket
+from dwebsocket import group, group_overflow, group_presence_changed, require_websocket
 from dwebsocket.test import WebSocketClient
 
 @require_websocket
@@ -252,3 +252,47 @@ def test_signal_of_slow_members_is_sent_by_one_thread_however_slow_its_receivers
         assert told[-1] == ("three", "b")
     finally:
         group_overflow.disconnect(receive)
+
+
+def test_changes_that_a_receiver_does_not_take_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guests may come and go faster than a receiver writes to its database: or for ever, while it hangs."""
+    go, told = threading.Event(), []
+
+    def receive(group: str, **about: Any) -> None:
+        go.wait(10)
+        told.append(group)
+
+    monkeypatch.setattr(process, "_MAX_CHANGES", 10)
+    group_presence_changed.connect(receive)
+    try:
+        for number in range(100):
+            process._tell_presence("default", str(number), [], [])
+        assert len(process._changes) <= 10
+        go.set()
+        until(lambda: not process._is_telling_changes)
+    finally:
+        group_presence_changed.disconnect(receive)
+    assert told[-10:] == [str(number) for number in range(90, 100)], "the latest are told"
+    assert len([one for one in caplog.records if "group_presence_changed" in one.message]) == 1
+
+
+def test_signal_of_changes_is_sent_later_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def receive(group: str, **about: Any) -> None:
+        told.append(group)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    group_presence_changed.connect(receive)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            process._tell_presence("default", "a", [], [])
+        process._tell_presence("default", "b", [], [])
+        until(lambda: told == ["a", "b"])
+    finally:
+        group_presence_changed.disconnect(receive)

@@ -135,3 +135,41 @@ def test_group_without_members_costs_nothing(place: Place) -> None:
     place.rosters.doubt(["room"])
     assert not place.rosters._due
     assert place.reads == 1
+
+
+def test_backend_whose_version_stays_behind_what_it_has_announced_is_not_asked_for_ever(place: Place) -> None:
+    """A former primary answers, while the next one announces."""
+    place.answers = [Roster(5, [Present("u1", ANN, 1)])]
+    place.join()
+    place.rosters.arrive("room", Arrival(9, True, "u2", BOB))
+    place.join()
+    assert place.reads <= 6
+    place.answers = [Roster(9, [Present("u1", ANN, 1), Present("u2", BOB, 1)])]
+    until(lambda: [infos(text["came"]) for text in place.texts() if "came" in text] == [["bob"]])
+
+
+def test_member_that_is_interrupted_while_its_snapshot_is_on_its_way_is_no_member(place: Place) -> None:
+    class Interrupting(_Open):
+        def wait(self, timeout_seconds: float | None = None, /) -> None:
+            raise KeyboardInterrupt
+
+    place.answers = [Roster(5, [])]
+    place.reactor.latch = Interrupting  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        place.join()
+    assert not place.rosters._told
+
+
+def test_roster_is_told_later_where_no_thread_can_be_started(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.answers = [Roster(5, [])]
+    place.join()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        place.rosters.arrive("room", Arrival(6, True, "u1", ANN))
+    place.rosters.arrive("room", Arrival(7, True, "u2", BOB))
+    until(lambda: len(place.put) == 2)
+    assert infos(place.texts()[-1]["came"]) == ["ann", "bob"]

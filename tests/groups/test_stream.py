@@ -309,7 +309,58 @@ def test_one_question_serves_the_member_that_is_farthest_behind() -> None:
     made = stream_at(Position("a", 50), history=1000)
     assert made.ask([Position("a", 40), None, Position("a", 20), "?"]).want == Want(Position("a", 20), 200)
     assert made.ask([START]).want == Want(Position("a", 50), 1000)
+    assert made.ask([Position("a", 40), Position("b", 20)]).want == Want(Position("a", 40), 200)
+    made.doubt()
     assert made.ask([Position("a", 40), Position("b", 20)]).want == Want(Position("a", 40), 1000), "or is it the other?"
+
+
+@pytest.mark.parametrize("since", [Position("b", 20), Position("a", 51), Position("a", 10**40)])
+def test_position_that_a_page_has_made_up_is_asked_for_without_messages(since: Position) -> None:
+    """Each page may send another one, and each would make the broker read the whole history."""
+    made = stream_at(Position("a", 50), history=1000)
+    asked = made.ask([since])
+    assert asked.want == Want(Position("a", 50), 0)
+    assert made.mend(Read(Position("a", 50)), asked, 0) == Mended()
+    assert made.find(since, 0, was_read=True) == Found(Position("a", 50), Position("a", 50), False)
+
+
+def test_position_of_another_process_that_is_ahead_is_found_with_what_comes_behind_ours() -> None:
+    made = stream_at(Position("a", 5), *"345")
+    asked = made.ask([Position("a", 6)])
+    made.mend(Read(Position("a", 7), kept(6, *"67")), asked, 0)
+    assert made.find(Position("a", 6), 0) == Found(Position("a", 6), Position("a", 7), True, kept(7, "7"))
+
+
+def test_epoch_that_this_process_does_not_know_yet_is_asked_for_once_more() -> None:
+    made = stream_at(Position("a", 50), history=1000)
+    since = Position("b", 1)
+    assert made.mend(Read(Position("b", 2)), made.ask([since]), 0) == Mended()
+    assert made.find(since, 0, was_read=True) is None
+    asked = made.ask([since])
+    assert asked.want == Want(Position("a", 50), 1000)
+    made.mend(Read(Position("b", 2), kept(1, *"12")), asked, 0)
+    assert made.find(since, 0, was_read=True) == Found(since, Position("b", 2), True, kept(2, "2"))
+
+
+def test_more_than_a_member_may_be_given_is_not_read_again() -> None:
+    """Each page that is so far behind would make the broker read all of it, in vain."""
+    budget = Budget(0)  # nothing stays in this process
+    made = Stream(1000, 60, 10, budget)
+    made.mend(Read(Position("a", 100), kept(91, *["12345"] * 10)), made.ask([Position("a", 90)]), 0)
+    top = Position("a", 100)
+    assert made.find(Position("a", 90), 0, was_read=True) == Found(top, top, False)
+    made.settle()
+    assert made.find(Position("a", 90), 0) == Found(top, top, False)
+    assert made.find(Position("a", 97), 0) == Found(top, top, False)
+    assert made.find(Position("a", 98), 0) is None, "that is little enough"
+    assert made.ask([Position("a", 98)]).want == Want(Position("a", 98), 3)
+    assert made.find(START, 0) is None
+    asked = made.ask([START])
+    assert asked.want == Want(Position("a", 97), 3)
+    made.mend(Read(top, kept(98, *["12345"] * 3)), asked, 0)
+    assert made.find(START, 0) == Found(Position("a", 98), top, None, kept(99, *["12345"] * 2)), "all that goes"
+    made.doubt()
+    assert made.ask([START]).want == Want(top, 1000), "the broker may have another epoch by now"
 
 
 def test_first_question_brings_what_each_epoch_may_have_missed() -> None:
