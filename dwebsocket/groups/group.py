@@ -184,7 +184,7 @@ class Group:
         a `since` that is no position, and a `limit` below 1.
         """
         self.check_history()
-        if limit is not None and not (isinstance(limit, int) and limit > 0):
+        if limit is not None and not (isinstance(limit, int) and limit > 0 and limit is not True):
             raise ValueError(f"limit is a number of messages above 0, not {limit!r}")
         position = None
         if since is not None:
@@ -236,13 +236,19 @@ class Group:
 
     def check_history(self) -> None:
         if not self.policy.history:
-            raise HistoryDisabled(f"the group {self.name!r} has no history: declare it with Groups(…, history=100)")
+            raise HistoryDisabled(f"the group {self.name!r} has no history: {self._advice('history=100')}")
 
     def check_presence(self) -> None:
         if not (self.policy.presence or self.policy.is_attended):
             raise PresenceDisabled(
-                f"the group {self.name!r} does not know who is here: declare it with Groups(…, presence=True)"
+                f"the group {self.name!r} does not know who is here: {self._advice('presence=True')}"
             )
+
+    def _advice(self, option: str) -> str:
+        declared = f"Groups(…, {option})"
+        if self.name.startswith(names.RESERVED) or ":" not in self.name:  # no declaration makes such a name
+            return f"take one of {declared} instead, as in rooms[7]"
+        return f"declare it with {declared}"
 
     def _backend(self) -> GroupsBackend:
         return process.dispatcher(self.alias).backend
@@ -258,6 +264,10 @@ class Group:
 
     def __repr__(self) -> str:
         return f"<Group {self.name}>"
+
+
+for _name in ("send", "send_json", "disconnect", "clear"):
+    getattr(Group, _name).alters_data = True  # a template calls every method that it names, but for these
 
 
 def group(name: str) -> Group:
