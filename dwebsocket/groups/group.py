@@ -16,8 +16,9 @@ from ..exceptions import HistoryDisabled, PositionGone, PresenceDisabled
 from ..protocol.frames import Close
 from ..protocol.messages import as_message
 from ..websocket import GroupMessage, Overflow, WebSocket
-from . import config, names, process, sending
-from .backend import GroupsBackend, Want
+from . import config, names, process, sending, siblings
+from .backend import Want
+from .dispatcher import Dispatcher
 from .members import Member, member_of, order_of
 from .messages import BINARY, CLOSE, TEXT, Envelope
 from .position import Position
@@ -192,7 +193,7 @@ class Group:
             if position is None:
                 raise ValueError(f"since is a position, as a message or join() has it, not {since!r}")
         latest = 0 if position else limit or self.policy.history
-        read = self._backend().read({self.name: Want(position, latest)})[self.name]
+        read = self._dispatcher().backend.read({self.name: Want(position, latest)})[self.name]
         if position is not None and not read.reaches_back_to(position):
             raise PositionGone(f"the history of the group {self.name!r} does not reach back to {since}")
         entries = [kept for kept in read.entries if position is None or kept.offset > position.offset]
@@ -207,12 +208,12 @@ class Group:
         Errors as for `history()`.
         """
         self.check_history()
-        return str(self._backend().read({self.name: Want()})[self.name].top)
+        return str(self._dispatcher().backend.read({self.name: Want()})[self.name].top)
 
     def clear(self) -> None:
         """Drop the history. No position of before can be recovered any more. Errors as for `history()`."""
         self.check_history()
-        self._backend().clear(self.name)
+        self._dispatcher().backend.clear(self.name)
 
     def members(self) -> list[Member]:
         """The members that are present, the users first, in the order of their keys. All tabs of a user are one.
@@ -223,7 +224,7 @@ class Group:
         within TIMEOUT (2 seconds).
         """
         self.check_presence()
-        return list(map(member_of, sorted(process.dispatcher(self.alias).roster(self.name).members, key=order_of)))
+        return list(map(member_of, sorted(self._dispatcher().roster(self.name).members, key=order_of)))
 
     def count(self, users: bool = False) -> int:
         """Return how many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
@@ -231,7 +232,7 @@ class Group:
         Errors as for `members()`.
         """
         self.check_presence()
-        count = process.dispatcher(self.alias).count(self.name)
+        count = self._dispatcher().count(self.name)
         return count.users if users else count.sockets
 
     def check_history(self) -> None:
@@ -250,8 +251,12 @@ class Group:
             return f"take one of {declared} instead, as in rooms[7]"
         return f"declare it with {declared}"
 
-    def _backend(self) -> GroupsBackend:
-        return process.dispatcher(self.alias).backend
+    def _dispatcher(self) -> Dispatcher:
+        """The dispatcher, to ask it. Another process may be the one that knows."""
+        dispatcher = process.dispatcher(self.alias)
+        if not dispatcher.backend.reaches_all_processes:
+            siblings.warn(self.alias)
+        return dispatcher
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Group) and (self.alias, self.name) == (other.alias, other.name)
