@@ -112,12 +112,19 @@ class Group:
     Made by `Groups[key]`, `group()` or `user_group()`. Two with the same name and alias are equal.
     """
 
-    __slots__ = ("alias", "name", "policy")
+    __slots__ = ("_policy", "alias", "name")
 
     def __init__(self, name: str, policy: Policy = NO_POLICY, alias: str = config.DEFAULT_ALIAS) -> None:
         self.name = names.refuse_reserved(names.check(name))
-        self.policy = policy
+        self._policy = policy
         self.alias = alias
+
+    @property
+    def policy(self) -> Policy:
+        """The options of its declaration, which may have come after `group()` was called."""
+        if self._policy is NO_POLICY and (declared := _declared_of(self.name)) and declared.alias == self.alias:
+            return declared.policy
+        return self._policy
 
     def send(
         self,
@@ -281,9 +288,14 @@ def group(name: str) -> Group:
     Where Groups of the part before ":" are declared, it is one of them: `group("room:7")` is `rooms[7]`. TypeError and
     ValueError for what is no name.
     """
-    prefix, colon, _ = names.check(name).partition(":")
-    declared = _declared.get(prefix) if colon else None
+    declared = _declared_of(names.check(name))
     return Group(name) if declared is None else Group(name, declared.policy, declared.alias)
+
+
+def _declared_of(name: str) -> Groups | None:
+    """The Groups that have a group of this name."""
+    prefix, colon, _ = name.partition(":")
+    return _declared.get(prefix) if colon else None
 
 
 def user_group(user: Any) -> Group:

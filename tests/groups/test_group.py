@@ -447,6 +447,21 @@ def test_cleared_history_is_empty_and_no_position_of_before_is_known(room: Group
     assert data(room.history()) == ["a"]
 
 
+def test_group_that_is_declared_later_is_the_same() -> None:
+    early = group("afterwards:7")
+    assert early.policy == Policy()
+    declared = Groups("afterwards", history=10, presence=True)[7]
+    assert early.policy == declared.policy
+    assert early.send("a") == declared.position()
+    assert (data(early.history()), early.members()) == (["a"], [])
+
+
+def test_group_that_is_declared_later_for_another_backend_stays_what_it_is() -> None:
+    early = group("elsewhere:7")
+    Groups("elsewhere", history=10, alias="other")
+    assert (early.alias, early.policy) == ("default", Policy())
+
+
 def test_group_without_history_says_how_to_declare_one() -> None:
     for room in (new_room(), Groups("keepless", presence=True)[7]):
         for call in (room.history, room.position, room.clear):
