@@ -27,6 +27,7 @@ def websocket_client() -> WebSocketClient:
 @pytest.fixture(autouse=True)
 def _groups_begin_anew() -> Iterator[None]:
     yield
-    testing = sys.modules.get("dwebsocket.groups.testing")
-    if testing is not None:
-        testing.begin_anew()
+    if "dwebsocket.groups.process" in sys.modules:
+        from dwebsocket.groups.testing import begin_anew
+
+        begin_anew()

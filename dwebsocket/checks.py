@@ -473,6 +473,25 @@ def check_histories_are_remembered(**kwargs: Any) -> Sequence[CheckMessage]:
     ]
 
 
+_LEASE_TIMEOUTS = 2  # it is renewed when two thirds of it are left: one answer that is late must not end it
+
+
+@register()
+def check_leases_outlast_answers(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Return a Warning for each alias whose members are told as gone where the server takes its time."""
+    return [
+        Warning(
+            f"WEBSOCKET_GROUPS[{backend.alias!r}]['LEASE'] is {lease:g} seconds, less than {_LEASE_TIMEOUTS} times its"
+            f" TIMEOUT ({timeout:g}): members that are here are told as gone whenever the server answers late",
+            hint=f"Write a LEASE of {_LEASE_TIMEOUTS * timeout:g} or more, or a smaller TIMEOUT.",
+            id="dwebsocket.W019",
+        )
+        for backend in _usable_backends()
+        if backend.reaches_all_processes
+        and (lease := backend.settings["LEASE"]) < _LEASE_TIMEOUTS * (timeout := backend.settings["TIMEOUT"])
+    ]
+
+
 def _declared() -> list[Groups]:
     """All Groups of the project: views import the modules in which they are declared."""
     if getattr(settings, "ROOT_URLCONF", None):
@@ -484,6 +503,7 @@ _FINDINGS: Mapping[str, Callable[..., CheckMessage]] = {
     "unreachable": partial(Warning, id="dwebsocket.W015"),
     "buffer": partial(Warning, id="dwebsocket.W016"),
     "eviction": partial(Warning, id="dwebsocket.W017"),
+    "durable": partial(Warning, id="dwebsocket.W020"),
 }
 
 

@@ -656,6 +656,20 @@ def test_positions_that_are_forgotten_before_the_messages_are_a_warning() -> Non
         assert ["Groups('elsewhere')" in message.msg for message in messages()] == [True]
 
 
+def test_lease_that_one_late_answer_ends_is_a_warning() -> None:
+    def found(**keys: float) -> list[Any]:
+        redis = {"BACKEND": REDIS_GROUPS, "LOCATION": "redis://localhost"}
+        with override_settings(WEBSOCKET_GROUPS={"default": redis | keys, "other": {"LEASE": 0.1}}):
+            return messages()
+
+    (warning,) = found(LEASE=3)
+    assert (warning.id, warning.level) == ("dwebsocket.W019", WARNING)
+    assert "['default']['LEASE'] is 3 seconds, less than 2 times its TIMEOUT (2)" in warning.msg
+    assert "Write a LEASE of 4 or more" in warning.hint
+    assert [message.id for message in found(TIMEOUT=8)] == ["dwebsocket.W019"]
+    assert found(LEASE=4) == found() == []
+
+
 def test_groups_without_history_need_no_memory_of_it() -> None:
     Groups("room", presence=True)
     assert ids(WEBSOCKET_GROUPS={"default": {"META_TTL": 0.001}}) == []

@@ -569,6 +569,28 @@ def test_pytest_fixture_is_there_once_the_package_is_installed(tmp_path: Path) -
     assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
+PROJECT_OF_PLAIN_TESTS = """
+import django
+from django.conf import settings
+settings.configure(SECRET_KEY="x")
+django.setup()
+from dwebsocket import Groups
+
+room = Groups("room", history=10)[7]
+
+def test_one():
+    room.send("a")
+    assert len(room.history()) == 1
+
+test_two = test_one
+"""
+
+
+def test_with_pytest_no_test_sees_what_another_one_has_sent(tmp_path: Path) -> None:
+    ran = pytest_in(tmp_path, PROJECT_OF_PLAIN_TESTS)
+    assert "2 passed" in ran.stdout, ran.stdout + ran.stderr
+
+
 PROJECT_WITH_A_VIEW_THAT_DOES_NOT_END = """
 import time
 from django.conf import settings

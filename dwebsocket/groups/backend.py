@@ -122,7 +122,7 @@ class Lapsed(Exception):
 class Finding(NamedTuple):
     """One thing that is wrong with a broker: a sentence, and what to do about it."""
 
-    kind: Literal["unreachable", "buffer", "eviction"]
+    kind: Literal["unreachable", "buffer", "eviction", "durable"]
     what: str
     advice: str
 

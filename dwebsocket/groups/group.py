@@ -16,8 +16,9 @@ from ..exceptions import HistoryDisabled, PositionGone, PresenceDisabled
 from ..protocol.frames import Close
 from ..protocol.messages import as_message
 from ..websocket import GroupMessage, Overflow, WebSocket
-from . import config, names, process, sending
-from .backend import GroupsBackend, Want
+from . import config, names, process, sending, siblings
+from .backend import Want
+from .dispatcher import Dispatcher
 from .members import Member, member_of, order_of
 from .messages import BINARY, CLOSE, TEXT, Envelope
 from .position import Position
@@ -111,12 +112,19 @@ class Group:
     Made by `Groups[key]`, `group()` or `user_group()`. Two with the same name and alias are equal.
     """
 
-    __slots__ = ("alias", "name", "policy")
+    __slots__ = ("_policy", "alias", "name")
 
     def __init__(self, name: str, policy: Policy = NO_POLICY, alias: str = config.DEFAULT_ALIAS) -> None:
         self.name = names.refuse_reserved(names.check(name))
-        self.policy = policy
+        self._policy = policy
         self.alias = alias
+
+    @property
+    def policy(self) -> Policy:
+        """The options of its declaration, which may have come after `group()` was called."""
+        if self._policy is NO_POLICY and (declared := _declared_of(self.name)) and declared.alias == self.alias:
+            return declared.policy
+        return self._policy
 
     def send(
         self,
@@ -184,7 +192,7 @@ class Group:
         a `since` that is no position, and a `limit` below 1.
         """
         self.check_history()
-        if limit is not None and not (isinstance(limit, int) and limit > 0):
+        if limit is not None and not (isinstance(limit, int) and limit > 0 and limit is not True):
             raise ValueError(f"limit is a number of messages above 0, not {limit!r}")
         position = None
         if since is not None:
@@ -192,7 +200,7 @@ class Group:
             if position is None:
                 raise ValueError(f"since is a position, as a message or join() has it, not {since!r}")
         latest = 0 if position else limit or self.policy.history
-        read = self._backend().read({self.name: Want(position, latest)})[self.name]
+        read = self._dispatcher().backend.read({self.name: Want(position, latest)})[self.name]
         if position is not None and not read.reaches_back_to(position):
             raise PositionGone(f"the history of the group {self.name!r} does not reach back to {since}")
         entries = [kept for kept in read.entries if position is None or kept.offset > position.offset]
@@ -207,12 +215,12 @@ class Group:
         Errors as for `history()`.
         """
         self.check_history()
-        return str(self._backend().read({self.name: Want()})[self.name].top)
+        return str(self._dispatcher().backend.read({self.name: Want()})[self.name].top)
 
     def clear(self) -> None:
         """Drop the history. No position of before can be recovered any more. Errors as for `history()`."""
         self.check_history()
-        self._backend().clear(self.name)
+        self._dispatcher().backend.clear(self.name)
 
     def members(self) -> list[Member]:
         """The members that are present, the users first, in the order of their keys. All tabs of a user are one.
@@ -223,7 +231,7 @@ class Group:
         within TIMEOUT (2 seconds).
         """
         self.check_presence()
-        return list(map(member_of, sorted(process.dispatcher(self.alias).roster(self.name).members, key=order_of)))
+        return list(map(member_of, sorted(self._dispatcher().roster(self.name).members, key=order_of)))
 
     def count(self, users: bool = False) -> int:
         """Return how many WebSockets are present, or `users`; no list is fetched. A guest counts as a user.
@@ -231,21 +239,31 @@ class Group:
         Errors as for `members()`.
         """
         self.check_presence()
-        count = process.dispatcher(self.alias).count(self.name)
+        count = self._dispatcher().count(self.name)
         return count.users if users else count.sockets
 
     def check_history(self) -> None:
         if not self.policy.history:
-            raise HistoryDisabled(f"the group {self.name!r} has no history: declare it with Groups(…, history=100)")
+            raise HistoryDisabled(f"the group {self.name!r} has no history: {self._advice('history=100')}")
 
     def check_presence(self) -> None:
         if not (self.policy.presence or self.policy.is_attended):
             raise PresenceDisabled(
-                f"the group {self.name!r} does not know who is here: declare it with Groups(…, presence=True)"
+                f"the group {self.name!r} does not know who is here: {self._advice('presence=True')}"
             )
 
-    def _backend(self) -> GroupsBackend:
-        return process.dispatcher(self.alias).backend
+    def _advice(self, option: str) -> str:
+        declared = f"Groups(…, {option})"
+        if self.name.startswith(names.RESERVED) or ":" not in self.name:  # no declaration makes such a name
+            return f"take one of {declared} instead, as in rooms[7]"
+        return f"declare it with {declared}"
+
+    def _dispatcher(self) -> Dispatcher:
+        """The dispatcher, to ask it. Another process may be the one that knows."""
+        dispatcher = process.dispatcher(self.alias)
+        if not dispatcher.backend.reaches_all_processes:
+            siblings.warn(self.alias)
+        return dispatcher
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Group) and (self.alias, self.name) == (other.alias, other.name)
@@ -260,15 +278,24 @@ class Group:
         return f"<Group {self.name}>"
 
 
+for _name in ("send", "send_json", "disconnect", "clear"):
+    getattr(Group, _name).alters_data = True  # a template calls every method that it names, but for these
+
+
 def group(name: str) -> Group:
     """The group of that name, which needs no declaration.
 
     Where Groups of the part before ":" are declared, it is one of them: `group("room:7")` is `rooms[7]`. TypeError and
     ValueError for what is no name.
     """
-    prefix, colon, _ = names.check(name).partition(":")
-    declared = _declared.get(prefix) if colon else None
+    declared = _declared_of(names.check(name))
     return Group(name) if declared is None else Group(name, declared.policy, declared.alias)
+
+
+def _declared_of(name: str) -> Groups | None:
+    """The Groups that have a group of this name."""
+    prefix, colon, _ = name.partition(":")
+    return _declared.get(prefix) if colon else None
 
 
 def user_group(user: Any) -> Group:

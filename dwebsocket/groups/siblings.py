@@ -41,14 +41,20 @@ def known_workers() -> int:
 
 
 def warn(alias: str) -> None:
-    """Warn once if what is sent, or joined, by this process alone is not what the project means."""
+    """Warn once if what is sent, joined or asked within this process alone is not what the project means."""
     global _has_warned
     if _has_warned or hasattr(mail, "outbox"):  # Django's test environment
         return
     if _has_siblings or known_workers() > 1:
-        problem = "there are several workers, and a message reaches only the WebSockets of the worker that sends it"
+        problem = (
+            "there are several workers: a message reaches only the WebSockets of the worker that sends it, and each"
+            " knows only its own history and members"
+        )
     elif _has_siblings is None:
-        problem = "this process has served no request: it is no web server, and a message from it reaches no WebSocket"
+        problem = (
+            "this process has served no request: it is no web server, a message from it reaches no WebSocket, and it"
+            " knows no history and no members of the others"
+        )
     else:
         return
     _has_warned = True

@@ -14,10 +14,11 @@ from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.db.models import UUIDField
+from django.template import Context, Engine
 from django.utils.translation import gettext_lazy
 
 from dwebsocket import Group, Groups, disconnect_user, everyone, group, user_group
-from dwebsocket.exceptions import GroupsUnavailable, HistoryDisabled, PositionGone
+from dwebsocket.exceptions import GroupsUnavailable, HistoryDisabled, PositionGone, PresenceDisabled
 from dwebsocket.groups import group as group_module
 from dwebsocket.groups import sending
 from dwebsocket.groups.group import Policy
@@ -428,7 +429,7 @@ def test_since_that_is_no_position_says_so(room: Group, since: Any) -> None:
         room.history(since=since)
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "3"])
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "3", True])
 def test_limit_is_a_number_of_messages(room: Group, limit: Any) -> None:
     with pytest.raises(ValueError, match="limit is a number of messages above 0, not "):
         room.history(limit)
@@ -446,11 +447,44 @@ def test_cleared_history_is_empty_and_no_position_of_before_is_known(room: Group
     assert data(room.history()) == ["a"]
 
 
+def test_group_that_is_declared_later_is_the_same() -> None:
+    early = group("afterwards:7")
+    assert early.policy == Policy()
+    declared = Groups("afterwards", history=10, presence=True)[7]
+    assert early.policy == declared.policy
+    assert early.send("a") == declared.position()
+    assert (data(early.history()), early.members()) == (["a"], [])
+
+
+def test_group_that_is_declared_later_for_another_backend_stays_what_it_is() -> None:
+    early = group("elsewhere:7")
+    Groups("elsewhere", history=10, alias="other")
+    assert (early.alias, early.policy) == ("default", Policy())
+
+
 def test_group_without_history_says_how_to_declare_one() -> None:
-    for room in (new_room(), Groups("keepless", presence=True)[7], everyone, user_group(7)):
+    for room in (new_room(), Groups("keepless", presence=True)[7]):
         for call in (room.history, room.position, room.clear):
             with pytest.raises(HistoryDisabled, match=r"has no history: declare it with Groups\(…, history=100\)$"):
                 call()
+
+
+def test_group_that_no_declaration_makes_says_to_take_another() -> None:
+    for room in (everyone, user_group(7), group("lobby")):
+        with pytest.raises(HistoryDisabled, match=r": take one of Groups\(…, history=100\) instead, as in rooms\[7\]$"):
+            room.history()
+    for room in (everyone, group("lobby")):
+        with pytest.raises(PresenceDisabled, match=r": take one of Groups\(…, presence=True\) instead"):
+            room.count()
+
+
+def test_template_asks_a_group_and_changes_nothing(room: Group, sent: list[sending.Sent]) -> None:
+    room.send("a")
+    sent.clear()
+    text = "{{ room }} {{ room.history|length }} [{{ room.clear }}{{ room.disconnect }}{{ room.send }}]"
+    assert Engine().from_string(text).render(Context({"room": room})) == f"{room} 1 []"
+    assert sent == []
+    assert data(room.history()) == ["a"]
 
 
 def test_history_of_a_backend_that_is_down_is_unavailable(room: Group) -> None:

@@ -9,7 +9,7 @@ import pytest
 from django.core import mail
 from django.core.signals import request_started
 
-from dwebsocket import group
+from dwebsocket import Groups, group, is_online
 from dwebsocket.groups import siblings
 from tests.links import run_program
 
@@ -48,7 +48,8 @@ def test_server_with_several_processes_warns_once(caplog: pytest.LogCaptureFixtu
     for _ in range(3):
         group("room:7").send("a")
     assert warnings(caplog) == [
-        "there are several workers, and a message reaches only the WebSockets of the worker that sends it."
+        "there are several workers: a message reaches only the WebSockets of the worker that sends it, and each knows"
+        " only its own history and members."
     ]
 
 
@@ -59,15 +60,27 @@ def test_environment_with_several_workers_warns(
     monkeypatch.setenv("WEB_CONCURRENCY", workers)
     serve(is_multiprocess=False)
     group("room:7").disconnect()
-    assert [one[:26] for one in warnings(caplog)] == ["there are several workers,"]
+    assert [one[:26] for one in warnings(caplog)] == ["there are several workers:"]
 
 
 def test_process_that_serves_nothing_warns(caplog: pytest.LogCaptureFixture) -> None:
     group("room:7").send("a")
     group("room:7").send("b")
     assert warnings(caplog) == [
-        "this process has served no request: it is no web server, and a message from it reaches no WebSocket."
+        "this process has served no request: it is no web server, a message from it reaches no WebSocket, and it knows"
+        " no history and no members of the others."
     ]
+
+
+@pytest.mark.parametrize("question", ["history", "position", "clear", "members", "count"])
+def test_process_that_asks_what_it_cannot_know_warns(caplog: pytest.LogCaptureFixture, question: str) -> None:
+    getattr(Groups("asked", history=1, presence=True)[7], question)()
+    assert "served no request" in warnings(caplog)[0]
+
+
+def test_process_that_asks_for_a_user_warns(caplog: pytest.LogCaptureFixture) -> None:
+    assert not is_online(7)
+    assert "served no request" in warnings(caplog)[0]
 
 
 @pytest.mark.parametrize("workers", [None, "1", "", "many"])
@@ -108,7 +121,7 @@ from django.conf import settings
 settings.configure(LOGGING_CONFIG=None)
 logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
 django.setup()
-from dwebsocket import group
+from dwebsocket import Groups, group, is_online
 group("room:7").send("a")
 group("room:7").send("b")
 """

@@ -142,7 +142,7 @@ class RedisGroups(GroupsBackend):
         from .examination import examine
 
         for server in self._servers:
-            yield from examine(server.location, float(self.settings["TIMEOUT"]))
+            yield from examine(server.location, float(self.settings["TIMEOUT"]), self.settings["DURABLE"])
 
     def _append(self, publication: Publication) -> Call:
         return history.append(self._names, publication, **self._life())

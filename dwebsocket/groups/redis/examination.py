@@ -14,10 +14,12 @@ _MIB = 1024 * 1024
 #: Redis' default for pubsub: at once, and for so many seconds.
 _HARD_BYTES, _SOFT_BYTES, _SOFT_SECONDS = 32 * _MIB, 8 * _MIB, 60
 _DEFAULT = "32mb 8mb 60"
+#: With these a server loses nothing that it has confirmed.
+_DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 
 
-def examine(location: Location, timeout_seconds: float) -> Iterator[Finding]:
-    """Tell what is wrong with the server of `location`; nothing where it does not tell."""
+def examine(location: Location, timeout_seconds: float, is_durable: bool) -> Iterator[Finding]:
+    """Tell what is wrong with the server of `location`; nothing where it does not tell. `is_durable`: by DURABLE."""
     try:
         settings = _ask(location, timeout_seconds)
     except Exception as error:
@@ -28,10 +30,10 @@ def examine(location: Location, timeout_seconds: float) -> Iterator[Finding]:
             "Start it, or correct LOCATION; where it cannot be reached from here, silence this check.",
         )
         return
-    yield from judge(str(location), settings)
+    yield from judge(str(location), settings, is_durable)
 
 
-def judge(where: str, settings: dict[str, str]) -> Iterator[Finding]:
+def judge(where: str, settings: dict[str, str], is_durable: bool = False) -> Iterator[Finding]:
     """Tell what is wrong with these settings of the server at `where`. Those that it did not tell are not judged."""
     hard, soft, seconds = pubsub_limits(settings.get("client-output-buffer-limit", ""))
     if 0 < hard < _HARD_BYTES or 0 < soft < _SOFT_BYTES or (soft and seconds < _SOFT_SECONDS):
@@ -50,6 +52,14 @@ def judge(where: str, settings: dict[str, str]) -> Iterator[Finding]:
             "Write maxmemory-policy noeviction (or volatile-ttl) into redis.conf, or give the groups a Redis that is no"
             " cache.",
         )
+    loses = [f"{name} {told}" for name, value in _DURABLE.items() if (told := settings.get(name, value)) != value]
+    if is_durable and loses:
+        yield Finding(
+            "durable",
+            f"DURABLE is True, and {where} has {' and '.join(loses)}: it may lose messages when it is restarted, and a"
+            " page that comes back may then miss others without being told",
+            "Write appendonly yes and appendfsync always into redis.conf, or remove DURABLE.",
+        )
 
 
 def pubsub_limits(setting: str) -> tuple[int, int, int]:
@@ -64,7 +74,7 @@ def pubsub_limits(setting: str) -> tuple[int, int, int]:
 
 def _ask(location: Location, timeout_seconds: float) -> dict[str, str]:
     """The settings that matter. One that the user may not see, or that the server does not have, is left out."""
-    names = (b"client-output-buffer-limit", b"maxmemory", b"maxmemory-policy")
+    names = (b"client-output-buffer-limit", b"maxmemory", b"maxmemory-policy", *(name.encode() for name in _DURABLE))
     wire = location.connect("dwebsocket-check")
     try:
         asked = b"".join(commands.command(b"CONFIG", b"GET", name) for name in names)

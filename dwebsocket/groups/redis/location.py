@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_CONNECTIONS = 16
 _EXAMPLE = "redis://127.0.0.1:6379/0"
 _PERCENT = "a password with / : @ ? or # in it is percent-encoded"
+_LIST = "['redis://a:6379', 'redis://b:6379']"
 _SCHEMES = ("redis", "rediss", "unix")
 _CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 #: And those of the servers that the sentinels name.
@@ -212,7 +213,7 @@ def _checked(where: str, url: str) -> tuple[str, list[Address], str]:
     if scheme in _CLUSTER_SCHEMES:
         raise ImproperlyConfigured(
             f"{where}['LOCATION']: Redis Cluster is not supported. Write a list of several servers without "
-            f"cluster-enabled, ['redis://a:6379', 'redis://b:6379']: they share the groups"
+            f"cluster-enabled, {_LIST}: they share the groups"
         )
     if not separator or scheme not in (*_SCHEMES, *_SENTINEL_SCHEMES):
         shown = scheme if separator else url.rpartition("@")[2].partition(":")[0]  # no password
@@ -222,6 +223,8 @@ def _checked(where: str, url: str) -> tuple[str, list[Address], str]:
         )
     if scheme in _SENTINEL_SCHEMES:
         return _checked_sentinel(where, _SENTINEL_SCHEMES[scheme], rest)
+    if scheme != "unix" and re.search("[,;]", rest.partition("?")[0].rpartition("@")[2]):
+        raise ImproperlyConfigured(f"{where}['LOCATION'] names several servers in one text: write a list, {_LIST}")
     path = rest.partition("?")[0].partition("/")[2]
     if scheme == "unix" and not path:
         raise ImproperlyConfigured(f"{where}['LOCATION'] has no path: write unix:///run/redis/redis.sock")

@@ -57,8 +57,30 @@ def test_policy_that_may_drop_keys_is_found(policy: str, maxmemory: str, kinds: 
     assert [found.kind for found in judge("here", {"maxmemory-policy": policy, "maxmemory": maxmemory})] == kinds
 
 
+@pytest.mark.parametrize(
+    ("appendonly", "appendfsync", "words"),
+    [
+        ("yes", "always", None),
+        ("yes", "everysec", "here has appendfsync everysec: "),
+        ("no", "always", "here has appendonly no: "),
+        ("no", "everysec", "here has appendonly no and appendfsync everysec: "),
+    ],
+)
+def test_server_that_may_lose_messages_is_found_where_it_must_not(
+    appendonly: str, appendfsync: str, words: str | None
+) -> None:
+    settings = {"appendonly": appendonly, "appendfsync": appendfsync}
+    assert list(judge("here", settings)) == []
+    found = list(judge("here", settings, is_durable=True))
+    assert [(one.kind, words in one.what) for one in found] == ([("durable", True)] if words else [])
+
+
+def test_server_is_asked_whether_it_is_durable(backend: NewBackend, server: RedisServer) -> None:
+    assert [found.kind for found in backend(server, DURABLE=True).examine()] == ["durable"]
+
+
 def test_settings_that_were_not_told_are_not_judged() -> None:
-    assert list(judge("here", {})) == []
+    assert list(judge("here", {}, is_durable=True)) == []
 
 
 def test_server_of_every_kind_is_asked(backend: NewBackend, any_server: RedisServer) -> None:
