@@ -221,7 +221,8 @@ class Bench:
         """The bytes that the server and Redis hold for idle connections; what happens in a second of their rest."""
         server = SERVERS[contender.server]
         with self._started(server, environ) as running:
-            address = (f"--port={running.port}", f"--path={server.path.format(is_present=int(is_present))}")
+            path = server.path.format(is_present=int(is_present))
+            address = (f"--port={running.port}", f"--path={path}", "--patience=60")
             with self.client.idle(10, *address) as say:
                 say()
             clocks = {

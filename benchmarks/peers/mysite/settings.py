@@ -36,8 +36,8 @@ if "BENCHMARKS_REDIS" in os.environ:
         "default": {
             "BACKEND": "dwebsocket.groups.redis.RedisGroups",
             "LOCATION": REDIS,
-            "TIMEOUT": 10,
-            "JOIN_TIMEOUT": 30,
+            "TIMEOUT": 60,
+            "JOIN_TIMEOUT": 60,
         }
     }
     # redis-py's own bounds are too small for the layers: 100 connections for 100 that join at once, and five seconds
