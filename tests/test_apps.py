@@ -36,7 +36,7 @@ def test_app_is_called_dwebsocket() -> None:
 def test_app_registers_the_checks_once() -> None:
     DwebsocketConfig("dwebsocket", sys.modules["dwebsocket"]).ready()
     registered = [check for check in registry.get_checks() if check.__module__ == "dwebsocket.checks"]
-    assert len(registered) == 17
+    assert len(registered) == 18
     assert {check.__name__ for check in registered} == {
         "check_settings",
         "check_unknown_settings",
@@ -54,6 +54,7 @@ def test_app_registers_the_checks_once() -> None:
         "check_groups",
         "check_groups_reach_all_workers",
         "check_histories_are_remembered",
+        "check_leases_outlast_answers",
         "check_asgi",
     }
     assert all(hasattr(checks, check.__name__) for check in registered)

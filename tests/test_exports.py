@@ -84,7 +84,7 @@ PATHS = (
 LOGGERS = ("django.security.WebSocketOrigin", "dwebsocket", "dwebsocket.access")
 
 #: The system checks, by which a project silences one.
-CHECKS = (*(f"E{number:03}" for number in range(1, 5)), *(f"W{number:03}" for number in range(1, 19)))
+CHECKS = (*(f"E{number:03}" for number in range(1, 5)), *(f"W{number:03}" for number in range(1, 21)))
 
 
 def look_up(path: str) -> object:

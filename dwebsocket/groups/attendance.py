@@ -19,9 +19,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..exceptions import GroupsUnavailable
+from ..reactors.base import Latch
 from ..reactors.clock import monotonic
 from . import members
 from .backend import Departed, GroupsBackend, Lapsed, Presence, Present, Renewal
+from .gathering import Gatherer
 
 logger = logging.getLogger("dwebsocket")
 
@@ -102,6 +104,7 @@ class Attendance:
         self._leave_at = 0.0
         self._again: deque[Presence] = deque()  # that must enter again
         self._again_at = 0.0
+        self._gatherers: dict[int, Gatherer[Presence]] = {}  # of those that enter, by source
         self._left: deque[tuple[Presence, float]] = deque()  # within a lease, and when
 
         self._renewing = threading.Lock()  # held while the backend is asked for the lease: one caller at a time
@@ -129,20 +132,19 @@ class Attendance:
 
     # What members do
 
-    def enter(self, presence: Presence) -> None:
+    def enter(self, presence: Presence, latch: Latch | None = None) -> None:
         """Let a WebSocket be present, or change its info. GroupsUnavailable where the backend does not confirm it.
 
-        Waits for the backend. A `leave()` from now on counts.
+        Waits for the backend, at `latch`; those that wait at the same time enter in one call. A `leave()` from now on
+        counts.
         """
-        tried = self._renewals
         with self._lock:
             self._start()
             presence = self._known.sharing(presence)
             before = self._note(presence)
+            gatherer = self._gatherer(self._backend.source_of(presence.group))
         try:
-            if not self._has_lease:
-                self._renew(tried)
-            self._attend([presence], [])
+            gatherer.do(presence, threading.Event() if latch is None else latch)
         except BaseException:  # it may be noted or not
             with self._lock:
                 self._undo(presence, before)
@@ -182,10 +184,27 @@ class Attendance:
             return  # in a child: the loop and the lease are the parent's
         self._resign_seconds = grace_seconds
         self._is_closed = True
+        with self._lock:
+            gatherers = list(self._gatherers.values())
+        for gatherer in gatherers:
+            gatherer.close(GroupsUnavailable("this process ends"))
         self._is_woken = False
         self._wake()
         if self._thread is not None and threading.current_thread() is not self._thread:
             self._thread.join(self._backend.settings["TIMEOUT"])
+
+    def _gatherer(self, source: int) -> Gatherer[Presence]:
+        """Those that enter at one server: another one that does not answer holds none of them up."""
+        gatherer = self._gatherers.get(source)
+        if gatherer is None:
+            name = f"dwebsocket-presence-enter-{self._alias}"
+            gatherer = self._gatherers[source] = Gatherer(self._enter_together, name, _BATCH)
+        return gatherer
+
+    def _enter_together(self, presences: Sequence[Presence]) -> None:
+        if not self._has_lease:
+            self._renew(self._renewals)
+        self._attend(presences, [])
 
     def _note(self, presence: Presence) -> Presence | None:
         self._take_gone()

@@ -215,13 +215,13 @@ class Dispatcher:
 
     # Presence
 
-    def attend(self, presence: Presence) -> None:
+    def attend(self, presence: Presence, reactor: Reactor) -> None:
         """Let a member be present. Waits for the backend: GroupsUnavailable."""
         if self._attendance is None:
             with self._lock:
                 if self._attendance is None:
                     self._attendance = Attendance(self.backend, self._changed)
-        self._attendance.enter(presence)
+        self._attendance.enter(presence, reactor.latch())
 
     def absent(self, group: str, socket: str, *, at_once: bool) -> None:
         """Let a member be present no longer, if it was: after GRACE seconds, or at once. Waits for nothing."""

@@ -131,7 +131,8 @@ class Memberships:
                 if presence is not None or group.policy.is_attended:
                     user = user_key_of(self._entry.request)
                     name = member.audience.group  # one string for all memberships of the group
-                    dispatcher.attend(Presence(name, self._name, key_of(user, self._name), info))
+                    presence_of = Presence(name, self._name, key_of(user, self._name), info)
+                    dispatcher.attend(presence_of, self._entry.reactor)
                     if self._find(group) is None:  # it has left, or is over, and that came before it was present
                         dispatcher.absent(name, self._name, at_once=not self._is_over)
                 if roster:
