@@ -87,13 +87,24 @@ _READ = Script(
     _LIFE
     + _BEGIN
     + """
-local since_epoch, since, latest = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local since_epoch, since, latest, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 redis.call('PEXPIRE', meta, meta_ttl)
 local first = tonumber(top) - latest + 1
 if since_epoch == epoch and since + 1 < first then first = since + 1 end
 if first < 1 then first = 1 end
 if first > tonumber(top) then return {epoch, top, {}} end
-return {epoch, top, redis.call('XRANGE', stream, string.format('%.0f-0', first), top .. '-0')}
+local found, size, to, is_whole = {}, 0, tonumber(top), true
+while is_whole and to >= first do
+  local from = math.max(first, to - 49)
+  local page = redis.call('XRANGE', stream, string.format('%.0f-0', from), string.format('%.0f-0', to))
+  for at = #page, 1, -1 do
+    table.insert(found, page[at])
+    size = size + #page[at][2][2]
+    if size > max_bytes then return {epoch, top, found} end
+  end
+  is_whole, to = #page > to - from, from - 1
+end
+return {epoch, top, found}
 """
 )
 
@@ -125,6 +136,7 @@ return run
 _RESET = Envelope(RESET, b"").serialize()
 _ONCE_SECONDS = b"%d" % ONCE_SECONDS
 _NINE = ord("9")
+_NO_BOUND = 2**53
 
 
 def append(names: Names, publication: Publication, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:
@@ -146,7 +158,8 @@ def read(names: Names, group: str, want: Want, *, fresh: str, meta_ttl: float, i
     """Ask for the last position, and for messages."""
     keys, life = _life(names, group, fresh, meta_ttl, is_durable)
     since = want.since or Position("", 0)
-    return _READ.call(keys, [*life, since.epoch.encode(), b"%d" % since.offset, b"%d" % want.latest])
+    numbers = since.offset, want.latest, _NO_BOUND if want.max_bytes is None else want.max_bytes
+    return _READ.call(keys, [*life, since.epoch.encode(), *(b"%d" % number for number in numbers)])
 
 
 def parse_read(reply: Sequence[Any]) -> Read:
@@ -154,7 +167,7 @@ def parse_read(reply: Sequence[Any]) -> Read:
     epoch, top_text, found = reply
     top = int(top_text)
     entries: list[Kept] = []
-    for expected, (place, fields) in zip(range(top, 0, -1), reversed(found), strict=False):
+    for expected, (place, fields) in zip(range(top, 0, -1), found, strict=False):
         if place != b"%d-0" % expected:
             break
         entries.append(Kept(expected, fields[1]))
