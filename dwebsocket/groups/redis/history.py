@@ -20,6 +20,9 @@ from ..position import Position
 from .commands import Names
 from .scripts import Call, Script
 
+#: So long, at most, the server remembers the epoch of a group that has had no message: pages may join many.
+EMPTY_SECONDS = 3600.0
+
 # run_id is of the process, and stays where it is demoted and promoted again; master_replid2 is then another one: that
 # of the primary from which it had its data. Each of them alone would miss a life.
 _SERVER = """
@@ -88,7 +91,7 @@ _READ = Script(
     + _BEGIN
     + """
 local since_epoch, since, latest, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-redis.call('PEXPIRE', meta, meta_ttl)
+redis.call('PEXPIRE', meta, top == '0' and math.min(meta_ttl, ARGV[8]) or meta_ttl)
 local first = tonumber(top) - latest + 1
 if since_epoch == epoch and since + 1 < first then first = since + 1 end
 if first < 1 then first = 1 end
@@ -154,12 +157,21 @@ def parse_append(reply: bytes) -> Position | None:
     return _position(reply) if reply else None
 
 
-def read(names: Names, group: str, want: Want, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:
-    """Ask for the last position, and for messages."""
+def read(
+    names: Names,
+    group: str,
+    want: Want,
+    *,
+    fresh: str,
+    meta_ttl: float,
+    is_durable: bool,
+    empty_ttl: float = EMPTY_SECONDS,
+) -> Call:
+    """Ask for the last position, and for messages. A group that has had none is remembered for `empty_ttl` seconds."""
     keys, life = _life(names, group, fresh, meta_ttl, is_durable)
     since = want.since or Position("", 0)
     numbers = since.offset, want.latest, _NO_BOUND if want.max_bytes is None else want.max_bytes
-    return _READ.call(keys, [*life, since.epoch.encode(), *(b"%d" % number for number in numbers)])
+    return _READ.call(keys, [*life, since.epoch.encode(), *(b"%d" % number for number in numbers), _milliseconds(empty_ttl)])
 
 
 def parse_read(reply: Sequence[Any]) -> Read:

@@ -383,6 +383,20 @@ def test_history_that_is_never_used_is_forgotten_whole(any_server: RedisServer) 
         until(lambda: not client.exists(room.names.meta(GROUP), room.names.stream(GROUP)) or None, "both to expire")
 
 
+def test_group_without_messages_is_not_remembered_for_long(any_server: RedisServer) -> None:
+    """A page that joins a million of them, each with another name, fills no server for 30 days."""
+    days = 10 * FOREVER
+    room = Room(any_server, meta_ttl=days)
+    meta = room.names.meta(GROUP)
+    with any_server.client() as client:
+        room.read()
+        assert history.EMPTY_SECONDS - 60 < client.ttl(meta) <= history.EMPTY_SECONDS
+        room.append(b"1")
+        assert client.ttl(meta) > days - 60
+        room.read()
+        assert client.ttl(meta) > days - 60
+
+
 def test_epoch_that_has_gone_takes_its_messages_with_it(any_server: RedisServer) -> None:
     room = Room(any_server)
     last = room.append(b"1", b"2", b"3")
