@@ -171,7 +171,9 @@ def read(
     keys, life = _life(names, group, fresh, meta_ttl, is_durable)
     since = want.since or Position("", 0)
     numbers = since.offset, want.latest, _NO_BOUND if want.max_bytes is None else want.max_bytes
-    return _READ.call(keys, [*life, since.epoch.encode(), *(b"%d" % number for number in numbers), _milliseconds(empty_ttl)])
+    return _READ.call(
+        keys, [*life, since.epoch.encode(), *(b"%d" % number for number in numbers), _milliseconds(empty_ttl)]
+    )
 
 
 def parse_read(reply: Sequence[Any]) -> Read:
