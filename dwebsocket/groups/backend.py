@@ -26,10 +26,14 @@ class Publication(NamedTuple):
 
 
 class Want(NamedTuple):
-    """A question about the history of a group: what came after `since`, and at least the `latest` so many messages."""
+    """A question about the history of a group: what came after `since`, and at least the `latest` so many messages.
+
+    The last ones that have `max_bytes` are enough (None: all are wanted): a broker may be spared the others.
+    """
 
     since: Position | None = None
     latest: int = 0
+    max_bytes: int | None = None
 
 
 class Kept(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
@@ -16,7 +16,7 @@ from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
 from .attendance import Attendance, Changed
 from .audience import Audience, Entrance, Kind, Member, Owner
-from .backend import Count, Departed, GroupsBackend, Presence, Present, Publication, Read, Roster
+from .backend import Count, Departed, GroupsBackend, Presence, Present, Publication, Read, Roster, Want
 from .history import Admission, History
 from .lane import Item, Lane
 from .messages import BINARY, CLOSE, GAP, PRESENCE, TEXT, Envelope
@@ -28,6 +28,8 @@ from .stream import Asked, Budget, Found, Stream
 T = TypeVar("T")
 
 logger = logging.getLogger("dwebsocket")
+
+_READ_BYTES = 8 * 1024 * 1024  # of one history: 100 MB take a broker nearly the 2 s of TIMEOUT
 
 
 class Watched:
@@ -355,13 +357,18 @@ class Dispatcher:
 
     def _reader(self, source: int) -> Reader:
         return Reader(
-            lambda wants: self.backend.read(wants),  # the backend of now
+            self._read_from_backend,
             self._ask,
             self._answer,
             lambda: self._silent(source),
             check_seconds=self.backend.settings["CHECK"],
             is_at_once=not self.backend.reaches_all_processes,
         )
+
+    def _read_from_backend(self, wants: Mapping[str, Want]) -> Mapping[str, Read]:
+        """Read no more than is of use to a member, nor than a broker can send in time: others wait for it meanwhile."""
+        max_bytes = max(_READ_BYTES, self.backend.settings["OUTBOX_BYTES"])
+        return self.backend.read({group: want._replace(max_bytes=max_bytes) for group, want in wants.items()})
 
     def _silent(self, source: int) -> list[str]:
         """The groups whose last message may have been missed: no later one would show it."""

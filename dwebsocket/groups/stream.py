@@ -57,7 +57,7 @@ class Asked(NamedTuple):
 
     def expects(self, top: Position) -> int:
         """The offset of the first message of an answer from a broker that has them all."""
-        since, latest = self.want
+        since, latest, _ = self.want
         first = top.offset + 1 if since is None or since.epoch != top.epoch else since.offset + 1
         return max(1, min(first, top.offset - latest + 1))
 

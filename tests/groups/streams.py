@@ -70,7 +70,7 @@ class Broker:
         self._forgot()
 
     def read(self, asked: Asked) -> Read:
-        since, latest = asked.want
+        since, latest, _ = asked.want
         first = self.top.offset - latest + 1
         if since is not None and since.epoch == self.epoch:
             first = min(first, since.offset + 1)
@@ -226,7 +226,8 @@ class Process:
     def execute(self, at: int) -> None:
         question = self.questions[at]
         if not question.read:
-            question.read.append(self.broker.read(question.asked))
+            read = self.broker.read(question.asked)
+            question.read.append(_bounded(read, self._max_missed_bytes) if self.is_tight else read)
 
     def answer(self, at: int) -> None:
         self.execute(at)
@@ -286,3 +287,12 @@ class Process:
             assert page.admission.found is not None
             page.come_in(page.admission.found, entrance)
         entrance.done()
+
+
+def _bounded(read: Read, max_bytes: int) -> Read:
+    """The last entries, so many that they have more than `max_bytes`."""
+    size, first = 0, len(read.entries)
+    while first and size <= max_bytes:
+        first -= 1
+        size += len(read.entries[first].payload)
+    return Read(read.top, tuple(read.entries[first:]))

@@ -800,3 +800,14 @@ def test_members_that_come_during_a_read_need_no_other(office: Office, monkeypat
     assert [(one.recovered, len(one.missed)) for one in found] == [(True, 3)] * 5
     assert [received(one) for one in members] == [frame("hello") * 3] * 5
     assert len(backend.reads) == 1
+
+
+@pytest.mark.parametrize(("outbox_bytes", "max_bytes"), [(1024, 8 * 1024 * 1024), (10**9, 10**9)])
+def test_history_is_read_as_far_as_it_is_of_use(outbox_bytes: int, max_bytes: int) -> None:
+    office = Office(ObedientGroups("default", {**DEFAULTS, "OUTBOX_BYTES": outbox_bytes}))
+    websocket = WebSocketOf(7, Offered(office.reactor))
+    member = office.dispatcher.join(websocket, "a", cast(Any, websocket.connection), FORWARDED, 10_000, 60)
+    office.dispatcher.admit(member, FORWARDED, START, 0)
+    until(lambda: office.backend.reads)
+    assert [want.max_bytes for want in office.backend.reads[0].values()] == [max_bytes]
+    office.dispatcher.close()

@@ -76,7 +76,11 @@ class RedisGroups(GroupsBackend):
         ]
 
     def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
-        calls = [(group, history.read(self._names, group, want, **self._life())) for group, want in wants.items()]
+        empty_ttl = max(history.EMPTY_SECONDS, 4 * float(self.settings["CHECK"]))  # members ask every CHECK seconds
+        calls = [
+            (group, history.read(self._names, group, want, empty_ttl=empty_ttl, **self._life()))
+            for group, want in wants.items()
+        ]
         return dict(zip(wants, map(history.parse_read, self._exchange(calls)), strict=True))
 
     def clear(self, group: str) -> Position:

@@ -20,6 +20,9 @@ from ..position import Position
 from .commands import Names
 from .scripts import Call, Script
 
+#: So long, at most, the server remembers the epoch of a group that has had no message: pages may join many.
+EMPTY_SECONDS = 3600.0
+
 # run_id is of the process, and stays where it is demoted and promoted again; master_replid2 is then another one: that
 # of the primary from which it had its data. Each of them alone would miss a life.
 _SERVER = """
@@ -87,13 +90,24 @@ _READ = Script(
     _LIFE
     + _BEGIN
     + """
-local since_epoch, since, latest = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
-redis.call('PEXPIRE', meta, meta_ttl)
+local since_epoch, since, latest, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+redis.call('PEXPIRE', meta, top == '0' and math.min(meta_ttl, ARGV[8]) or meta_ttl)
 local first = tonumber(top) - latest + 1
 if since_epoch == epoch and since + 1 < first then first = since + 1 end
 if first < 1 then first = 1 end
 if first > tonumber(top) then return {epoch, top, {}} end
-return {epoch, top, redis.call('XRANGE', stream, string.format('%.0f-0', first), top .. '-0')}
+local found, size, to, is_whole = {}, 0, tonumber(top), true
+while is_whole and to >= first do
+  local from = math.max(first, to - 49)
+  local page = redis.call('XRANGE', stream, string.format('%.0f-0', from), string.format('%.0f-0', to))
+  for at = #page, 1, -1 do
+    table.insert(found, page[at])
+    size = size + #page[at][2][2]
+    if size > max_bytes then return {epoch, top, found} end
+  end
+  is_whole, to = #page > to - from, from - 1
+end
+return {epoch, top, found}
 """
 )
 
@@ -125,6 +139,7 @@ return run
 _RESET = Envelope(RESET, b"").serialize()
 _ONCE_SECONDS = b"%d" % ONCE_SECONDS
 _NINE = ord("9")
+_NO_BOUND = 2**53
 
 
 def append(names: Names, publication: Publication, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:
@@ -142,11 +157,23 @@ def parse_append(reply: bytes) -> Position | None:
     return _position(reply) if reply else None
 
 
-def read(names: Names, group: str, want: Want, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:
-    """Ask for the last position, and for messages."""
+def read(
+    names: Names,
+    group: str,
+    want: Want,
+    *,
+    fresh: str,
+    meta_ttl: float,
+    is_durable: bool,
+    empty_ttl: float = EMPTY_SECONDS,
+) -> Call:
+    """Ask for the last position, and for messages. A group that has had none is remembered for `empty_ttl` seconds."""
     keys, life = _life(names, group, fresh, meta_ttl, is_durable)
     since = want.since or Position("", 0)
-    return _READ.call(keys, [*life, since.epoch.encode(), b"%d" % since.offset, b"%d" % want.latest])
+    numbers = since.offset, want.latest, _NO_BOUND if want.max_bytes is None else want.max_bytes
+    return _READ.call(
+        keys, [*life, since.epoch.encode(), *(b"%d" % number for number in numbers), _milliseconds(empty_ttl)]
+    )
 
 
 def parse_read(reply: Sequence[Any]) -> Read:
@@ -154,7 +181,7 @@ def parse_read(reply: Sequence[Any]) -> Read:
     epoch, top_text, found = reply
     top = int(top_text)
     entries: list[Kept] = []
-    for expected, (place, fields) in zip(range(top, 0, -1), reversed(found), strict=False):
+    for expected, (place, fields) in zip(range(top, 0, -1), found, strict=False):
         if place != b"%d-0" % expected:
             break
         entries.append(Kept(expected, fields[1]))

@@ -106,8 +106,8 @@ class Room:
         assert position is not None
         return position
 
-    def read(self, since: Position | None = None, latest: int = 0) -> Read:
-        call = history.read(self.names, GROUP, Want(since, latest), fresh=secrets.token_hex(6), **self._how)
+    def read(self, since: Position | None = None, latest: int = 0, max_bytes: int | None = None) -> Read:
+        call = history.read(self.names, GROUP, Want(since, latest, max_bytes), fresh=secrets.token_hex(6), **self._how)
         return history.parse_read(self.line.ask(call)[0])
 
     def clear(self) -> Position:
@@ -223,6 +223,17 @@ def test_read_gives_what_came_since_and_at_least_the_latest(any_server: RedisSer
     assert payloads(room.read(Position("another", 2), 1)) == [b"6"]
     assert room.read(Position(epoch, 2)).reaches_back_to(Position(epoch, 2))
     assert not room.read(Position(epoch, 1)).reaches_back_to(Position(epoch, 1))
+
+
+def test_no_more_bytes_are_read_than_are_wanted(any_server: RedisServer) -> None:
+    """A page may ask for all: 10,000 messages of 10 KiB would take the server longer than anyone waits."""
+    room = Room(any_server, size=500)
+    room.append(*[b"%03d" % number for number in range(300)])
+    assert payloads(room.read(latest=500)) == [b"%03d" % number for number in range(300)]
+    for max_bytes, count in ((0, 1), (8, 3), (3 * 120, 121), (3 * 300, 300), (1 << 60, 300)):
+        found = room.read(Position(room.read().top.epoch, 0), max_bytes=max_bytes)
+        assert payloads(found) == [b"%03d" % number for number in range(300 - count, 300)]
+        assert found.entries[0].offset == 301 - count
 
 
 def test_offsets_are_exact_up_to_the_largest_that_lua_can_count(any_server: RedisServer) -> None:
@@ -370,6 +381,20 @@ def test_history_that_is_never_used_is_forgotten_whole(any_server: RedisServer) 
 
     with any_server.client() as client:
         until(lambda: not client.exists(room.names.meta(GROUP), room.names.stream(GROUP)) or None, "both to expire")
+
+
+def test_group_without_messages_is_not_remembered_for_long(any_server: RedisServer) -> None:
+    """A page that joins a million of them, each with another name, fills no server for 30 days."""
+    days = 10 * FOREVER
+    room = Room(any_server, meta_ttl=days)
+    meta = room.names.meta(GROUP)
+    with any_server.client() as client:
+        room.read()
+        assert history.EMPTY_SECONDS - 60 < client.ttl(meta) <= history.EMPTY_SECONDS
+        room.append(b"1")
+        assert client.ttl(meta) > days - 60
+        room.read()
+        assert client.ttl(meta) > days - 60
 
 
 def test_epoch_that_has_gone_takes_its_messages_with_it(any_server: RedisServer) -> None:
