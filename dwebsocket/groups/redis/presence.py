@@ -116,7 +116,12 @@ end
 local function count_living(group)
   local counts, sockets = redis.call('HGETALL', base .. 'n:' .. group), 0
   for at = 1, #counts, 2 do
-    if is_alive(counts[at]) then sockets = sockets + counts[at + 1] else reap(counts[at], group, math.huge) end
+    local node = counts[at]
+    if is_alive(node) then
+      sockets = sockets + redis.call('HLEN', sockets_of(node, group))
+    else
+      reap(node, group, math.huge)
+    end
   end
   return sockets
 end
@@ -132,7 +137,8 @@ local sockets, numbers = sockets_of(node, group), base .. 'n:' .. group
 local function leave(socket, user)
   if redis.call('HGET', sockets, socket) ~= user then return 0 end
   redis.call('HDEL', sockets, socket)
-  if redis.call('HINCRBY', numbers, node, -1) <= 0 then drop(node, group) end
+  redis.call('HINCRBY', numbers, node, -1)
+  if redis.call('HLEN', sockets) == 0 then drop(node, group) end
   return one_less(group, user)
 end
 
@@ -142,7 +148,8 @@ local function enter(socket, user, info)
   local number, known = find(group, user)
   if before ~= user then
     redis.call('HSET', sockets, socket, user)
-    if redis.call('HINCRBY', numbers, node, 1) == 1 then redis.call('SADD', base .. 'i:' .. node, group) end
+    redis.call('HINCRBY', numbers, node, 1)
+    redis.call('SADD', base .. 'i:' .. node, group)
     note(group, user, number + 1, info)
   elseif known ~= info then
     note(group, user, math.max(1, number), info)

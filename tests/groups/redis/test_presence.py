@@ -488,6 +488,22 @@ def test_names_and_infos_may_have_any_characters(nodes: Callable[..., list[Node]
         assert [one[1:] for one in heard()] == [(True, odd, info), (True, "ann", info), (False, odd, info)]
 
 
+@pytest.mark.parametrize("lost", ["n:g", "i:a"])
+def test_numbers_that_an_eviction_has_taken_leave_no_user_behind(nodes: Callable[..., list[Node]], lost: str) -> None:
+    a, b = nodes("a", "b")
+    for number in range(3):
+        a.enter("g", f"a:{number}", f"u{number}")
+    with a.broker.server.client() as client:
+        assert client.delete(a.names.presence() + lost.encode())
+    a.leave("g", "a:0", "u0")
+    a.enter("g", "a:3", "u3")
+    assert a.count("g") == Count(3, 3)
+    a.die()
+    assert sorted(departed.user for departed in b.renew().departed) == ["u1", "u2", "u3"]
+    assert b.members("g") == {}
+    assert b.count("g") == Count(0, 0)
+
+
 def test_names_with_colons_are_not_taken_for_each_other(nodes: Callable[..., list[Node]]) -> None:
     a, ab = nodes("a", "a:b")
     a.enter("b:c", "1", "ann")
