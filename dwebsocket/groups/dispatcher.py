@@ -124,19 +124,35 @@ class Dispatcher:
         """
         with self._lock:
             watched = self._watch(group)
-            lane = self._lane(connection.reactor)
-            audience = next((audience for at, audience in watched.audiences if at is lane), None)
-            if audience is None:
-                audience = Audience(group, self)
-                watched.audiences = (*watched.audiences, (lane, audience))
-            member = Member(owner, audience, connection, kind)
-            if not history:
-                lane.enter(member)
-                return member
-            lane.expect(member)
-            if watched.history is None:
-                watched.history = self._history(group, watched, history, ttl)
+            try:
+                return self._enter(watched, owner, connection, kind, history, ttl, group)
+            except BaseException:  # a timeout of the view's own, while the lane was busy: no member is there to leave
+                self._watch_no_longer(group, watched)
+                raise
+
+    def _enter(
+        self,
+        watched: Watched,
+        owner: Owner,
+        connection: Connection,
+        kind: Kind,
+        history: int,
+        ttl: float,
+        group: str,
+    ) -> Member:
+        lane = self._lane(connection.reactor)
+        audience = next((audience for at, audience in watched.audiences if at is lane), None)
+        if audience is None:
+            audience = Audience(group, self)
+            watched.audiences = (*watched.audiences, (lane, audience))
+        member = Member(owner, audience, connection, kind)
+        if not history:
+            lane.enter(member)
             return member
+        lane.expect(member)
+        if watched.history is None:
+            watched.history = self._history(group, watched, history, ttl)
+        return member
 
     def admit(self, member: Member, kind: Kind, since: Position | str | None, timeout_seconds: float) -> Found | None:
         """Let a member in that has joined a group with a history, where it was; None when that takes longer."""

@@ -811,3 +811,19 @@ def test_history_is_read_as_far_as_it_is_of_use(outbox_bytes: int, max_bytes: in
     until(lambda: office.backend.reads)
     assert [want.max_bytes for want in office.backend.reads[0].values()] == [max_bytes]
     office.dispatcher.close()
+
+
+@pytest.mark.parametrize("history", [0, 10])
+def test_join_that_is_interrupted_while_the_lane_is_busy_leaves_nothing_behind(
+    office: Office, monkeypatch: pytest.MonkeyPatch, history: int
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    websocket = WebSocketOf(7, Offered(office.reactor))
+    for name in ("enter", "expect"):
+        monkeypatch.setattr(lanes.Lane, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        office.dispatcher.join(websocket, "a", cast(Any, websocket.connection), FORWARDED, history, 60)
+    assert office.dispatcher.watched() == []
+    assert office.backend.watched == set()
