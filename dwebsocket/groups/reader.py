@@ -20,6 +20,7 @@ from .stream import Asked
 logger = logging.getLogger("dwebsocket")
 
 _BATCH = 100  # groups in one question
+_CHECKED = 500  # groups whose last positions are asked for together
 _PAUSE_SECONDS = 0.02  # between two of them, so that a fleet does not fell a broker that has just come back
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # before a question that was not answered is asked again
 
@@ -89,15 +90,18 @@ class Reader:
         while not self._is_over():
             if self._wait_until(check_at):
                 check_at = time.monotonic() + self._check_seconds * random.uniform(0.8, 1.2)  # noqa: S311
-                groups = list(self._groups())
-                with self._changed:
-                    for group in groups:
-                        self._wanted.setdefault(group, [])
+                self._check(list(self._groups()))
             batch = self._take()
             if batch and not self._is_over():
                 self._turn(batch)
                 if len(batch) == _BATCH:
                     time.sleep(_PAUSE_SECONDS)
+
+    def _check(self, groups: Sequence[str]) -> None:
+        """Ask for the last positions: mostly that is all, and takes little."""
+        for start in range(0, len(groups), _CHECKED):
+            if not self._is_over():
+                self._turn({group: [] for group in groups[start : start + _CHECKED]})
 
     def _wait_until(self, check_at: float) -> bool:
         """Wait until something is wanted; True where the time for a look at all groups has come."""

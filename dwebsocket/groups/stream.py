@@ -225,7 +225,9 @@ class Stream:
                     behind = since if behind is None else min(behind, since)
                 else:  # which of the two epochs the broker has is not known
                     latest = self._history
-        return Asked(self._doubts, len(self._early), Want(behind, latest))
+        # Mostly the last position is what is known, and enough; if not, that is a doubt.
+        want = Want() if latest == 0 and behind == self.known else Want(behind, latest)
+        return Asked(self._doubts, len(self._early), want)
 
     def _is_answered_by_top(self, since: Position | str | None) -> bool:
         """Whether a question for no messages but those that are new shows the place of a member that was at `since`.

@@ -30,6 +30,8 @@ from .spread import server_of
 
 _T = TypeVar("_T")
 
+_LOOK = 500  # groups in one command that asks for their last positions
+
 
 class RedisGroups(GroupsBackend):
     """Groups whose messages travel by Redis (6.2 or newer), or Valkey.
@@ -77,11 +79,30 @@ class RedisGroups(GroupsBackend):
 
     def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
         empty_ttl = max(history.EMPTY_SECONDS, 4 * float(self.settings["CHECK"]))  # members ask every CHECK seconds
+        reads = self._look([group for group, want in wants.items() if want.since is None and not want.latest], empty_ttl)
+        rest = {group: want for group, want in wants.items() if group not in reads}
         calls = [
             (group, history.read(self._names, group, want, empty_ttl=empty_ttl, **self._life()))
-            for group, want in wants.items()
+            for group, want in rest.items()
         ]
-        return dict(zip(wants, map(history.parse_read, self._exchange(calls)), strict=True))
+        reads.update(zip(rest, map(history.parse_read, self._exchange(calls)), strict=True))
+        return reads
+
+    def _look(self, groups: Sequence[str], empty_ttl: float) -> dict[str, Read]:
+        """The last positions, for many groups in one command; those are left out that the server does not know."""
+        life = self._life()
+        del life["fresh"]
+        batches = [
+            found[start : start + _LOOK]
+            for found in self._by_server(groups).values()
+            for start in range(0, len(found), _LOOK)
+        ]
+        calls = [(batch[0], history.look(self._names, batch, empty_ttl=empty_ttl, **life)) for batch in batches]
+        reads: dict[str, Read] = {}
+        for batch, reply in zip(batches, self._exchange(calls), strict=True):
+            places = zip(batch, history.parse_look(reply), strict=True)
+            reads.update((group, Read(place)) for group, place in places if place is not None)
+        return reads
 
     def clear(self, group: str) -> Position:
         (reply,) = self._exchange([(group, history.clear(self._names, group, **self._life()))])

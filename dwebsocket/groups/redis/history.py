@@ -111,6 +111,24 @@ return {epoch, top, found}
 """
 )
 
+# The last positions of many groups, whose metas are KEYS behind the run; '' where that takes a read.
+_LOOK = Script(
+    """
+local is_durable = ARGV[3] == '1'
+local run = is_durable and '' or redis.call('GET', KEYS[1]) or ''
+local found = {}
+for at = 2, #KEYS do
+  local known = redis.call('HMGET', KEYS[at], 'e', 'o', 'r')
+  found[at - 1] = ''
+  if known[1] and known[2] and (is_durable or known[3] == run) then
+    redis.call('PEXPIRE', KEYS[at], known[2] == '0' and ARGV[2] or ARGV[1])
+    found[at - 1] = known[1] .. '-' .. known[2]
+  end
+end
+return found
+"""
+)
+
 # DEL comes first here: what frees memory is done where memory is full, too.
 _CLEAR = Script(
     _LIFE
@@ -187,6 +205,17 @@ def parse_read(reply: Sequence[Any]) -> Read:
         entries.append(Kept(expected, fields[1]))
     entries.reverse()
     return Read(Position(epoch.decode(), top), entries)
+
+
+def look(names: Names, groups: Sequence[str], *, meta_ttl: float, empty_ttl: float, is_durable: bool) -> Call:
+    """Ask for the last positions of many groups at once."""
+    keys = [names.run(), *map(names.meta, groups)]
+    return _LOOK.call(keys, [_milliseconds(meta_ttl), _milliseconds(min(meta_ttl, empty_ttl)), b"%d" % is_durable])
+
+
+def parse_look(reply: Sequence[bytes]) -> list[Position | None]:
+    """The position of each group; None where the server has no valid one, and `read()` makes it."""
+    return [_position(text) if text else None for text in reply]
 
 
 def clear(names: Names, group: str, *, fresh: str, meta_ttl: float, is_durable: bool) -> Call:

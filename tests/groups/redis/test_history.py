@@ -961,3 +961,45 @@ def harm(what: str, client: Any, room: Room, model: Model) -> None:
 )
 def test_position_is_split_from_what_has_come(data: bytes, expected: tuple[bytes, Position | None]) -> None:
     assert history.split(data) == expected
+
+
+# The last positions of many groups
+
+
+def look(room: Room, *groups: str) -> list[Position | None]:
+    how = {**room._how, "empty_ttl": 60}
+    return history.parse_look(room.line.ask(history.look(room.names, groups, **how))[0])
+
+
+def test_last_positions_of_many_groups_are_one_command(any_server: RedisServer) -> None:
+    room = Room(any_server)
+    position = room.append(b"1", b"2")
+    assert look(room, GROUP, "never used", GROUP) == [position, None, position]
+    empty = Room(any_server, room.prefix)
+    empty.read()
+    assert look(room, GROUP) == [position]
+
+
+def test_position_of_another_life_is_none(any_server: RedisServer) -> None:
+    room = Room(any_server)
+    room.append(b"1")
+    room.delete(room.names.run())
+    assert look(room, GROUP) == [None], "read() sees to it"
+    assert room.read().top.offset == 0
+    room.delete(room.names.meta(GROUP))
+    assert look(room, GROUP) == [None]
+
+
+def test_durable_server_has_one_life(any_server: RedisServer) -> None:
+    room = Room(any_server, is_durable=True)
+    position = room.append(b"1")
+    assert look(room, GROUP) == [position]
+
+
+def test_to_be_asked_for_keeps_a_position_alive(any_server: RedisServer) -> None:
+    room = Room(any_server, meta_ttl=30)
+    position = room.append(b"1")
+    with any_server.client() as client:
+        client.pexpire(room.names.meta(GROUP), 5000)
+        assert look(room, GROUP) == [position]
+        assert client.pttl(room.names.meta(GROUP)) > 20_000
