@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dwebsocket.exceptions import GroupsUnavailable
-from dwebsocket.groups.backend import Publication
+from dwebsocket.groups.backend import Publication, Want
 from dwebsocket.groups.redis import RedisGroups
 from tests.groups.servers import RedisServer
 from tests.groups.sinks import Collector, listen
@@ -327,3 +327,17 @@ def test_server_that_is_back_is_asked_at_once(backend: NewBackend, new_server: N
     paused.resume()
     sink.wait("restored")
     groups.publish([Publication("a", b"x")])
+
+
+def test_last_positions_of_many_groups_take_one_command(any_server: RedisServer, backend: NewBackend) -> None:
+    groups = backend(any_server)
+    kept = groups.publish([Publication(f"g{number}", b"t", history=5, ttl=60) for number in range(600)])
+    names = [f"g{number}" for number in range(600)]
+    with any_server.client() as client:
+        client.config_resetstat()
+        reads = groups.read(dict.fromkeys([*names, "never used"], Want()))
+        calls = client.info("commandstats")
+    assert [reads[name].top for name in names] == kept
+    assert reads["never used"].top.offset == 0
+    scripts = sum(calls.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+    assert scripts <= 5, "two of 500 groups, one for the new group, and what a server did not know yet"
