@@ -61,6 +61,8 @@ class LocalGroups(GroupsBackend):
     def watch(self, add: Collection[str], drop: Collection[str]) -> None:
         self._watched.difference_update(drop)
         self._watched.update(add)
+        for group in drop:
+            self._histories.leave(group)  # without the lock: a publisher that holds it may wait for the caller's
         if self._sink is not None:
             self._sink.watching(add)
 

@@ -1226,7 +1226,7 @@ def test_pages_that_come_back_under_a_fast_sender_miss_nothing(site: Site) -> No
 
     def read(seed: int) -> None:
         choice, position, last, visits = random.Random(seed), "", 0, 0
-        while not over.is_set():
+        while not over.is_set() or visits < 2:  # once with a position at least
             peer = site.connect(path=f"/?since={position}:{room.name}")
             for at in range(choice.randrange(1, 60)):
                 text = json.loads(peer.recv_message())
@@ -1256,5 +1256,4 @@ def test_pages_that_come_back_under_a_fast_sender_miss_nothing(site: Site) -> No
         thread.join()
     assert faults == []
     assert len(counts) == 3
-    assert sum(counts) > 5
     until(lambda: not members_of(room), "all to have left")

@@ -11,6 +11,10 @@ from ..backend import Kept, Read, Want
 from ..position import Position
 
 
+#: So long an epoch without a message lasts after the last member has left: pages may join many groups.
+EMPTY_SECONDS = 300.0
+
+
 class _History:
     """The messages of one group, from the first to the last epoch that this process gave it."""
 
@@ -38,6 +42,7 @@ class Histories:
     def __init__(self, meta_ttl_seconds: float) -> None:
         self._meta_ttl_seconds = meta_ttl_seconds
         self._histories: OrderedDict[str, _History] = OrderedDict()  # the one that was not used for longest is first
+        self._left: deque[tuple[str, float]] = deque()  # groups without a message, and when they were left
         self._due: list[tuple[float, int, _History]] = []  # a heap; a history stands in it once at most
 
     def __len__(self) -> int:
@@ -77,6 +82,12 @@ class Histories:
         history.entries.clear()  # it may stand in the heap for long
         return history.top
 
+    def leave(self, group: str) -> None:
+        """Note that `group` has no member any more. It may be called without the lock of the others."""
+        history = self._histories.get(group)
+        if history is not None and not history.offset:
+            self._left.append((group, monotonic()))
+
     def _use(self, group: str, now: float) -> _History:
         self._drop_expired(now)
         history = self._histories.get(group)
@@ -96,6 +107,11 @@ class Histories:
                 self._await_expiry(history)
             else:
                 history.entries.clear()
+        while self._left and self._left[0][1] <= now - EMPTY_SECONDS:
+            group, left_at = self._left.popleft()
+            left = self._histories.get(group)
+            if left is not None and not left.offset and left.used_at <= left_at:  # none has come since
+                self.forget(group)
         while self._histories:
             group, oldest = next(iter(self._histories.items()))
             if oldest.used_at > now - self._meta_ttl_seconds:

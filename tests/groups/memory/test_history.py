@@ -136,3 +136,19 @@ def test_messages_are_kept_no_longer_than_their_epoch(histories: Histories, cloc
     found = histories.read("a", ALL)
     assert found.top != first
     assert not found.entries
+
+
+def test_group_without_messages_is_not_remembered_for_long_once_it_was_left(histories: Histories, clock: Clock) -> None:
+    """A page may join a thousand rooms, and as many others the next second."""
+    for group in ("left", "left with a message", "joined again", "never joined"):
+        histories.read(group, Want())
+    histories.append("left with a message", b"1", 10, 10)
+    for group in ("left", "left with a message", "joined again"):
+        histories.leave(group)
+    clock.now += history.EMPTY_SECONDS - 1
+    histories.read("joined again", Want())
+    assert len(histories) == 4
+    clock.now += 2
+    histories.read("joined again", Want())
+    assert histories.groups() == ["never joined", "left with a message", "joined again"]
+    histories.leave("not known")
