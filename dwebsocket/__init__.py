@@ -22,9 +22,9 @@ from .exceptions import (
 )
 from .groups.control import disconnect_user
 from .groups.group import Group, Groups, everyone, group, is_online, user_group
-from .groups.members import Member
 from .groups.page import envelope
 from .groups.position import START
+from .groups.presence.members import Member
 from .guards.base import Guard
 from .guards.builtin import has_perm, session_alive, user_is_active
 from .process.info import ConnectionInfo

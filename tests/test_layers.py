@@ -54,9 +54,11 @@ NOT_SANS_IO = {
 SANS_IO = (
     "protocol",
     *(f"connection.{name}" for name in ("batch", "ending", "keepalive", "limits", "outbox")),
+    "groups.history.stream",
+    "groups.presence.roster",
     *(
         f"groups.redis.{name}"
-        for name in ("commands", "faults", "history", "presence", "scripts", "subscriptions", "watchdog")
+        for name in ("commands", "faults", "history", "presence", "scripts", "spread", "subscriptions", "watchdog")
     ),
 )
 
@@ -132,7 +134,7 @@ def judge(module: str, target: str) -> str | None:
             return f"{other} is no room of the house: give it a place in HOUSE, in {Path(__file__).name}"
         return "imports point down only" if FLOORS[other] < FLOORS[room] else None
     if root in sys.stdlib_module_names:
-        is_forbidden = root in NOT_SANS_IO and module.startswith(SANS_IO)
+        is_forbidden = root in NOT_SANS_IO and any(f"{module}.".startswith(f"{name}.") for name in SANS_IO)
         return "sans-I/O code knows no socket, thread, clock or randomness" if is_forbidden else None
     if root not in GUESTS:
         return f"{root} is neither ours nor Python's: give it a place in GUESTS, in {Path(__file__).name}"

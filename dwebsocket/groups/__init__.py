@@ -9,13 +9,8 @@ audience    the members of one group in one process, and the frames that they ge
 events      messages that wait for a view
 lane        what arrives is written to the members, a burst in one send for each
 dispatcher  the groups of one process: it passes each message on to the lanes
-history     the history of one group in this process: members come in between two messages
-stream      the position of this process in it, and what must be read (sans-I/O)
-reader      histories are read: many groups in one question
-attendance  the WebSockets of this process that are present, and its lease
-rosters     members are told who is present, and who comes and goes
-roster      what they must be told (sans-I/O)
-members     a member that is present, as a project sees it
+history     histories in this process: positions, what is missing, and members that come back
+presence    members that are here, and rosters
 page        the JSON that a page gets: envelopes, gaps, rosters
 process     the dispatcher of this process, for each alias
 node        the name of this process, and of its WebSockets

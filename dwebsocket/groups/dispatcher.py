@@ -14,16 +14,16 @@ from ..connection.limits import Bound
 from ..exceptions import GroupsUnavailable
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
-from .attendance import Attendance, Changed
 from .audience import Audience, Entrance, Kind, Member, Owner
 from .backend import Count, Departed, GroupsBackend, Presence, Present, Publication, Read, Roster, Want
-from .history import Admission, History
+from .history.history import Admission, History
+from .history.reader import Reader
+from .history.stream import Asked, Budget, Found, Stream
 from .lane import Item, Lane
 from .messages import BINARY, CLOSE, GAP, PRESENCE, TEXT, Envelope
 from .position import Position
-from .reader import Reader
-from .rosters import Rosters
-from .stream import Asked, Budget, Found, Stream
+from .presence.attendance import Attendance, Changed
+from .presence.rosters import Rosters
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from ..websocket import GroupMessage, Overflow, WebSocket
 from . import config, names, process, sending, siblings
 from .backend import Want
 from .dispatcher import Dispatcher
-from .members import Member, member_of, order_of
 from .messages import BINARY, CLOSE, TEXT, Envelope
 from .position import Position
+from .presence.members import Member, member_of, order_of
 
 FORBIDDEN = 4403
 MAX_HISTORY = 10_000

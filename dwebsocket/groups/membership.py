@@ -22,9 +22,9 @@ from .backend import Presence
 from .dispatcher import Dispatcher
 from .events import FULL, Events
 from .group import Group, check_overflow
-from .members import checked_info, key_of
 from .node import websocket_id
 from .position import START, Position
+from .presence.members import checked_info, key_of
 
 _NO_POSITION = "?"  # what a page has sent is none: it has missed it cannot be known what
 

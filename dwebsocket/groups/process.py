@@ -21,7 +21,7 @@ from . import config
 from .audience import Member
 from .backend import Present
 from .dispatcher import Dispatcher
-from .members import member_of
+from .presence.members import member_of
 
 logger = logging.getLogger("dwebsocket")
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, cast
 
 from dwebsocket.groups.audience import Entrance, Member
 from dwebsocket.groups.backend import Kept, Read
-from dwebsocket.groups.history import Admission, History
+from dwebsocket.groups.history.history import Admission, History
+from dwebsocket.groups.history.stream import Asked, Budget, Found, Stream
 from dwebsocket.groups.messages import GAP, RESET, TEXT, Envelope
 from dwebsocket.groups.position import START, Position
-from dwebsocket.groups.stream import Asked, Budget, Found, Stream
 from tests.groups.lanes import FORWARDED
 
 

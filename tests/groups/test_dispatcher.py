@@ -21,10 +21,10 @@ from dwebsocket.groups.audience import Member
 from dwebsocket.groups.backend import Publication
 from dwebsocket.groups.config import DEFAULTS
 from dwebsocket.groups.dispatcher import Dispatcher
+from dwebsocket.groups.history.stream import Found
 from dwebsocket.groups.local import LocalGroups
 from dwebsocket.groups.messages import TEXT, Envelope
 from dwebsocket.groups.position import START, Position
-from dwebsocket.groups.stream import Found
 from dwebsocket.reactors.base import Reactor
 from tests.groups.backends import ObedientGroups
 from tests.groups.lanes import FORWARDED, Offered, StillReactor, WebSocketOf, frame, kind, received

@@ -10,7 +10,6 @@ from ...reactors.clock import monotonic
 from ..backend import Kept, Read, Want
 from ..position import Position
 
-
 #: So long an epoch without a message lasts after the last member has left: pages may join many groups.
 EMPTY_SECONDS = 300.0
 

@@ -79,7 +79,9 @@ class RedisGroups(GroupsBackend):
 
     def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
         empty_ttl = max(history.EMPTY_SECONDS, 4 * float(self.settings["CHECK"]))  # members ask every CHECK seconds
-        reads = self._look([group for group, want in wants.items() if want.since is None and not want.latest], empty_ttl)
+        reads = self._look(
+            [group for group, want in wants.items() if want.since is None and not want.latest], empty_ttl
+        )
         rest = {group: want for group, want in wants.items() if group not in reads}
         calls = [
             (group, history.read(self._names, group, want, empty_ttl=empty_ttl, **self._life()))

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ..exceptions import GroupsUnavailable
-from .backend import Read, Want
+from ...exceptions import GroupsUnavailable
+from ..backend import Read, Want
 from .history import Admission
 from .stream import Asked
 

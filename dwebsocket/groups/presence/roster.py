@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import page
-from .backend import Present, Roster
-from .messages import Arrival
+from .. import page
+from ..backend import Present, Roster
+from ..messages import Arrival
 
 #: Arrivals that wait for a snapshot at most. The oldest are dropped: then a later snapshot is needed.
 MAX_WAITING = 256

@@ -18,11 +18,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from ..exceptions import GroupsUnavailable
-from ..reactors.base import Latch
-from ..reactors.clock import monotonic
+from ...exceptions import GroupsUnavailable
+from ...reactors.base import Latch
+from ...reactors.clock import monotonic
+from ..backend import Departed, GroupsBackend, Lapsed, Presence, Present, Renewal
 from . import members
-from .backend import Departed, GroupsBackend, Lapsed, Presence, Present, Renewal
 from .gathering import Gatherer
 
 logger = logging.getLogger("dwebsocket")

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from ..connection.connection import Connection
-from ..exceptions import GroupsUnavailable
-from ..reactors.base import Reactor
-from .audience import Audience, Entrance, Kind, Member, Owner
-from .backend import Roster
-from .lane import Lane
-from .messages import TEXT, Arrival, Envelope
+from ...connection.connection import Connection
+from ...exceptions import GroupsUnavailable
+from ...reactors.base import Reactor
+from ..audience import Audience, Entrance, Kind, Member, Owner
+from ..backend import Roster
+from ..lane import Lane
+from ..messages import TEXT, Arrival, Envelope
 from .roster import RosterView
 
 logger = logging.getLogger("dwebsocket")

@@ -10,10 +10,10 @@ import pytest
 from dwebsocket.groups import page
 from dwebsocket.groups.audience import Entrance, Member
 from dwebsocket.groups.backend import Kept, Read
-from dwebsocket.groups.history import Admission, History
+from dwebsocket.groups.history.history import Admission, History
+from dwebsocket.groups.history.stream import Budget, Stream
 from dwebsocket.groups.messages import GAP, RESET, Envelope
 from dwebsocket.groups.position import START, Position
-from dwebsocket.groups.stream import Budget, Stream
 from tests.groups.lanes import FORWARDED, kind
 from tests.groups.streams import payload
 

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from dwebsocket.groups import stream
 from dwebsocket.groups.backend import Kept, Read, Want
+from dwebsocket.groups.history import stream
+from dwebsocket.groups.history.stream import Budget, Found, Mended, Ring, Stream
 from dwebsocket.groups.position import START, Position
-from dwebsocket.groups.stream import Budget, Found, Mended, Ring, Stream
 from tests.groups.streams import Broker, Process
 
 #: So many runs of the model; an environment variable makes it thousands.

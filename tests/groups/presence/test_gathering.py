@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dwebsocket.groups.gathering import Gatherer
+from dwebsocket.groups.presence.gathering import Gatherer
 from tests.links import PATIENCE_SECONDS, until
 
 

@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ..reactors.base import Latch
-from ..reactors.clock import monotonic
-from . import page
-from .audience import Entrance, Kind, Member, parsed
-from .backend import Read
-from .messages import GAP, RESET, Envelope
-from .position import Position
+from ...reactors.base import Latch
+from ...reactors.clock import monotonic
+from .. import page
+from ..audience import Entrance, Kind, Member, parsed
+from ..backend import Read
+from ..messages import GAP, RESET, Envelope
+from ..position import Position
 from .stream import Asked, Found, Stream
 
 logger = logging.getLogger("dwebsocket")

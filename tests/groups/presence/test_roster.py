@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dwebsocket.groups import page
 from dwebsocket.groups.backend import Present, Roster
 from dwebsocket.groups.messages import Arrival
-from dwebsocket.groups.roster import MAX_WAITING, RosterView
+from dwebsocket.groups.presence.roster import MAX_WAITING, RosterView
 
 GROUP = "room:7"
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from django.core.serializers.json import DjangoJSONEncoder
 
-from .backend import Present
+from ..backend import Present
 
 MAX_INFO_BYTES = 1024  # it travels with each change, and to each page
 

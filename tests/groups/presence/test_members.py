@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from dwebsocket import Groups, GroupsUnavailable, Member, PresenceDisabled, group, is_online, user_group
 from dwebsocket.groups.backend import Count, GroupsBackend, Present, Roster
-from dwebsocket.groups.members import MAX_INFO_BYTES, checked_info, key_of, member_of
+from dwebsocket.groups.presence.members import MAX_INFO_BYTES, checked_info, key_of, member_of
 
 
 @pytest.mark.parametrize(

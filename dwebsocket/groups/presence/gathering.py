@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ..reactors.base import Latch
+from ...reactors.base import Latch
 
 T = TypeVar("T")
 

@@ -13,13 +13,13 @@ from unittest import mock
 import pytest
 
 from dwebsocket.exceptions import GroupsUnavailable
-from dwebsocket.groups import reader as readers
 from dwebsocket.groups.audience import Member
 from dwebsocket.groups.backend import Read, Want
-from dwebsocket.groups.history import Admission
+from dwebsocket.groups.history import reader as readers
+from dwebsocket.groups.history.history import Admission
+from dwebsocket.groups.history.reader import Reader
+from dwebsocket.groups.history.stream import Asked
 from dwebsocket.groups.position import Position
-from dwebsocket.groups.reader import Reader
-from dwebsocket.groups.stream import Asked
 from tests.groups.lanes import FORWARDED
 from tests.links import until
 

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .backend import Kept, Read, Want
-from .position import START, Position
+from ..backend import Kept, Read, Want
+from ..position import START, Position
 
 #: The latest messages that one group, and all of them together, keep in this process.
 RING_BYTES = 256 * 1024

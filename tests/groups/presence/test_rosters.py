@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from dwebsocket.exceptions import GroupsUnavailable
-from dwebsocket.groups import rosters
 from dwebsocket.groups.audience import Entrance
 from dwebsocket.groups.backend import Present, Roster
 from dwebsocket.groups.lane import Lane
 from dwebsocket.groups.messages import Arrival
-from dwebsocket.groups.rosters import Rosters
+from dwebsocket.groups.presence import rosters
+from dwebsocket.groups.presence.rosters import Rosters
 from tests.groups.lanes import Offered, StillReactor, WebSocketOf, kind
 from tests.links import until
 

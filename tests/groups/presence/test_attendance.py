@@ -18,10 +18,10 @@ from unittest import mock
 import pytest
 
 from dwebsocket import GroupsUnavailable
-from dwebsocket.groups import attendance
-from dwebsocket.groups.attendance import Attendance
 from dwebsocket.groups.backend import Departed, GroupsBackend, Lapsed, Presence, Present, Renewal
 from dwebsocket.groups.config import DEFAULTS
+from dwebsocket.groups.presence import attendance
+from dwebsocket.groups.presence.attendance import Attendance
 from tests.links import PATIENCE_SECONDS, ROOT, until
 
 ROOM = "room:7"
