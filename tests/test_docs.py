@@ -1192,6 +1192,7 @@ def test_lobby_shows_who_comes_and_goes(groups_site):
 def test_presence_ends_and_changes_as_the_page_says(groups_site):
     code = """
 import threading
+import time
 from django.urls import path
 from mysite.urls import urlpatterns
 from chat.groups import lobbies
@@ -1206,6 +1207,8 @@ def again(request):
     for message in ws:
         if message == "leave":
             ws.leave(group)
+            while group.count():  # the view does not wait for Redis
+                time.sleep(0.01)
         else:
             ws.join(group, presence={"is": message})
         ws.send_json([group.count(), [member.info for member in group.members()]])

@@ -780,7 +780,7 @@ PATCHED = """
 from gevent import monkey
 monkey.patch_all()
 import gevent, sys
-from tests.groups.test_attendance import Place, guest, user
+from tests.groups.presence.test_attendance import Place, guest, user
 from tests.links import until
 place = Place(LEASE=0.3, GRACE=0.1)
 gevent.joinall([gevent.spawn(place.enter, user(number)) for number in range(50)], raise_error=True)

@@ -33,10 +33,16 @@ from tests.sites import Site
 NO_GRACE = {"default": {"GRACE": 0}}
 
 
-@pytest.fixture
-def room(request: pytest.FixtureRequest) -> Iterator[Group]:
+@pytest.fixture(autouse=True)
+def no_grace() -> Iterator[None]:
+    """Before the site: what it serves with is undone first."""
     with override_settings(WEBSOCKET_GROUPS=NO_GRACE):
-        yield presence_of(new_room())
+        yield
+
+
+@pytest.fixture
+def room() -> Group:
+    return presence_of(new_room())
 
 
 def presence_of(room: Group) -> Group:
@@ -170,9 +176,7 @@ def test_what_the_others_cannot_see_is_refused_before_anything_is_joined(
     assert site.hear() == frozenset()
 
 
-def test_user_is_online_while_a_tab_has_joined_the_own_group(site: Site, room: Group) -> None:
-    del room  # without a grace
-
+def test_user_is_online_while_a_tab_has_joined_the_own_group(site: Site) -> None:
     @require_websocket
     def view(request: Any) -> None:
         request.websocket.join(user_group(7))
@@ -189,9 +193,9 @@ def test_user_is_online_while_a_tab_has_joined_the_own_group(site: Site, room: G
 
 
 def test_user_that_comes_back_within_the_grace_was_never_away(site: Site) -> None:
-    with override_settings(WEBSOCKET_GROUPS={"default": {"GRACE": 60}}), changes() as told:
+    with changes() as told:
         room = presence_of(new_room())
-        site(attending(room))
+        site(attending(room), WEBSOCKET_GROUPS={"default": {"GRACE": 60}})
         leave(enter(site, "ada", 1))
         again = enter(site, "ada", 1)
         assert [member.info for member in room.members()] == [{"name": "ada"}]
