@@ -127,6 +127,12 @@ class Site:
             assert process.returncode == 0, output
             said.extend(str(number) for number in range(1, int(output.split()[-1]) + 1))
 
+    def messages(self):
+        """How many were sent to the room so far."""
+        with self.redis.client() as client:
+            (key,) = client.keys(f"*:m:room:{self.room}")
+            return int(client.hget(key, "o"))
+
     def openings(self):
         """The process of each WebSocket that has been opened, in their order."""
         return [int(process) for process in re.findall(r"\[(\d+)\] /chat/\S* opened", self.server.log())]

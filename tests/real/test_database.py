@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -301,6 +302,17 @@ def test_end_of_a_connection_that_is_kept_for_a_moment_goes_unnoticed(site: tupl
         assert peer.close().code == 1000
 
 
+def settled(database: Database) -> Callable[[], bool]:
+    """Whether the connections were the same at the last ten looks."""
+    looks: deque[list[int]] = deque(maxlen=10)
+
+    def look() -> bool:
+        looks.append(database.connections())
+        return len(looks) == 10 and all(pids == looks[0] for pids in looks)
+
+    return look
+
+
 @on_both
 def test_end_of_the_connections_of_a_pool_goes_unnoticed_where_it_checks_them(
     tmp_path: Path, database: Database, name: str
@@ -310,6 +322,7 @@ def test_end_of_the_connections_of_a_pool_goes_unnoticed_where_it_checks_them(
         server.connect("/groups/") as peer,
     ):
         assert peer.recv_message() == "hello: 0 groups"
+        server.until(settled(database), "a pool that makes no connection just now: its end would be logged")
         assert database.terminate_connections()
         assert exchange(peer, "next") == "next: 0 groups"
         assert peer.close().code == 1000
