@@ -19,6 +19,9 @@ from .stream import Asked
 
 logger = logging.getLogger("dwebsocket")
 
+#: It has no state: a thread of ours changes no numbers that a seed of the project has chosen.
+_random = random.SystemRandom()
+
 _BATCH = 100  # groups in one question
 _CHECKED = 500  # groups whose last positions are asked for together
 _PAUSE_SECONDS = 0.02  # between two of them, so that a fleet does not fell a broker that has just come back
@@ -89,7 +92,7 @@ class Reader:
         check_at = time.monotonic() + self._check_seconds
         while not self._is_over():
             if self._wait_until(check_at):
-                check_at = time.monotonic() + self._check_seconds * random.uniform(0.8, 1.2)  # noqa: S311
+                check_at = time.monotonic() + self._check_seconds * _random.uniform(0.8, 1.2)
                 self._check(list(self._groups()))
             batch = self._take()
             if batch and not self._is_over():
@@ -154,4 +157,4 @@ class Reader:
                 waiting = [admission for admission in admissions if not admission.is_over]
                 self._wanted.setdefault(group, []).extend(waiting)
         seconds, self._delay = self._delay, min(self._delay * 2, _LONGEST_SECONDS)
-        time.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311
+        time.sleep(seconds * _random.uniform(0.5, 1.0))

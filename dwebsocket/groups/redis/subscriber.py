@@ -29,6 +29,9 @@ from .wire import NOTHING, Wire
 
 logger = logging.getLogger("dwebsocket")
 
+#: It has no state: a thread of ours changes no numbers that a seed of the project has chosen.
+_random = random.SystemRandom()
+
 #: Errors that are no surprise on a connection: they are told in a sentence, without a traceback.
 _ORDINARY = (faults.Broken, faults.Refused, OSError, hiredis.HiredisError)
 #: Every envelope begins with a letter; a position with a digit, which is less than this.
@@ -61,7 +64,7 @@ class Subscriber:
         self._is_back = is_back  # told before the sink: what is sent then is not refused any more
         self._pid = os.getpid()
         self._lock = threading.Lock()  # of the table; never held while something waits
-        self._table = Subscriptions(LINGER_SECONDS * random.uniform(1.0, 1.3))  # noqa: S311  # so that a fleet spreads
+        self._table = Subscriptions(LINGER_SECONDS * _random.uniform(1.0, 1.3))  # so that a fleet spreads
         self._is_closed = False
         self._waker, self._alarm = socket.socketpair()
         self._waker.setblocking(False)
@@ -134,7 +137,7 @@ class Subscriber:
                     break
                 self._lose(error)
             backoff.ended(time.monotonic() - began)
-            self._pause(backoff.next(random.random()))  # noqa: S311
+            self._pause(backoff.next(_random.random()))
         if self._pid == os.getpid():
             self._waker.close()
             self._alarm.close()

@@ -808,3 +808,14 @@ def test_under_gevent_the_loop_is_a_greenlet_and_the_hub_never_waits() -> None:
         check=False,
     )
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+def test_loop_takes_no_numbers_of_a_project(new_place: NewPlace) -> None:
+    """A project, or a tool that generates its tests, has seeded the generator of the module."""
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    place = new_place(LEASE=0.03)
+    place.enter(user(1))
+    until(lambda: len(place.backend.all("renew")) > 3)
+    assert random.random() == expected
