@@ -917,6 +917,7 @@ from dwebsocket.test import WebSocketClient
 client = WebSocketClient(SERVER_NAME="127.0.0.1")
 """
     printed = run_code(site.folder, begin + "".join(PARTS[part][0] for part in parts))
+    print(printed)  # for the report of a test that fails
     return " ".join(printed.split()) == " ".join(PARTS[part][1] for part in parts)
 
 
