@@ -191,7 +191,7 @@ class Memberships:
             self._told = tuple(member for member in self._told if member not in left)
         for member in left:
             member.audience.host.leave(member)
-        process.dispatcher(group.alias).absent(group.name, self._name, at_once=True)
+            member.audience.host.absent(group.name, self._name, at_once=True)
         if self._events is not None:
             self._events.forget(group.name)
 
@@ -247,7 +247,6 @@ class Memberships:
             members[0].audience.host.note_soon(members[0])
         for member in members + told:
             member.audience.host.leave_soon(member)
-        for member in members:
             member.audience.host.absent(member.audience.group, self._name, at_once=False)
 
 

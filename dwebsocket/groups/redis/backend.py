@@ -48,6 +48,12 @@ class RedisGroups(GroupsBackend):
         self._names = commands.Names(settings["KEY_PREFIX"])
         self._node = secrets.token_hex(8)
         node = self._names.node(self._node)
+        #: Arguments of the scripts of a history.
+        self._life: dict[str, Any] = {
+            "meta_ttl": float(settings["META_TTL"]),
+            "is_durable": bool(settings["DURABLE"]),
+        }
+        self._empty_ttl = max(history.EMPTY_SECONDS, 4 * float(settings["CHECK"]))  # members ask every CHECK seconds
         mark = None if settings["DURABLE"] else self._mark
         self._servers = [
             Server(alias, number, place, self._names, node, timeout, mark) for number, place in enumerate(places)
@@ -78,28 +84,22 @@ class RedisGroups(GroupsBackend):
         ]
 
     def read(self, wants: Mapping[str, Want]) -> dict[str, Read]:
-        empty_ttl = max(history.EMPTY_SECONDS, 4 * float(self.settings["CHECK"]))  # members ask every CHECK seconds
-        reads = self._look(
-            [group for group, want in wants.items() if want.since is None and not want.latest], empty_ttl
-        )
+        reads = self._look([group for group, want in wants.items() if want.since is None and not want.latest])
         rest = {group: want for group, want in wants.items() if group not in reads}
-        calls = [
-            (group, history.read(self._names, group, want, empty_ttl=empty_ttl, **self._life()))
-            for group, want in rest.items()
-        ]
+        how = {"empty_ttl": self._empty_ttl, **self._life}
+        calls = [(group, history.read(self._names, group, want, fresh=_fresh(), **how)) for group, want in rest.items()]
         reads.update(zip(rest, map(history.parse_read, self._exchange(calls)), strict=True))
         return reads
 
-    def _look(self, groups: Sequence[str], empty_ttl: float) -> dict[str, Read]:
+    def _look(self, groups: Sequence[str]) -> dict[str, Read]:
         """The last positions, for many groups in one command; those are left out that the server does not know."""
-        life = self._life()
-        del life["fresh"]
         batches = [
             found[start : start + _LOOK]
             for found in self._by_server(groups).values()
             for start in range(0, len(found), _LOOK)
         ]
-        calls = [(batch[0], history.look(self._names, batch, empty_ttl=empty_ttl, **life)) for batch in batches]
+        how = {"empty_ttl": self._empty_ttl, **self._life}
+        calls = [(batch[0], history.look(self._names, batch, **how)) for batch in batches]
         reads: dict[str, Read] = {}
         for batch, reply in zip(batches, self._exchange(calls), strict=True):
             places = zip(batch, history.parse_look(reply), strict=True)
@@ -107,18 +107,17 @@ class RedisGroups(GroupsBackend):
         return reads
 
     def clear(self, group: str) -> Position:
-        (reply,) = self._exchange([(group, history.clear(self._names, group, **self._life()))])
+        (reply,) = self._exchange([(group, history.clear(self._names, group, fresh=_fresh(), **self._life))])
         return history.parse_clear(reply)
 
     # Presence: each server has a lease of this process, and who is present in the groups that it carries.
 
     def renew(self) -> Renewal:
         call = presence.renew(self._names, self._node, float(self.settings["LEASE"]))
-        answers = _at_once([partial(self._try, number, call) for number in range(len(self._servers))])
+        answers = self._ask_all(call)
         renewals = [presence.parse_renew(answer) for answer in answers if not isinstance(answer, GroupsUnavailable)]
-        for answer in answers:
-            if isinstance(answer, GroupsUnavailable) and not renewals:
-                raise answer
+        if not renewals:
+            raise answers[0]
         # The groups of a server that is down wait for it: when it is back, its lease has run out.
         return Renewal(
             any(renewal.has_lapsed for renewal in renewals),
@@ -152,18 +151,23 @@ class RedisGroups(GroupsBackend):
 
     def resign(self, grace_seconds: float) -> None:
         call = presence.resign(self._names, self._node, grace_seconds)
-        for answer in _at_once([partial(self._try, number, call) for number in range(len(self._servers))]):
+        for answer in self._ask_all(call):
             if isinstance(answer, GroupsUnavailable):
                 raise answer
 
     def _attend(self, group: str, enter: Sequence[Presence], leave: Sequence[Presence]) -> Call:
         return presence.attend(self._names, self._node, group, enter, leave)
 
-    def _try(self, number: int, call: Call) -> Any:
-        try:
-            return self._servers[number].exchange([call])[0]
-        except GroupsUnavailable as error:
-            return error
+    def _ask_all(self, call: Call) -> list[Any]:
+        """The reply of each server, or its GroupsUnavailable."""
+
+        def ask(server: Server) -> Any:
+            try:
+                return server.exchange([call])[0]
+            except GroupsUnavailable as error:
+                return error
+
+        return _at_once([partial(ask, server) for server in self._servers])
 
     def examine(self) -> Iterator[Finding]:
         from .examination import examine
@@ -172,15 +176,7 @@ class RedisGroups(GroupsBackend):
             yield from examine(server.location, float(self.settings["TIMEOUT"]), self.settings["DURABLE"])
 
     def _append(self, publication: Publication) -> Call:
-        return history.append(self._names, publication, **self._life())
-
-    def _life(self) -> dict[str, Any]:
-        """Arguments of the scripts of a history: the epoch that begins where none is valid, and how long it lasts."""
-        return {
-            "fresh": _fresh(),
-            "meta_ttl": float(self.settings["META_TTL"]),
-            "is_durable": bool(self.settings["DURABLE"]),
-        }
+        return history.append(self._names, publication, fresh=_fresh(), **self._life)
 
     def _mark(self) -> Call:
         return history.mark(self._names, _fresh())
@@ -200,15 +196,14 @@ class RedisGroups(GroupsBackend):
         places: dict[int, list[int]] = {}  # of each server: where in `sent` its commands are
         for at, (group, _) in enumerate(sent):
             places.setdefault(self.source_of(group), []).append(at)
-        answers = _at_once([self._job(number, [sent[at][1] for at in found]) for number, found in places.items()])
+        answers = _at_once(
+            [partial(self._servers[number].exchange, [sent[at][1] for at in found]) for number, found in places.items()]
+        )
         replies: list[Any] = [None] * len(sent)
         for found, answer in zip(places.values(), answers, strict=True):
             for at, reply in zip(found, answer, strict=True):
                 replies[at] = reply
         return replies
-
-    def _job(self, number: int, sent: Sequence[bytes | Call]) -> Callable[[], list[Any]]:
-        return lambda: self._servers[number].exchange(sent)
 
 
 def _fresh() -> str:
