@@ -1,19 +1,15 @@
-"""The reading of histories, in a separate thread: many groups in one question, each once, however many ask.
-
-Where gevent has patched the standard library, the thread is a greenlet.
-"""
+"""The reading of histories, in a separate thread: many groups in one question, each once, however many ask."""
 
 from __future__ import annotations
 
 import logging
-import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...exceptions import GroupsUnavailable
 from ..backend import Read, Want
+from ..loop import Loop
 from .history import Admission
 from .stream import Asked
 
@@ -28,7 +24,7 @@ _PAUSE_SECONDS = 0.02  # between two of them, so that a fleet does not fell a br
 _FIRST_SECONDS, _LONGEST_SECONDS = 0.1, 2.0  # before a question that was not answered is asked again
 
 
-class Reader:
+class Reader(Loop):
     """Asks for the groups that are wanted, for ever, and every `check_seconds` for all: was the last message missed?
 
     `ask` gives the question for a group, or None where no member is left; `answer` takes what comes, and says
@@ -46,6 +42,7 @@ class Reader:
         check_seconds: float,
         is_at_once: bool,
     ) -> None:
+        super().__init__("dwebsocket groups read", without="histories are not read")
         self._read = read
         self._ask = ask
         self._answer = answer
@@ -53,10 +50,6 @@ class Reader:
         self._check_seconds = check_seconds
         self._is_at_once = is_at_once
         self._wanted: dict[str, list[Admission]] = {}
-        self._changed = threading.Condition(threading.Lock())
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
-        self._pid = os.getpid()
         self._delay = _FIRST_SECONDS
 
     def want(self, group: str, admissions: Iterable[Admission] = ()) -> None:
@@ -66,27 +59,7 @@ class Reader:
             return
         with self._changed:
             self._wanted.setdefault(group, []).extend(admissions)
-            if self._thread is None and not self._is_closed:
-                self._start()
-            self._changed.notify()
-
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="dwebsocket groups read", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no thread is left, perhaps: the next message, or member, tries again
-            logger.exception("histories are not read")
-            return
-        self._thread = thread
-
-    def close(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-
-    def _is_over(self) -> bool:
-        return self._is_closed or self._pid != os.getpid()
+            self._wake()
 
     def _run(self) -> None:
         check_at = time.monotonic() + self._check_seconds

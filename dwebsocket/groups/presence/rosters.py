@@ -1,12 +1,8 @@
-"""The rosters that members of this process are told: a snapshot to each that comes in, then the changes of each second.
-
-Where gevent has patched the standard library, the thread that tells is a greenlet.
-"""
+"""The rosters that members of this process are told: first a snapshot to each, then the changes of each second."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +14,7 @@ from ...reactors.base import Reactor
 from ..audience import Audience, Entrance, Kind, Member, Owner
 from ..backend import Roster
 from ..lane import Lane
+from ..loop import Loop
 from ..messages import TEXT, Arrival, Envelope
 from .roster import RosterView
 
@@ -42,7 +39,7 @@ class _Told:
         self.reading = threading.Lock()  # one reads for all that come in at once
 
 
-class Rosters:
+class Rosters(Loop):
     """Those of one alias. As the host of their audiences it is told of members that leave."""
 
     closes_on_gap = False
@@ -54,10 +51,7 @@ class Rosters:
         self._told: dict[str, _Told] = {}
         self._due: dict[str, float] = {}  # groups whose roster has changed, and when it is told
         self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
-        self._pid = os.getpid()
+        super().__init__("dwebsocket groups roster", without="rosters are not told", lock=self._lock)
 
     # Members
 
@@ -148,31 +142,11 @@ class Rosters:
                     told.view.lose()
                 self._tell_soon(group)
 
-    def close(self) -> None:
-        """End the thread."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-
     def _tell_soon(self, group: str) -> None:
         with self._changed:
             if group in self._told and (group not in self._due or self._thread is None):
                 self._due.setdefault(group, time.monotonic() + GATHER_SECONDS)
-                if self._thread is None and not self._is_closed:
-                    self._start()
-                self._changed.notify()
-
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="dwebsocket groups roster", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no thread is left, perhaps: the next change tries again
-            logger.exception("rosters are not told")
-            return
-        self._thread = thread
-
-    def _is_over(self) -> bool:
-        return self._is_closed or self._pid != os.getpid()
+                self._wake()
 
     def _run(self) -> None:
         while not self._is_over():

@@ -228,7 +228,7 @@ def test_reader_of_another_process_has_no_thread(library: Library, monkeypatch: 
 def test_thread_that_cannot_be_started_is_started_the_next_time(
     library: Library, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with mock.patch.object(readers.threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+    with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
         library.reader.want("a", [admission()])
     assert "histories are not read" in caplog.text
     library.reader.want("b")
