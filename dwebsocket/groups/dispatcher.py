@@ -14,12 +14,12 @@ from ..connection.limits import Bound
 from ..exceptions import GroupsUnavailable
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
-from .audience import Audience, Entrance, Kind, Member, Owner
+from .audience import Entrance, Kind, Member, Owner
 from .backend import Count, Departed, GroupsBackend, Presence, Present, Publication, Read, Roster, Want
 from .history.history import Admission, History
 from .history.reader import Reader
 from .history.stream import Asked, Budget, Found, Stream
-from .lane import Item, Lane
+from .lane import Assembly, Item, Lane
 from .messages import BINARY, CLOSE, GAP, PRESENCE, TEXT, Envelope
 from .position import Position
 from .presence.attendance import Attendance, Changed
@@ -32,31 +32,20 @@ logger = logging.getLogger("dwebsocket")
 _READ_BYTES = 8 * 1024 * 1024  # of one history: 100 MB take a broker nearly the 2 s of TIMEOUT
 
 
-class Watched:
+class Watched(Assembly):
     """A group that this process receives."""
 
-    __slots__ = (
-        "audiences",
-        "has_complained",
-        "history",
-        "is_confirmed",
-        "latches",
-        "listener",
-        "members",
-        "source",
-        "was_confirmed",
-    )
+    __slots__ = ("has_complained", "history", "is_confirmed", "latches", "listener", "source", "was_confirmed")
 
     def __init__(self, source: int) -> None:
+        super().__init__()
         self.source = source  # the server that carries it
         self.history: History | None = None
         self.has_complained = False  # of a message without a position, although there is a history
-        self.audiences: tuple[tuple[Lane, Audience], ...] = ()  # one for each reactor that has members
         self.is_confirmed = False  # by the backend, since the last outage
         self.was_confirmed = False  # ever
         self.latches: dict[Reactor, Latch] = {}  # at which joining views wait for that
         self.listener: Callable[[Envelope], None] | None = None  # of the process itself
-        self.members = 0
 
 
 class Dispatcher:
@@ -141,11 +130,7 @@ class Dispatcher:
         group: str,
     ) -> Member:
         lane = self._lane(connection.reactor)
-        audience = next((audience for at, audience in watched.audiences if at is lane), None)
-        if audience is None:
-            audience = Audience(group, self)
-            watched.audiences = (*watched.audiences, (lane, audience))
-        member = Member(owner, audience, connection, kind)
+        member = Member(owner, watched.audience(lane, group, self), connection, kind)
         if not history:
             lane.enter(member)
             return member
@@ -175,7 +160,7 @@ class Dispatcher:
         stream = Stream(history, ttl, self.backend.settings["OUTBOX_BYTES"] // 2, self._budget)
 
         def put_all(item: Item) -> None:
-            self._put(watched, item)
+            watched.put(item, self._busy)
 
         def put(member: Member, entrance: Entrance) -> None:
             lane = self._lanes[member.connection.reactor]
@@ -212,8 +197,7 @@ class Dispatcher:
             if not self._lane(member.connection.reactor).leave(member):
                 return
             watched = self._watched[group]
-            if not member.audience:
-                watched.audiences = tuple(pair for pair in watched.audiences if pair[1] is not member.audience)
+            watched.dismiss(member.audience)
             self._watch_no_longer(group, watched)
 
     def leave_soon(self, member: Member) -> None:
@@ -355,12 +339,7 @@ class Dispatcher:
             logger.warning("a message to the group %r was sent by a process that has not declared its history", group)
         if watched.listener is not None:
             self._call(watched.listener, envelope)
-        self._put(watched, envelope)
-
-    def _put(self, watched: Watched, item: Item) -> None:
-        for lane, audience in watched.audiences:
-            lane.put(audience, item)
-            self._busy[lane] = None
+        watched.put(envelope, self._busy)
 
     # Histories
 
@@ -432,7 +411,7 @@ class Dispatcher:
                     elif watched.was_confirmed and watched.source in self._lost_at:
                         # Now, before the first message that arrives again. At `restored()` it would be too late: of
                         # many groups some are received while others still wait for that.
-                        self._put(watched, Envelope(GAP, b""))
+                        watched.put(Envelope(GAP, b""), self._busy)
                     watched.is_confirmed = watched.was_confirmed = True
                     self._open(watched)
         self.flush()

@@ -16,7 +16,7 @@ from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
 from ..websocket import GroupMessage
 from . import page
-from .audience import Audience, Burst, Entrance, Kind, Member, Owner, Piece, parsed
+from .audience import Audience, Burst, Entrance, Host, Kind, Member, Owner, Piece, parsed
 from .backend import Kept
 from .messages import CLOSE, GAP, Envelope
 from .position import Position
@@ -364,6 +364,35 @@ class Lane:
                         member.owner.put_gap(audience.group)
                         member.connection.notify()
                 self.reactor.breathe(monotonic())
+
+
+class Assembly:
+    """The members of one group in this process: an audience for each lane that serves some of them."""
+
+    __slots__ = ("audiences", "members")
+
+    def __init__(self) -> None:
+        self.audiences: tuple[tuple[Lane, Audience], ...] = ()
+        self.members = 0
+
+    def audience(self, lane: Lane, group: str, host: Host) -> Audience:
+        """The audience that `lane` serves; a new one where there is none."""
+        audience = next((audience for at, audience in self.audiences if at is lane), None)
+        if audience is None:
+            audience = Audience(group, host)
+            self.audiences = (*self.audiences, (lane, audience))
+        return audience
+
+    def dismiss(self, audience: Audience) -> None:
+        """Drop `audience`, if no member is left in it."""
+        if not audience:
+            self.audiences = tuple(pair for pair in self.audiences if pair[1] is not audience)
+
+    def put(self, item: Item, busy: dict[Lane, None]) -> None:
+        """Queue `item` for every audience, and note in `busy` the lanes that must be woken."""
+        for lane, audience in self.audiences:
+            lane.put(audience, item)
+            busy[lane] = None
 
 
 def _undroppable(bound: Bound) -> Bound:

@@ -11,9 +11,9 @@ from functools import partial
 from ...connection.connection import Connection
 from ...exceptions import GroupsUnavailable
 from ...reactors.base import Reactor
-from ..audience import Audience, Entrance, Kind, Member, Owner
+from ..audience import Entrance, Kind, Member, Owner
 from ..backend import Roster
-from ..lane import Lane
+from ..lane import Assembly, Lane
 from ..loop import Loop
 from ..messages import TEXT, Arrival, Envelope
 from .roster import RosterView
@@ -26,15 +26,14 @@ GATHER_SECONDS = 1.0
 _ATTEMPTS = 2  # to read a roster at once: the first answer may have overtaken an announcement
 
 
-class _Told:
+class _Told(Assembly):
     """The roster of one group, and the members that are told of it."""
 
-    __slots__ = ("audiences", "lock", "members", "reading", "view")
+    __slots__ = ("lock", "reading", "view")
 
     def __init__(self, group: str) -> None:
+        super().__init__()
         self.view = RosterView(group)
-        self.audiences: tuple[tuple[Lane, Audience], ...] = ()
-        self.members = 0
         self.lock = threading.RLock()  # of the view, and of the order in which its texts are put; nothing waits with it
         self.reading = threading.Lock()  # one reads for all that come in at once
 
@@ -62,11 +61,7 @@ class Rosters(Loop):
             told = self._told.get(group)
             if told is None:
                 told = self._told[group] = _Told(group)
-            audience = next((audience for at, audience in told.audiences if at is lane), None)
-            if audience is None:
-                audience = Audience(group, self)
-                told.audiences = (*told.audiences, (lane, audience))
-            member = Member(owner, audience, connection, kind)
+            member = Member(owner, told.audience(lane, group, self), connection, kind)
             lane.expect(member)
             told.members += 1
         try:
@@ -76,7 +71,7 @@ class Rosters(Loop):
             raise
         latch = connection.reactor.latch()
         with told.lock:
-            lane.put(audience, Entrance(member, kind, told.view.snapshot(), "", (), latch.set))
+            lane.put(member.audience, Entrance(member, kind, told.view.snapshot(), "", (), latch.set))
         lane.wake()
         try:
             latch.wait()  # for a lane, which waits for no peer
@@ -108,8 +103,7 @@ class Rosters(Loop):
             if not lane.leave(member) or told is None:
                 return
             told.members -= 1
-            if not member.audience:
-                told.audiences = tuple(pair for pair in told.audiences if pair[1] is not member.audience)
+            told.dismiss(member.audience)
             if not told.members:
                 del self._told[group]
                 self._due.pop(group, None)
@@ -177,10 +171,9 @@ class Rosters(Loop):
         if told is None:
             return
         self._read_once(group, told)
+        busy: dict[Lane, None] = {}
         with told.lock:
-            texts, lanes = told.view.tell(), told.audiences
-            for lane, audience in lanes:
-                for text in texts:
-                    lane.put(audience, Envelope(TEXT, text.encode()))
-        for lane, _ in lanes if texts else ():
+            for text in told.view.tell():
+                told.put(Envelope(TEXT, text.encode()), busy)
+        for lane in busy:
             lane.wake()
