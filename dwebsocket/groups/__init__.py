@@ -14,6 +14,7 @@ presence    members that are here, and rosters
 loop        a thread that is started at its first need
 page        the JSON that a page gets: envelopes, gaps, rosters
 process     the dispatcher of this process, for each alias
+telling     signals, whose receivers may wait
 node        the name of this process, and of its WebSockets
 sending     a message leaves
 control     WebSockets are closed in every process

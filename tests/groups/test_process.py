@@ -264,14 +264,14 @@ def test_changes_that_a_receiver_does_not_take_are_bounded(
         go.wait(10)
         told.append(group)
 
-    monkeypatch.setattr(process, "_MAX_CHANGES", 10)
+    monkeypatch.setattr(process._changes, "max_waiting", 10)
     group_presence_changed.connect(receive)
     try:
         for number in range(100):
             process._tell_presence("default", str(number), [], [])
         assert len(process._changes) <= 10
         go.set()
-        until(lambda: not process._is_telling_changes)
+        until(lambda: not process._changes.is_telling)
     finally:
         group_presence_changed.disconnect(receive)
     assert told[-10:] == [str(number) for number in range(90, 100)], "the latest are told"
