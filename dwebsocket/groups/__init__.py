@@ -12,6 +12,7 @@ dispatcher  the groups of one process: it passes each message on to the lanes
 history     histories in this process: positions, what is missing, and members that come back
 presence    members that are here, and rosters
 loop        a thread that is started at its first need
+waker       a loop that polls is woken
 page        the JSON that a page gets: envelopes, gaps, rosters
 process     the dispatcher of this process, for each alias
 telling     signals, whose receivers may wait

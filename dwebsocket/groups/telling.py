@@ -20,7 +20,7 @@ def in_thread(function: Callable[[], None], name: str) -> None:
 
 
 class Teller:
-    """Calls what waits, one after the other, however long each takes; of more than `max_waiting` the oldest drop out."""
+    """Calls what waits, one after the other, however long each takes. The oldest beyond `max_waiting` are dropped."""
 
     def __init__(self, signal: str, max_waiting: float) -> None:
         self.max_waiting = max_waiting

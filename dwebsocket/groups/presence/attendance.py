@@ -6,14 +6,12 @@ when they are called, never before.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
 import os
 import random
 import select
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +20,7 @@ from ...exceptions import GroupsUnavailable
 from ...reactors.base import Latch
 from ...reactors.clock import monotonic
 from ..backend import Departed, GroupsBackend, Lapsed, Presence, Present, Renewal
+from ..waker import Waker
 from . import members
 from .gathering import Gatherer
 
@@ -122,8 +121,7 @@ class Attendance:
         self._is_closed = False
         self._resign_seconds = 0.0
         self._thread: threading.Thread | None = None
-        self._waker: socket.socket | None = None
-        self._is_woken = False
+        self._waker: Waker | None = None
 
     def __len__(self) -> int:
         """The number of presences, without those that leave."""
@@ -169,10 +167,8 @@ class Attendance:
         A server that has taken the place of another one may have missed the latest, and know the lease all the same.
         What is older than the lease it has not missed, or the lease has run out there.
         """
+        self._begin_anew()
         with self._lock:
-            self._take_gone()
-            self._again = deque(self._known)
-            self._again_at = 0.0
             while self._left:
                 presence, at = self._left.popleft()
                 key = presence.group, presence.socket
@@ -191,8 +187,7 @@ class Attendance:
             gatherers = list(self._gatherers.values())
         for gatherer in gatherers:
             gatherer.close(GroupsUnavailable("this process ends"))
-        self._is_woken = False
-        self._wake()
+        self._wake(again=True)
         if self._thread is not None and threading.current_thread() is not self._thread:
             self._thread.join(self._backend.settings["TIMEOUT"])
 
@@ -352,39 +347,33 @@ class Attendance:
     def _start(self) -> None:
         if self._thread is not None:
             return
-        waker, alarm = socket.socketpair()
-        waker.setblocking(False)
-        alarm.setblocking(False)
+        waker = Waker()
         self._waker, self._renew_at = waker, math.inf  # the one that enters asks for the lease
         name = f"dwebsocket-presence-{self._alias}"
-        thread = threading.Thread(target=self._run, args=(waker, alarm), name=name, daemon=True)
+        thread = threading.Thread(target=self._run, args=(waker,), name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError:  # no thread can be started now: the next one that enters tries again
             waker.close()
-            alarm.close()
             raise
         self._thread = thread
 
-    def _wake(self) -> None:
-        if not self._is_woken and self._waker is not None:
-            self._is_woken = True
-            with contextlib.suppress(OSError):  # full: it will be read; closed: the loop has ended
-                self._waker.send(b"\0")
+    def _wake(self, *, again: bool = False) -> None:
+        if self._waker is not None:
+            self._waker.wake(again=again)
 
     def _is_over(self) -> bool:
         """Whether the loop must end. In a child of gevent's fork() the greenlets of the parent go on: ours must not."""
         return self._is_closed or self._pid != os.getpid()
 
-    def _run(self, waker: socket.socket, alarm: socket.socket) -> None:
+    def _run(self, waker: Waker) -> None:
         poller = select.poll()
-        poller.register(alarm, select.POLLIN)
+        poller.register(waker, select.POLLIN)
         while not self._is_over():
             self._turn()
-            self._sleep(poller, alarm)
+            self._sleep(poller, waker)
         if self._pid == os.getpid():
             self._resign()
-        alarm.close()
         waker.close()
 
     def _turn(self) -> None:
@@ -462,14 +451,12 @@ class Attendance:
                 times.append(self._again_at)
         return min(times)
 
-    def _sleep(self, poller: select.poll, alarm: socket.socket) -> None:
+    def _sleep(self, poller: select.poll, waker: Waker) -> None:
         """Sleep until something is due, or `_wake()`."""
         due = self._due()
         milliseconds = None if due == math.inf else max(0, math.ceil((due - monotonic()) * 1000))
         if poller.poll(milliseconds):
-            with contextlib.suppress(OSError):
-                alarm.recv(64)
-            self._is_woken = False
+            waker.take()
 
     def _lose(self, error: Exception) -> None:
         now = monotonic()

@@ -12,7 +12,6 @@ import math
 import os
 import random
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -21,6 +20,7 @@ from typing import Any
 import hiredis
 
 from ..backend import Sink
+from ..waker import Waker
 from . import commands, faults, history
 from .location import Location
 from .subscriptions import LINGER_SECONDS, Subscriptions
@@ -66,10 +66,7 @@ class Subscriber:
         self._lock = threading.Lock()  # of the table; never held while something waits
         self._table = Subscriptions(LINGER_SECONDS * _random.uniform(1.0, 1.3))  # so that a fleet spreads
         self._is_closed = False
-        self._waker, self._alarm = socket.socketpair()
-        self._waker.setblocking(False)
-        self._alarm.setblocking(False)
-        self._is_woken = False
+        self._waker = Waker()
         self._groups: dict[bytes, str] = {}  # of each channel that is subscribed
         self._out = bytearray()  # what the socket has not taken yet
         self._is_up = False
@@ -92,35 +89,22 @@ class Subscriber:
             self._sink.watching(confirmed)
         if add and not self._is_up:
             self._is_wanted = True
-        self._wake()
+        self._waker.wake()
 
     def server_answers(self) -> None:
         """Attempt to connect soon: the server has just taken a publication, and this process receives none."""
         if not self._is_up and not self._is_answering:
             self._is_answering = True
-            self._wake()
+            self._waker.wake()
 
     def close(self) -> None:
         """End the loop, and wait a moment for it."""
         if self._pid != os.getpid():
             return  # in a child: the loop is the parent's, and so is all that it holds
         self._is_closed = True
-        self._is_woken = False
-        self._wake()
+        self._waker.wake(again=True)
         if threading.current_thread() is not self._thread:
             self._thread.join(1.0)
-
-    def _wake(self) -> None:
-        if not self._is_woken:
-            self._is_woken = True
-            with contextlib.suppress(OSError):  # full: it will be read; closed: the loop has ended
-                self._waker.send(b"\0")
-
-    def _sleep_until_woken(self) -> None:
-        """Take the bytes of `_wake()`. Then the table is looked at: nothing is missed."""
-        with contextlib.suppress(OSError):
-            self._alarm.recv(64)
-        self._is_woken = False
 
     def _is_over(self) -> bool:
         """Whether the loop must end. In a child of gevent's fork() the greenlets of the parent go on: ours must not."""
@@ -140,7 +124,6 @@ class Subscriber:
             self._pause(backoff.next(_random.random()))
         if self._pid == os.getpid():
             self._waker.close()
-            self._alarm.close()
 
     def _serve(self) -> None:
         """Connect and receive, until the connection breaks."""
@@ -148,7 +131,7 @@ class Subscriber:
         try:
             poller = select.poll()
             poller.register(wire.socket, select.POLLIN)
-            poller.register(self._alarm, select.POLLIN)
+            poller.register(self._waker, select.POLLIN)
             self._begin()
             while not self._is_over():
                 self._turn(wire, poller)
@@ -176,8 +159,8 @@ class Subscriber:
         ready = poller.poll(max(0, math.ceil((due - now) * 1000)))
         if self._is_over():
             return
-        if any(descriptor == self._alarm.fileno() for descriptor, _ in ready):
-            self._sleep_until_woken()
+        if any(descriptor == self._waker.fileno() for descriptor, _ in ready):
+            self._waker.take()
         self._read(wire)  # in any case: a process that stood still finds its PONG before it misses it
         if not self._is_up and self._has_node:
             self._come_up()
@@ -306,10 +289,10 @@ class Subscriber:
         until = began + seconds
         self._is_answering = self._is_wanted = False
         poller = select.poll()
-        poller.register(self._alarm, select.POLLIN)
+        poller.register(self._waker, select.POLLIN)
         while not self._is_over() and (remaining := until - time.monotonic()) > 0:
             if poller.poll(math.ceil(remaining * 1000)) and not self._is_over():
-                self._sleep_until_woken()
+                self._waker.take()
             if self._is_answering and not self._is_refused:
                 until = min(until, began + FIRST_SECONDS)
             elif self._is_wanted:
@@ -328,4 +311,4 @@ class Subscriber:
             self._unfit = error
         except Exception as error:  # it says nothing about receiving
             logger.debug("groups %r: a probe has failed: %s", self._alias, error)
-        self._wake()
+        self._waker.wake()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -265,20 +264,3 @@ def test_view_that_joins_does_not_wait_for_the_end_of_a_long_pause(paused: tuple
     groups, sink = paused
     groups.watch({"b"}, ())
     sink.wait("restored")
-
-
-def test_wake_up_is_sent_once_until_it_is_taken() -> None:
-    waker, alarm = socket.socketpair()
-    subscriber = object.__new__(Subscriber)
-    subscriber._waker, subscriber._alarm, subscriber._is_woken = waker, alarm, False
-    with waker, alarm:
-        for _ in range(3):
-            subscriber._wake()
-        assert alarm.recv(64) == b"\0"
-        subscriber._wake()
-        alarm.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            alarm.recv(64)
-        subscriber._sleep_until_woken()
-        subscriber._wake()
-        assert alarm.recv(64) == b"\0"
