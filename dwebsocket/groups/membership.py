@@ -21,7 +21,7 @@ from .audience import Kind, Member
 from .backend import Presence
 from .dispatcher import Dispatcher
 from .events import FULL, Events
-from .group import Group, check_overflow
+from .group import Group, Policy, check_overflow
 from .node import websocket_id
 from .position import START, Position
 from .presence.members import checked_info, key_of
@@ -101,51 +101,31 @@ class Memberships:
             group.check_history()
         if roster or presence is not None:
             group.check_presence()
+        policy = group.policy
         info = checked_info(True if presence is None else presence)
-        kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or group.policy.overflow)
+        kind = self._kind(connection, dispatcher.bound, forward, check_overflow(overflow) or policy.overflow)
         if timeout_seconds is None:
             timeout_seconds = dispatcher.backend.settings["JOIN_TIMEOUT"]
         deadline = monotonic() + timeout_seconds
-        with _lock:
-            present = self._find(group)
-            if present is not None and present.audience.host is not dispatcher:  # the settings have changed: in tests
-                self._members = tuple(member for member in self._members if member is not present)
-                present = None
-            if present is not None:
-                member = present
-                if not group.policy.history:
-                    dispatcher.change(present, kind)
-            elif len(self._members) >= connection.limits.max_groups:
-                raise TooManyGroups(
-                    f"a WebSocket may be in {connection.limits.max_groups} groups (max_groups), not in more"
-                )
-            else:
-                kept = group.policy.history, group.policy.ttl
-                member = dispatcher.join(self, group.name, connection, kind, *kept)
-                self._members += (member,)
+        member, is_new = self._enter(dispatcher, group, policy, connection, kind)
         try:
             joined = Joined() if dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds) else None
-            if joined is not None and group.policy.history:
+            if joined is not None and policy.history:
                 joined = self._come_in(dispatcher, member, kind, self._place(group, since), deadline - monotonic())
             if joined is not None and not self._is_over:
-                if presence is not None or group.policy.is_attended:
-                    user = user_key_of(self._entry.request)
-                    name = member.audience.group  # one string for all memberships of the group
-                    presence_of = Presence(name, self._name, key_of(user, self._name), info)
-                    dispatcher.attend(presence_of, self._entry.reactor)
-                    if self._find(group) is None:  # it has left, or is over, and that came before it was present
-                        dispatcher.absent(name, self._name, at_once=not self._is_over)
+                if presence is not None or policy.is_attended:
+                    self._be_present(dispatcher, group, member, info)
                 if roster:
                     self._tell_roster(dispatcher, group, connection, kind)
         except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined
-            if present is None:
+            if is_new:
                 self.leave(group)
             raise
         if self._is_over:  # its end may have come before this group was there
             self()
             return None
         if joined is None:
-            if present is None:
+            if is_new:
                 self.leave(group)
             outage = dispatcher.outage_of(group.name)
             raise GroupsUnavailable(
@@ -153,6 +133,34 @@ class Memberships:
                 f" within {timeout_seconds:g} seconds{outage and f': {outage}'}"
             )
         return joined
+
+    def _enter(
+        self, dispatcher: Dispatcher, group: Group, policy: Policy, connection: Connection, kind: Kind
+    ) -> tuple[Member, bool]:
+        """The member of `group`, and whether it is new. TooManyGroups."""
+        with _lock:
+            present = self._find(group)
+            if present is not None and present.audience.host is not dispatcher:  # the settings have changed: in tests
+                self._members = tuple(member for member in self._members if member is not present)
+                present = None
+            if present is not None:
+                if not policy.history:
+                    dispatcher.change(present, kind)
+                return present, False
+            if len(self._members) >= connection.limits.max_groups:
+                raise TooManyGroups(
+                    f"a WebSocket may be in {connection.limits.max_groups} groups (max_groups), not in more"
+                )
+            member = dispatcher.join(self, group.name, connection, kind, policy.history, policy.ttl)
+            self._members += (member,)
+            return member, True
+
+    def _be_present(self, dispatcher: Dispatcher, group: Group, member: Member, info: str) -> None:
+        user = user_key_of(self._entry.request)
+        name = member.audience.group  # one string for all memberships of the group
+        dispatcher.attend(Presence(name, self._name, key_of(user, self._name), info), self._entry.reactor)
+        if self._find(group) is None:  # it has left, or is over, and that came before it was present
+            dispatcher.absent(name, self._name, at_once=not self._is_over)
 
     @property
     def _name(self) -> str:
