@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from dwebsocket.exceptions import GroupsUnavailable
 from dwebsocket.groups.backend import (
     Count,
-    GroupsBackend,
     Lapsed,
     Presence,
     Publication,
@@ -19,16 +17,14 @@ from dwebsocket.groups.backend import (
     Sink,
     Want,
 )
-from dwebsocket.groups.memory.history import Histories
-from dwebsocket.groups.memory.presence import Rosters
-from dwebsocket.groups.messages import PRESENCE, RESET, Envelope
+from dwebsocket.groups.local import LocalGroups
 from dwebsocket.groups.position import Position
 
 PATH = f"{__name__}.ObedientGroups"
 SETTING = {"default": {"BACKEND": PATH}}
 
 
-class ObedientGroups(GroupsBackend):
+class ObedientGroups(LocalGroups):
     """Reaches this process alone, and pretends to reach all. `made` has the backends that there were, latest last.
 
     `lost` are the numbers of the servers that are out of reach, `sources` the number of each group's server; others
@@ -36,10 +32,12 @@ class ObedientGroups(GroupsBackend):
     `renew()`, and `has_lapsed` is whether the lease has run out: until the next `renew()`.
     """
 
+    reaches_all_processes = True
     made: ClassVar[list[ObedientGroups]] = []
 
     def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
-        super().__init__(alias, settings)
+        super().__init__(alias, {**settings, "LOCATION": ""})
+        self.settings = settings
         self.confirms = True
         self.announces = True
         self.lost: set[int] = set()
@@ -48,16 +46,15 @@ class ObedientGroups(GroupsBackend):
         self.has_lapsed = False
         self.opened = 0
         self.is_closed = False
-        self.watched: set[str] = set()
         self.published: list[Publication] = []
         self.reads: list[Mapping[str, Want]] = []
         self.attended: list[tuple[Sequence[Presence], Sequence[Presence]]] = []
         self.resigned: list[float] = []
-        self._histories = Histories(settings["META_TTL"])
-        self._rosters = Rosters()
-        self._sink: Sink | None = None
-        self._lock = threading.RLock()
         self.made.append(self)
+
+    @property
+    def watched(self) -> set[str]:
+        return self._watched
 
     @property
     def sink(self) -> Sink:
@@ -74,7 +71,7 @@ class ObedientGroups(GroupsBackend):
         self.lost = {0} if is_lost else set()
 
     def open(self, sink: Sink) -> None:
-        self._sink = sink
+        super().open(sink)
         self.opened += 1
 
     def close(self) -> None:
@@ -87,15 +84,7 @@ class ObedientGroups(GroupsBackend):
         self._reach(*(publication.group for publication in publications))
         with self._lock:
             self.published.extend(publications)
-            positions = list(map(self._publish, publications))
-        self._flush()
-        return positions
-
-    def _publish(self, publication: Publication) -> Position | None:
-        group, payload, _, size, ttl_seconds = publication
-        position = self._histories.append(group, payload, size, ttl_seconds) if size else None
-        self._announce(group, payload, position)
-        return position
+            return super().publish(publications)
 
     def watch(self, add: Collection[str], drop: Collection[str]) -> None:
         self.watched.difference_update(drop)
@@ -106,16 +95,11 @@ class ObedientGroups(GroupsBackend):
         self._reach(*wants)
         with self._lock:
             self.reads.append(wants)
-            return {group: self._histories.read(group, want) for group, want in wants.items()}
+            return super().read(wants)
 
     def clear(self, group: str) -> Position:
         self._reach(group)
-        with self._lock:
-            previous = self._histories.forget(group)
-            top = self._histories.read(group, Want()).top
-            self._announce(group, Envelope(RESET, str(previous or "").encode()).serialize(), top)
-        self._flush()
-        return top
+        return super().clear(group)
 
     def renew(self) -> Renewal:
         self._reach()
@@ -128,22 +112,15 @@ class ObedientGroups(GroupsBackend):
             raise Lapsed
         with self._lock:
             self.attended.append((enter, leave))
-            notes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
-            for presence, noted in zip((*enter, *leave), notes, strict=True):
-                if noted.arrival is not None:
-                    self._announce(presence.group, Envelope(PRESENCE, noted.arrival.serialize()).serialize())
-        self._flush()
-        return [noted.has_changed for noted in notes]
+            return super().attend(enter, leave)
 
     def roster(self, group: str) -> Roster:
         self._reach(group)
-        with self._lock:
-            return self._rosters.roster(group)
+        return super().roster(group)
 
     def count(self, group: str) -> Count:
         self._reach(group)
-        with self._lock:
-            return self._rosters.count(group)
+        return super().count(group)
 
     def resign(self, grace_seconds: float) -> None:
         self._reach()
@@ -154,12 +131,8 @@ class ObedientGroups(GroupsBackend):
             raise GroupsUnavailable("the broker is gone")
 
     def _announce(self, group: str, payload: bytes, position: Position | None = None) -> None:
-        if self.announces and group in self.watched:
-            self.sink.message(group, payload, position)
-
-    def _flush(self) -> None:
-        if self._sink is not None:
-            self._sink.flush()
+        if self.announces:
+            super()._announce(group, payload, position)
 
     def _confirm(self, groups: Collection[str]) -> None:
         if self.confirms:
