@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from .backend import Count, GroupsBackend, Presence, Publication, Read, Renewal, Roster, Sink, Want
 from .memory.history import Histories
 from .memory.once import Once
-from .memory.presence import Rosters
+from .memory.presence import Attendees
 from .messages import PRESENCE, RESET, Envelope
 from .position import Position
 
@@ -32,7 +32,7 @@ class LocalGroups(GroupsBackend):
         self._watched: set[str] = set()
         self._once = Once()
         self._histories = Histories(settings["META_TTL"])
-        self._rosters = Rosters()
+        self._attendees = Attendees()
         self._lock = threading.RLock()  # all members of a group see one order, and that is the one of its history
 
     def open(self, sink: Sink) -> None:
@@ -83,7 +83,7 @@ class LocalGroups(GroupsBackend):
 
     def attend(self, enter: Sequence[Presence], leave: Sequence[Presence]) -> list[bool]:
         with self._lock:
-            notes = [self._rosters.enter(one) for one in enter] + [self._rosters.leave(one) for one in leave]
+            notes = [self._attendees.enter(one) for one in enter] + [self._attendees.leave(one) for one in leave]
             for presence, noted in zip((*enter, *leave), notes, strict=True):
                 if noted.arrival is not None:
                     self._announce(presence.group, Envelope(PRESENCE, noted.arrival.serialize()).serialize())
@@ -92,16 +92,16 @@ class LocalGroups(GroupsBackend):
 
     def roster(self, group: str) -> Roster:
         with self._lock:
-            return self._rosters.roster(group)
+            return self._attendees.roster(group)
 
     def count(self, group: str) -> Count:
         with self._lock:
-            return self._rosters.count(group)
+            return self._attendees.count(group)
 
     def resign(self, grace_seconds: float) -> None:
         if grace_seconds <= 0:  # later, the process is not there any more
             with self._lock:
-                self.attend((), self._rosters.present())
+                self.attend((), self._attendees.present())
 
     def begin_anew(self) -> None:
         """Drop what was sent with `once`, and the histories and rosters of groups that have no members here.
@@ -110,7 +110,7 @@ class LocalGroups(GroupsBackend):
         """
         with self._lock:
             self._once.forget()
-            for kept in (self._histories, self._rosters):
+            for kept in (self._histories, self._attendees):
                 for group in kept.groups():
                     if group not in self._watched:
                         kept.forget(group)

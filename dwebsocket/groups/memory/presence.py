@@ -35,7 +35,7 @@ class _Members:
         self.users: dict[str, _User] = {}
 
 
-class Rosters:
+class Attendees:
     """Keeps who is present in each group, and nothing of a group in which no member is.
 
     The version of a group that comes back is not below the one that it had: a change of the roster is never taken for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dwebsocket.groups.backend import Count, Presence, Present, Roster
-from dwebsocket.groups.memory.presence import Rosters
+from dwebsocket.groups.memory.presence import Attendees
 from dwebsocket.groups.messages import Arrival
 
 
@@ -12,7 +12,7 @@ def tab(socket: str, user: str = "anna", info: str = "{}", group: str = "a") -> 
 
 
 def test_first_and_last_websocket_of_a_user_are_changes() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     assert rosters.enter(tab("1")) == (True, Arrival(1, True, "anna", "{}"))
     assert rosters.enter(tab("2")) == (False, None)
     assert rosters.roster("a") == Roster(1, [Present("anna", "{}", 2)])
@@ -22,7 +22,7 @@ def test_first_and_last_websocket_of_a_user_are_changes() -> None:
 
 
 def test_info_is_the_one_that_was_entered_last_and_the_group_is_told() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     notes = [rosters.enter(tab(socket, info=info)) for socket, info in [("1", "one"), ("2", "two"), ("1", "two")]]
     assert notes == [(True, Arrival(1, True, "anna", "one")), (False, Arrival(2, True, "anna", "two")), (False, None)]
     rosters.leave(tab("2"))
@@ -30,7 +30,7 @@ def test_info_is_the_one_that_was_entered_last_and_the_group_is_told() -> None:
 
 
 def test_who_is_not_there_cannot_leave() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     assert rosters.leave(tab("1")) == (False, None)
     rosters.enter(tab("1"))
     for other in (tab("2"), tab("1", "bert"), tab("1", group="b")):
@@ -39,7 +39,7 @@ def test_who_is_not_there_cannot_leave() -> None:
 
 
 def test_others_stay_when_a_user_leaves() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     rosters.enter(tab("1"))
     rosters.enter(tab("2", "bert"))
     assert rosters.leave(tab("1")) == (True, Arrival(3, False, "anna", "{}"))
@@ -48,7 +48,7 @@ def test_others_stay_when_a_user_leaves() -> None:
 
 
 def test_all_that_are_present_are_known() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     entered = [tab("1"), tab("2", "bert", "2"), tab("1", group="b"), tab("3", group="b")]
     for each in entered:
         rosters.enter(each)
@@ -56,7 +56,7 @@ def test_all_that_are_present_are_known() -> None:
 
 
 def test_nothing_is_kept_of_a_group_without_members() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     for number in range(100):
         rosters.enter(tab("1", group=f"room:{number}"))
     assert len(rosters) == 100
@@ -67,7 +67,7 @@ def test_nothing_is_kept_of_a_group_without_members() -> None:
 
 
 def test_version_of_a_group_that_comes_back_is_above_the_one_that_it_had() -> None:
-    rosters = Rosters()
+    rosters = Attendees()
     versions = []
     for group in ("a", "b", "b", "b", "a", "a"):
         for noted in (rosters.enter(tab("1", group=group)), rosters.leave(tab("1", group=group))):
@@ -80,7 +80,7 @@ def test_version_of_a_group_that_comes_back_is_above_the_one_that_it_had() -> No
 
 def test_members_that_were_forgotten_show_in_the_next_version() -> None:
     """A process that knows the roster before it misses a version, and asks."""
-    rosters = Rosters()
+    rosters = Attendees()
     rosters.enter(tab("1"))
     known = rosters.roster("a").version
     rosters.forget("a")
