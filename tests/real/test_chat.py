@@ -716,7 +716,8 @@ def test_page_misses_nothing_when_the_server_is_started_again(chromiums, tmp_pat
             for person in (anna, ben):
                 person.until_state("waiting")
             anna("text").send_keys("still here", Keys.ENTER)  # it stays in the field: there is no connection
-            down = time.time()
+            down, count = time.time(), site.messages()
+            until(lambda: site.messages() > count + 1, "something to be said while the server is away")
             site.start("log-2", f"--bind=127.0.0.1:{site.server.port}")
             up = time.time()
 
