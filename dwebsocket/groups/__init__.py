@@ -11,6 +11,7 @@ lane        what arrives is written to the members, a burst in one send for each
 dispatcher  the groups of one process: it passes each message on to the lanes
 history     histories in this process: positions, what is missing, and members that come back
 presence    members that are here, and rosters
+chance      random numbers for delays
 loop        a thread that is started at its first need
 waker       a loop that polls is woken
 page        the JSON that a page gets: envelopes, gaps, rosters

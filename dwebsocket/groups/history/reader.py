@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...exceptions import GroupsUnavailable
 from ..backend import Read, Want
+from ..chance import chance
 from ..loop import Loop
 from .history import Admission
 from .stream import Asked
 
 logger = logging.getLogger("dwebsocket")
-
-#: It has no state: a thread of ours changes no numbers that a seed of the project has chosen.
-_random = random.SystemRandom()
 
 _BATCH = 100  # groups in one question
 _CHECKED = 500  # groups whose last positions are asked for together
@@ -65,7 +62,7 @@ class Reader(Loop):
         check_at = time.monotonic() + self._check_seconds
         while not self._is_over():
             if self._wait_until(check_at):
-                check_at = time.monotonic() + self._check_seconds * _random.uniform(0.8, 1.2)
+                check_at = time.monotonic() + self._check_seconds * chance.uniform(0.8, 1.2)
                 self._check(list(self._groups()))
             batch = self._take()
             if batch and not self._is_over():
@@ -130,4 +127,4 @@ class Reader(Loop):
                 waiting = [admission for admission in admissions if not admission.is_over]
                 self._wanted.setdefault(group, []).extend(waiting)
         seconds, self._delay = self._delay, min(self._delay * 2, _LONGEST_SECONDS)
-        time.sleep(seconds * _random.uniform(0.5, 1.0))
+        time.sleep(seconds * chance.uniform(0.5, 1.0))

@@ -10,7 +10,6 @@ import itertools
 import logging
 import math
 import os
-import random
 import select
 import threading
 from collections import deque
@@ -20,14 +19,12 @@ from ...exceptions import GroupsUnavailable
 from ...reactors.base import Latch
 from ...reactors.clock import monotonic
 from ..backend import Departed, GroupsBackend, Lapsed, Presence, Present, Renewal
+from ..chance import chance
 from ..waker import Waker
 from . import members
 from .gathering import Gatherer
 
 logger = logging.getLogger("dwebsocket")
-
-#: It has no state: a thread of ours changes no numbers that a seed of the project has chosen.
-_random = random.SystemRandom()
 
 #: Called with the name of a group, who has come, and who has gone. It must not wait: the lease ends meanwhile.
 Changed = Callable[[str, list[Present], list[Present]], None]
@@ -327,7 +324,7 @@ class Attendance:
             return seconds
         if renewal.departed and renewal.next_seconds <= 0:  # there were too many for one call: more are left
             return 0.0
-        jitter = _random.uniform(0.0, _JITTER_SECONDS)
+        jitter = chance.uniform(0.0, _JITTER_SECONDS)
         return min(seconds, max(renewal.next_seconds, _SOONEST_SECONDS) + jitter)
 
     def _tell(self, came: Iterable[Presence], went: Iterable[Presence | Departed]) -> None:
@@ -462,7 +459,7 @@ class Attendance:
         now = monotonic()
         longest = min(_LONGEST_RETRY_SECONDS, self._lease_seconds / _RENEWALS)
         wait = min(longest, _FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
-        self._retry_at = now + wait * _random.uniform(0.5, 1.0)
+        self._retry_at = now + wait * chance.uniform(0.5, 1.0)
         self._failures += 1
         if self._failures > 1:
             return

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import math
 import os
-import random
 import select
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import hiredis
 
 from ..backend import Sink
+from ..chance import chance
 from ..waker import Waker
 from . import commands, faults, history
 from .location import Location
@@ -28,9 +28,6 @@ from .watchdog import FIRST_SECONDS, WANTED_SECONDS, Backoff, Watchdog
 from .wire import NOTHING, Wire
 
 logger = logging.getLogger("dwebsocket")
-
-#: It has no state: a thread of ours changes no numbers that a seed of the project has chosen.
-_random = random.SystemRandom()
 
 #: Errors that are no surprise on a connection: they are told in a sentence, without a traceback.
 _ORDINARY = (faults.Broken, faults.Refused, OSError, hiredis.HiredisError)
@@ -64,7 +61,7 @@ class Subscriber:
         self._is_back = is_back  # told before the sink: what is sent then is not refused any more
         self._pid = os.getpid()
         self._lock = threading.Lock()  # of the table; never held while something waits
-        self._table = Subscriptions(LINGER_SECONDS * _random.uniform(1.0, 1.3))  # so that a fleet spreads
+        self._table = Subscriptions(LINGER_SECONDS * chance.uniform(1.0, 1.3))  # so that a fleet spreads
         self._is_closed = False
         self._waker = Waker()
         self._groups: dict[bytes, str] = {}  # of each channel that is subscribed
@@ -121,7 +118,7 @@ class Subscriber:
                     break
                 self._lose(error)
             backoff.ended(time.monotonic() - began)
-            self._pause(backoff.next(_random.random()))
+            self._pause(backoff.next(chance.random()))
         if self._pid == os.getpid():
             self._waker.close()
 

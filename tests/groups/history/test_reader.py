@@ -132,7 +132,7 @@ def test_question_that_was_not_answered_is_asked_again(library: Library, error: 
 def test_pause_grows_and_is_short_again_after_an_answer(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(readers, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
-    monkeypatch.setattr(readers, "_random", SimpleNamespace(uniform=max))
+    monkeypatch.setattr(readers, "chance", SimpleNamespace(uniform=max))
     library.errors = [GroupsUnavailable("gone")] * 3
     library.reader.want("a")
     library.wait_for("a")
