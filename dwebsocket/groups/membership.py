@@ -110,13 +110,12 @@ class Memberships:
         member, is_new = self._enter(dispatcher, group, policy, connection, kind)
         try:
             joined = Joined() if dispatcher.wait_for(group.name, self._entry.reactor, timeout_seconds) else None
+            if joined is not None and not self._is_over and (presence is not None or policy.is_attended):
+                self._be_present(dispatcher, group, member, info)  # before the page is told that it has joined
             if joined is not None and policy.history:
                 joined = self._come_in(dispatcher, member, kind, self._place(group, since), deadline - monotonic())
-            if joined is not None and not self._is_over:
-                if presence is not None or policy.is_attended:
-                    self._be_present(dispatcher, group, member, info)
-                if roster:
-                    self._tell_roster(dispatcher, group, connection, kind)
+            if joined is not None and not self._is_over and roster:
+                self._tell_roster(dispatcher, group, connection, kind)
         except BaseException:  # a timeout of the view's own, by a signal or by gevent: it has not joined
             if is_new:
                 self.leave(group)

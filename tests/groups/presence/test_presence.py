@@ -15,6 +15,7 @@ from django.test import override_settings
 from dwebsocket import (
     GroupMessage,
     Groups,
+    GroupsUnavailable,
     Member,
     PresenceDisabled,
     envelope,
@@ -23,11 +24,11 @@ from dwebsocket import (
     require_websocket,
     user_group,
 )
-from dwebsocket.groups import page
+from dwebsocket.groups import page, process
 from dwebsocket.groups.group import Group
-from tests.groups.helpers import leave, new_room, quiet
+from tests.groups.helpers import joining, kept_room, leave, new_room, quiet
 from tests.links import until
-from tests.peer import Peer
+from tests.peer import Close, Peer
 from tests.sites import Site
 
 NO_GRACE = {"default": {"GRACE": 0}}
@@ -130,6 +131,18 @@ def test_leave_ends_the_presence_at_once_and_a_second_join_changes_the_info(site
     assert peer.recv_message() == "done"
     until(lambda: room.members() == [])
     leave(peer)
+
+
+def test_page_is_told_that_it_has_joined_once_it_is_present(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = kept_room(presence=True)
+
+    def attend(*presences: Any) -> Any:
+        raise GroupsUnavailable("it does not answer")
+
+    monkeypatch.setattr(process.dispatcher(room.alias).backend, "attend", attend)
+    peer = site(joining(room, presence=True, forward=envelope)).connect()
+    assert peer.recv_message() == Close(1013, "Service Unavailable")
+    peer.abandon()
 
 
 def test_member_that_joins_without_presence_is_not_there(site: Site, room: Group) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -113,6 +114,23 @@ def test_servers_that_stand_still_are_waited_for_at_the_same_time(several: Sever
     assert took < 1.8  # TIMEOUT is 1
     sink.wait("message", len(GROUPS) + len(of(groups, 1)))
     assert received(sink, "2") >= set(of(groups, 1))
+
+
+def test_all_are_asked_where_no_thread_can_be_started(several: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Python 3.12 and later once the interpreter ends."""
+    servers, groups = several
+    groups.renew()
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        groups.resign(0)
+    assert groups.renew().has_lapsed
+    for server in servers:
+        with server.client() as client:
+            assert client.keys("*")
 
 
 def test_findings_name_each_server(several: Several) -> None:
