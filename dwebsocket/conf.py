@@ -132,6 +132,7 @@ SETTINGS: Mapping[str, Setting] = {
     "CLASS": Setting("dwebsocket.websocket.WebSocket", WEBSOCKET_CLASS),
     "SERVER": Setting(None, DOTTED_PATH.or_none(), per_view=False),
     "MAX_CONNECTIONS": Setting(None, COUNT.or_none(), per_view=False),
+    "THREADS": Setting(32, COUNT, per_view=False),
     "DRAIN_SECONDS": Setting(10, SECONDS, per_view=False),
     "GROUPS": Setting({"default": {}}, GROUPS, per_view=False),
     "CLOSE_ON_LOGOUT": Setting(None, BOOLEAN.or_none(), per_view=False),

@@ -13,7 +13,8 @@ from .conf import ViewOptions
 from .decorators import accept_websocket, require_websocket
 from .protocol.codes import CloseCode
 from .protocol.messages import Message
-from .upgrade import outcomes
+from .upgrade.opening import Stay
+from .upgrade.parking import events_of, talk
 from .upgrade.request import Truth
 from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Overflow, Tick, Translate, WebSocket
 
@@ -56,6 +57,10 @@ class WebSocketView(View):
 
     request: WebSocketRequest
 
+    #: Whether it is parked between two calls: it holds no greenlet or thread then. A view whose methods wait for long
+    #: should have one, and so should one whose mixins do something when `dispatch()` returns.
+    parked: ClassVar[bool] = True
+
     #: The options of `accept_websocket` for this view.
     websocket_options: ClassVar[ViewOptions] = {}
 
@@ -78,9 +83,15 @@ class WebSocketView(View):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """The answer to plain HTTP; on a WebSocket, talk until it is over."""
-        if getattr(request, "websocket", None) is None:
+        websocket = getattr(request, "websocket", None)
+        if websocket is None:
             return super().dispatch(request, *args, **kwargs)
-        self._talk()
+        websocket.accept()
+        if self.parked and websocket._opening.parks:
+            response: HttpResponseBase = websocket.stay_open(self._handle, self.closed)
+            self.opened()
+            return response
+        talk(websocket, self._opened_and_events(), Stay(self._handle, self.closed))
         return HttpResponse()  # never sent, but decorators and mixins want to see one
 
     @property
@@ -158,34 +169,21 @@ class WebSocketView(View):
         """Everything that happens, as by `request.websocket.events()`: for a method that takes it from there."""
         return self.websocket.events(every)
 
-    def _talk(self) -> None:
-        websocket = self.websocket
-        websocket.accept()
-        try:
-            self.opened()
-            if self._takes_group_messages():
-                self._talk_of_groups()
-            while not websocket._end_was_told and (message := websocket.wait()) is not None:
-                self.received(message)
-            websocket.close()
-        except BaseException as error:
-            websocket.close(*_close_for(websocket, error))  # nothing where it is closed already, as all of these
-            raise
-        finally:
-            self.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+    def _opened_and_events(self) -> Iterator[Any]:
+        self.opened()
+        yield from events_of(self.websocket)
+
+    def _handle(self, event: Any) -> None:
+        if isinstance(event, GroupMessage):
+            self.group_message(event)
+        elif isinstance(event, Gap):
+            self.group_gap(event)
+        else:
+            self.received(event)
 
     @classmethod
     def _takes_group_messages(cls) -> bool:
         return cls.group_message is not WebSocketView.group_message or cls.group_gap is not WebSocketView.group_gap
-
-    def _talk_of_groups(self) -> None:
-        for event in self.websocket.events():
-            if isinstance(event, GroupMessage):
-                self.group_message(event)
-            elif isinstance(event, Gap):
-                self.group_gap(event)
-            elif not isinstance(event, Tick):
-                self.received(event)
 
 
 #: The hooks, and what the consumers of Channels and the WebSocket of a browser call the same.
@@ -238,10 +236,3 @@ def _is_misspelt(name: str, hook: str) -> bool:
     missing = {hook[:at] + hook[at + 1 :] for at in range(len(hook))}
     doubled = {hook[:at] + hook[at] + hook[at:] for at in range(len(hook))}
     return sorted(written) == sorted(hook) or written in missing | doubled
-
-
-def _close_for(websocket: WebSocket, error: BaseException) -> tuple[int, str]:
-    connection = websocket._opening.connection
-    if connection is not None and isinstance(error, connection.reactor.stops):
-        return CloseCode.GOING_AWAY, ""
-    return outcomes.close_for(error)

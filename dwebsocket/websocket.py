@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol, cast
@@ -52,6 +53,13 @@ Overflow = Literal["close", "drop_new", "drop_oldest", "latest"]
 
 #: Translates a message of a group for the peer: what it returns is sent; None: nothing.
 Translate = Callable[[GroupMessage], "Message | None"]
+
+
+#: Called with each message of the peer; with a GroupMessage or a Gap, too, of groups joined with `forward=False`.
+Received = Callable[[Any], None]
+
+#: Called with the close code and the reason when the connection is over.
+Closed = Callable[[int, str], None]
 
 
 class JoinableGroup(Protocol):
@@ -109,6 +117,10 @@ class Opening(verbs.Opening, Protocol):
 
     def members(self) -> Members | None:
         """The groups of this WebSocket; None once its view has ended."""
+        ...  # pragma: no cover
+
+    def stay_open(self, received: Received | None, closed: Closed | None) -> Any:
+        """The response of a view whose connection stays open."""
         ...  # pragma: no cover
 
 
@@ -215,6 +227,23 @@ class WebSocket(Verbs):
                 yield Tick(ticks)
             elif (message := self._next_unless(timeout, members.has_events)) is not None:
                 yield message
+
+    def stay_open(self, received: Received | None = None, closed: Closed | None = None) -> Any:
+        """The response of a view that ends here, while the connection stays open: `return websocket.stay_open()`.
+
+        An idle connection costs no greenlet or thread then. `received(message)` is called with each message of the
+        peer, one after the other, in the view's context (language, time zone, URLconf); with each GroupMessage and Gap,
+        too, where the view has joined groups with `forward=False`. Without it, messages are dropped. `closed(code,
+        reason)` is called once, when the connection is over. Exceptions of both are treated as those of the view.
+
+        Accepts the opening handshake, if that was not done. WebSocketClosed where it was refused; RuntimeError for a
+        second call; TypeError for what cannot be called, or is asynchronous.
+        """
+        for name, function in (("received", received), ("closed", closed)):
+            if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+                raise TypeError(f"{name} is an ordinary function, not {function!r}")
+        self._open_to_send()
+        return cast(Opening, self._opening).stay_open(received, closed)
 
     def member_id(self) -> bytes:
         """The name of this WebSocket among those of all processes, for messages that it does not get."""

@@ -27,9 +27,12 @@ cdef class Connection(Sending):
     cdef bytearray _gathered
 
     cpdef receive(self, timeout_seconds=*, unless=*)
+    cpdef take(self)
+    cpdef _take_next(self)
     cpdef on_readable(self)
     cpdef on_fork(self)
     cpdef _receive_next(self, timeout_seconds, unless=*)
+    cdef _come_back(self)
     cdef bint _gather(self, data) except -1
     cdef _take_gathered(self)
     cdef _wait_for_message(self, timeout_seconds)

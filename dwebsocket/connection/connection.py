@@ -32,7 +32,7 @@ from ..protocol.exceptions import WebSocketClosed
 from ..protocol.extensions import Extension
 from ..protocol.messages import Message, Part
 from ..protocol.parser import at_most
-from ..reactors.base import Reactor
+from ..reactors.base import Reactor, Turn
 from ..reactors.clock import monotonic
 from .batch import Batch
 from .lifetime import on_reactor_thread
@@ -144,6 +144,39 @@ class Connection(Sending):
                 return part
             if self._gather(part.data) and part.fin:
                 return self._take_gathered()
+
+    def take(self) -> Message | Part | None:
+        """Return the next message that has arrived; None when none has. Neither waits nor looks at the socket."""
+        if self.is_foreign_thread():
+            return self.call_on_reactor(self._take_next, ())
+        self._enter()
+        try:
+            return self._take_next()
+        finally:
+            self._leave()
+
+    def _take_next(self) -> Message | Part | None:
+        self._come_back()
+        if self._inbox:
+            return self._take()
+        if self._batch is not None:
+            self._send_batch()
+        return None
+
+    @on_reactor_thread
+    def employ(self, turn: Turn) -> None:
+        """Have `turn` run whenever something has happened that a view waits for: see `Link.employ()`."""
+        self._link.employ(turn)
+
+    @on_reactor_thread
+    def dismiss(self) -> None:
+        """Run no turn any more."""
+        self._link.dismiss()
+
+    @property
+    def is_disposed(self) -> bool:
+        """Whether the socket is not needed any more."""
+        return self._dispose is None
 
     def notify(self) -> None:
         """Let those that wait in `receive()` ask `unless` again. For any thread or greenlet; never waits."""
@@ -270,10 +303,7 @@ class Connection(Sending):
     ) -> Message | Part | None:
         if self.endpoint.has_more:  # breathe before a message is taken, so that a view stopped meanwhile loses none
             self._link.breathe(monotonic())
-        if self._answers_owed:  # a view that comes for more has answered what it took
-            self._answers_owed -= 1
-        if self.endpoint.state is _ENDING:  # the end may have its turn
-            self._settle()
+        self._come_back()
         if not self._inbox:
             if self._batch is not None:
                 self._send_batch()
@@ -292,6 +322,13 @@ class Connection(Sending):
                     self._link.breathe(monotonic())  # lets others run when a loop takes the end for silence
                 return None
         return self._take()
+
+    def _come_back(self) -> None:
+        """The view comes for more: it has answered what it took."""
+        if self._answers_owed:
+            self._answers_owed -= 1
+        if self.endpoint.state is _ENDING:  # the end may have its turn
+            self._settle()
 
     def _gather(self, data: Message) -> bool:
         """Append `data` to the parts taken of its message; False, and the connection ends, when that is too much."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import logging
 import math
-import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,18 +13,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from ..connection.connection import Connection
-from ..reactors.base import Reactor
+from ..reactors.base import Reactor, Runner
 from ..reactors.clock import monotonic
 from .cursors import Holder, current_lease, watch, watch_no_longer
+from .kept import KEPT_SECONDS, can_be_kept, give_up_place, has_place, let_keep, take_place
 from .own import close, close_idle_connections, descriptor_of, in_transaction, may_be_closed, own_connections
 
 logger = logging.getLogger("dwebsocket")
-# A busy view keeps its connections for so long after its last query, so that it need not open them again and again.
-KEPT_SECONDS = 1.0
-# Bounds the connections that a process keeps; a project with many busy views should use a connection pool.
-MAX_KEPT_LEASES = 10
-_kept_leases: set[Lease] = set()
-_kept_lock = threading.Lock()
 _warned: set[str] = set()  # views that were found waiting in a transaction: each is logged once
 
 
@@ -65,9 +59,23 @@ class Lease:
         """Count nothing more that this context opens as the view's."""
         current_lease.reset(token)
         if self._is_needed:
-            self._give_up_place()
+            give_up_place(self)
             for connection in own_connections():
                 watch_no_longer(connection)
+
+    def begin_turn(self, runner: Runner) -> None:
+        """The view runs again, in the calling thread or greenlet."""
+        self._thread_ident = threading.get_ident()
+        if runner.keeper is not None:
+            self._close_ended()
+
+    def end_turn(self, runner: Runner) -> None:
+        """Release what was opened; the runner keeps it for a second after the last query, if that can be."""
+        if self._is_needed or runner.keeper is not None:
+            self._is_needed = False
+            if self._connection is not None:
+                self._connection.wait_hook = None
+            let_keep(runner, self._queried_at, self._view)
 
     def accepted(self, connection: Connection) -> None:
         """Release what the opening handshake needed; from now on, `connection` tells of the view's waits."""
@@ -98,7 +106,7 @@ class Lease:
             self._unhook_if_idle()
             return math.inf if self._has_nothing_to_warn_of() else 0
         remaining = self._queried_at + KEPT_SECONDS - now
-        return remaining if remaining > 0 and self._is_busy() and self._takes_a_place() else 0
+        return remaining if remaining > 0 and self._is_busy() and take_place(self) else 0
 
     def release(self) -> None:
         self._close_what_can_be_closed()
@@ -106,8 +114,11 @@ class Lease:
             self._warn()
 
     def woken(self) -> None:
-        if self not in _kept_leases:
-            return
+        if has_place(self):
+            self._close_ended()
+
+    def _close_ended(self) -> None:
+        """Close those that the database has ended meanwhile."""
         for connection in own_connections():
             if may_be_closed(connection) and self._has_been_ended(connection):
                 close(connection)
@@ -123,7 +134,7 @@ class Lease:
 
     def _close_what_can_be_closed(self) -> None:
         self._released_at = monotonic()
-        self._give_up_place()
+        give_up_place(self)
         close_idle_connections()
         self._unhook_if_idle()
 
@@ -137,18 +148,7 @@ class Lease:
 
     def _is_busy(self) -> bool:
         """Whether the view had to open a connection soon after it had released them, and all can be kept."""
-        return self._opened_at - self._released_at < KEPT_SECONDS and all(map(_can_be_kept, own_connections()))
-
-    def _takes_a_place(self) -> bool:
-        """Take one of the places of the process for kept leases; False when none is free."""
-        with _kept_lock:
-            if len(_kept_leases) < MAX_KEPT_LEASES:
-                _kept_leases.add(self)
-            return self in _kept_leases
-
-    def _give_up_place(self) -> None:
-        with _kept_lock:
-            _kept_leases.discard(self)
+        return self._opened_at - self._released_at < KEPT_SECONDS and all(map(can_be_kept, own_connections()))
 
     def _warn(self) -> None:
         view = self._view
@@ -161,16 +161,6 @@ class Lease:
             )
 
 
-def _after_fork() -> None:
-    """Free the places: leases that the parent keeps take none in the child."""
-    global _kept_lock
-    _kept_lock = threading.Lock()
-    _kept_leases.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
 def _connection_opened(connection: BaseDatabaseWrapper, **about: Any) -> None:
     lease = current_lease.get()
     if lease is not None and not connection.allow_thread_sharing:
@@ -178,14 +168,6 @@ def _connection_opened(connection: BaseDatabaseWrapper, **about: Any) -> None:
 
 
 connection_created.connect(_connection_opened)
-
-
-def _can_be_kept(connection: BaseDatabaseWrapper) -> bool:
-    """Whether keeping it saves time (it has no pool) and is safe (its end can be seen)."""
-    if connection.connection is None:
-        return True
-    descriptor = descriptor_of(connection)
-    return not getattr(connection, "pool", None) and (descriptor is None or descriptor >= 0)
 
 
 def _open_connections() -> Iterator[BaseDatabaseWrapper]:

@@ -61,13 +61,13 @@ def in_transaction(connection: BaseDatabaseWrapper) -> bool:
 
 
 def may_be_closed(connection: BaseDatabaseWrapper) -> bool:
-    if connection.connection is None or in_transaction(connection) or _is_in_memory(connection):
+    if connection.connection is None or in_transaction(connection) or is_in_memory(connection):
         return False
     watch = watch_of(connection)
     return watch is None or (watch.can_close and not watch.sees_cursor())
 
 
-def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+def is_in_memory(connection: BaseDatabaseWrapper) -> bool:
     """Whether it is SQLite without a file: closing it would lose everything, so Django does not."""
     return connection.vendor == _SQLITE and connection.is_in_memory_db()  # type: ignore[attr-defined]
 

@@ -38,13 +38,24 @@ class Entry:
     is unique in the process.
     """
 
-    __slots__ = ("_connection", "_is_over", "_on_close", "_opened_at", "id", "reactor", "request", "websocket")
+    __slots__ = (
+        "_connection",
+        "_is_over",
+        "_on_close",
+        "_opened_at",
+        "id",
+        "is_parked",
+        "reactor",
+        "request",
+        "websocket",
+    )
 
     def __init__(self, request: HttpRequest, reactor: Reactor) -> None:
         self.id = next(_ids)
         self.request = request
         self.reactor = reactor
         self.websocket: WebSocket | None = None
+        self.is_parked = False  # the view holds no greenlet or thread
         self._connection: Connection | None = None
         self._opened_at = 0.0
         self._on_close: list[Callable[[], None]] = []
@@ -119,6 +130,7 @@ class Registry:
     def __init__(self) -> None:
         self.is_ending = False
         self._members: set[Entry] = set()
+        self._parked = 0  # of them
         self._gone: Latch | None = None  # opens when the last member has left
         self._lock = threading.RLock()  # a signal handler may ask while its thread is inside
 
@@ -126,6 +138,7 @@ class Registry:
         """A fork's child begins anew: what is open belongs to its parent."""
         self.is_ending = False
         self._members = set()
+        self._parked = 0
         self._gone = None
         self._lock = threading.RLock()
 
@@ -138,20 +151,32 @@ class Registry:
         return len(self._members)
 
     def enter(self, member: Entry) -> None:
-        """Count `member`. TooManyConnections or ShuttingDown (503) when there is no place for it."""
-        limit = conf.get("MAX_CONNECTIONS")
+        """Count `member`. TooManyConnections or ShuttingDown (503) when there is no place for it.
+
+        Under threads a parked view takes no place: what there may not be too many of is threads.
+        """
+        most_threads, limit = member.reactor.max_connections, conf.get("MAX_CONNECTIONS")
         if limit is None:
-            limit = member.reactor.max_connections
+            limit = most_threads
         with self._lock:
             if self.is_ending:
                 raise ShuttingDown("this server is about to end: try again")
-            if limit is not None and len(self._members) >= limit:
+            if limit is not None and len(self._members) - (self._parked if most_threads else 0) >= limit:
                 raise TooManyConnections(f"this server has {limit} WebSockets open, and takes no more")
             self._members.add(member)
+
+    def park(self, member: Entry) -> None:
+        """Take note that the view of `member` holds no greenlet or thread any more."""
+        with self._lock:
+            if member in self._members and not member.is_parked:
+                member.is_parked = True
+                self._parked += 1
 
     def leave(self, member: Entry) -> None:
         """Count `member` no more."""
         with self._lock:
+            if member in self._members and member.is_parked:
+                self._parked -= 1
             self._members.discard(member)
             if self._gone is not None and not self._members:
                 self._gone.set()

@@ -29,7 +29,10 @@ cdef class Link:
     cdef readonly LinkLock lock
     cdef readonly bint holds
     cdef public bint reads, writes
+    cdef public bint runs, is_due
+    cdef public object turn
 
+    cpdef employ(self, turn)
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)

@@ -162,15 +162,55 @@ class LinkLock:
         self.release()
 
 
+class Keeper(Protocol):
+    """What a runner keeps between two turns."""
+
+    def rest(self, now: float) -> float | None:
+        """Called when no turn is due: after how many seconds to call again. None: nothing is kept any more."""
+        ...  # pragma: no cover
+
+    def close(self) -> None:
+        """Keep nothing any more: the runner ends."""
+        ...  # pragma: no cover
+
+
+class Runner:
+    """A greenlet or a thread that runs turns. `keeper`, if a turn has left one, is asked what to do between them."""
+
+    __slots__ = ("keeper",)
+
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = None
+
+
+#: One turn of a parked view; True: the next one is due although nothing has happened.
+Turn = Callable[[Runner], bool]
+
+
 class Link:
     """The tie between one connection and the reactor that serves it."""
 
-    __slots__ = ("holds", "lock", "reads", "writes")
+    __slots__ = ("holds", "is_due", "lock", "reads", "runs", "turn", "writes")
 
     def __init__(self, lock: LinkLock | None, *, holds: bool) -> None:
         self.lock = lock  # held around everything that touches the connection; None where one thread does all of it
         self.holds = holds  # whether `call_soon()` works, so that answers may be held
         self.reads = self.writes = False  # the events that are watched
+        self.turn: Turn | None = None  # of the view, where it is parked
+        self.runs = False  # the turn
+        self.is_due = False  # it was woken since the turn began
+
+    def employ(self, turn: Turn) -> None:
+        """From now on run `turn` after each `wake()`, in a greenlet or thread that the reactor has for that.
+
+        It runs at once, too. It runs once for all wake-ups before it begins, never twice at the same time, and again
+        where the link was woken while it ran. The end of the connection wakes it, too. What it raises stops its runner.
+        """
+        raise NotImplementedError
+
+    def dismiss(self) -> None:
+        """Run no turn any more."""
+        self.turn = None
 
     def watch(self, *, read: bool, write: bool) -> None:
         """From now on, call `on_readable` if `read`, and `on_writable` if `write`."""
@@ -263,8 +303,12 @@ class Reactor(Protocol):
     thread_ident: Callable[[], int]
     owner_thread: int | None
 
-    #: The number of connections that one process can serve well; None: as many as it has descriptors.
+    #: The number of waiting views that one process can serve well; None: as many as it has descriptors.
     max_connections: int | None
+
+    #: Whether views can be parked (see `Link.employ()`), and how many threads there may be for their turns.
+    parks: bool
+    max_threads: int
 
     def link(self, served: Served, descriptor: int) -> Link:
         """Make the link through which `served` is called back about `descriptor`."""

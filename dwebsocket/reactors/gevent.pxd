@@ -28,6 +28,8 @@ cdef class GeventLink(Link):
     cdef Turns _turns
     cdef readonly list _waiters
 
+    cpdef employ(self, turn)
+    cpdef run_turn(self, runner)
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)

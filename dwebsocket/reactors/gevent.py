@@ -21,7 +21,8 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 from greenlet import getcurrent, greenlet
 
-from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Served, arrived, hung_up, run_logged
+from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Runner, Served, Turn, arrived, hung_up, run_logged
+from .runners import Runners
 
 T = TypeVar("T")
 
@@ -66,11 +67,14 @@ class GeventReactor:
 
     stops: tuple[type[BaseException], ...] = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
     max_connections: int | None = None
+    parks = True
+    max_threads = 0  # none is needed
     thread_ident = staticmethod(_get_ident)
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self.turns = Turns(gevent.get_hub(), loop)
+        self.runners = Runners(gevent.get_hub(), loop, _runner_greenlet)
         self.owner_thread = _get_ident()
         self._deadlines = Deadlines()
         self._timer = self.loop.timer(0, ref=False)
@@ -90,6 +94,7 @@ class GeventReactor:
         """Watch nothing and wake no greenlet any more; everything else stays as it is."""
         self._timer.stop()
         self.turns.abandon()
+        self.runners.abandon()
         for link in self._links:
             link.abandon()
 
@@ -184,6 +189,12 @@ class ViewGreenlet(gevent.Greenlet):  # type: ignore[misc]  # gevent ships no ty
     """The greenlet of a view."""
 
     spawning_stack_limit = 0  # no frames of the server: no code needs them, and they would live as long as the view
+
+
+def _runner_greenlet(run: Callable[[], None]) -> ViewGreenlet:
+    greenlet = ViewGreenlet(run)
+    greenlet.name = "websocket turns"
+    return greenlet
 
 
 class _Worker:
@@ -461,11 +472,37 @@ class GeventLink(Link):
             if self._waiters and current in self._waiters:
                 self._waiters.remove(current)
 
+    def employ(self, turn: Turn) -> None:
+        self.turn = turn
+        self.wake()
+
+    def run_turn(self, runner: Runner) -> bool:
+        """Run the turn; False: the greenlet was stopped in it, and must end. Called by `Runners`."""
+        turn = self.turn
+        self.is_due = False
+        if turn is None:
+            return True
+        self.runs = True
+        again = was_stopped = False
+        try:
+            again = turn(runner)
+        except BaseException:  # it has been told to the log
+            was_stopped = True
+        self.runs = False
+        if again or self.is_due:
+            self.is_due = True
+            self._reactor.runners.add(self)
+        return not was_stopped
+
     def wake(self) -> None:
         if self._waiters:
             waiters = self._waiters
             self._waiters = []
             self._turns.make_ready(waiters)
+        if self.turn is not None and not self.is_due:
+            self.is_due = True
+            if not self.runs:
+                self._reactor.runners.add(self)
 
     def _wake_one(self, sleeper: Any) -> None:
         if sleeper in self._waiters:
@@ -520,6 +557,7 @@ class GeventLink(Link):
         for watcher in self._watchers():
             watcher.stop()
         served, self._served = self._served, None
+        self.turn = None
         if served is not None:
             served.on_fork()
 

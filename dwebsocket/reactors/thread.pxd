@@ -40,8 +40,16 @@ cdef class ThreadLink(Link):
     cdef unsigned long _poller
     cdef readonly object _served, _wakeup
     cdef int _waiting
-    cdef bint _closed
+    cdef bint _closed, _is_attended, _is_queued
+    cdef object _pool
+    cdef int _armed
 
+    cpdef employ(self, turn)
+    cpdef bint attend(self, int events) except -1
+    cpdef run_turn(self, runner)
+    cpdef serve_parked(self, events)
+    cdef _arm(self)
+    cdef _let_attend(self)
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)

@@ -35,11 +35,15 @@ from .base import (
     Link,
     LinkLock,
     Locked,
+    Runner,
     Served,
+    Turn,
     arrived,
     hung_up,
     run_logged,
 )
+from .pool import CAN_PARK, Pool
+from .wakeup import Wakeup
 
 T = TypeVar("T")
 
@@ -81,12 +85,16 @@ class ThreadReactor:
     """Serves all connections of this process from one background thread."""
 
     stops: tuple[type[BaseException], ...] = (SystemExit, KeyboardInterrupt)
-    max_connections: int | None = 1000  # each view is a thread
+    max_connections: int | None = 1000  # each view that waits is a thread
+    parks = CAN_PARK
+    max_threads = 32
     thread_ident = staticmethod(threading.get_ident)
     owner_thread: int | None = None
 
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
+        self._swept: set[ThreadLink] = set()  # those whose views are not parked
+        self.pool: Pool | None = None  # made for the first view that is parked
         self._deadlines = Deadlines()
         # A __del__ may run wherever Python makes an object, and call a verb: the same thread may take this lock twice.
         self._lock: Any = threading.RLock()
@@ -107,8 +115,19 @@ class ThreadReactor:
                 thread.start()
                 self._thread = thread  # not before start(): where that fails, the next connection tries again
             self._links.add(link)
+            self._swept.add(link)
         self.hurry()
         return link
+
+    def park(self, link: ThreadLink) -> Pool:
+        """Leave `link` to the threads for parked views."""
+        with self._lock:
+            if self.pool is None:
+                self.pool = Pool()
+            self.pool.max_threads = self.max_threads
+            self.pool.add(link)
+            self._swept.discard(link)
+            return self.pool
 
     def call(self, function: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
         return function()
@@ -190,6 +209,7 @@ class ThreadReactor:
     def discard(self, link: ThreadLink) -> None:
         with self._lock:
             self._links.discard(link)
+            self._swept.discard(link)
             self._deadlines.discard(link)
             is_polled = link in self._writers
             self._writers.discard(link)
@@ -198,6 +218,8 @@ class ThreadReactor:
 
     def abandon(self) -> None:
         """End all links, in the child of a fork: the parent's threads have stopped in the middle of their work."""
+        if self.pool is not None:
+            self.pool.abandon()
         for link in self._links:
             link.abandon()
         if self._wakeup is not None:
@@ -272,7 +294,7 @@ class ThreadReactor:
 
     def _seconds_to_next_round(self) -> float | None:
         with self._lock:
-            sweeps = SWEEP_SECONDS if self._links else None
+            sweeps = SWEEP_SECONDS if self._links else None  # of parked ones, too: a turn may begin, and take long
             earliest = self._deadlines.earliest()
         if earliest is None:
             return sweeps
@@ -283,7 +305,10 @@ class ThreadReactor:
         poll = select.poll()
         busy = {}
         with self._lock:
-            links = list(self._links)
+            links = list(self._swept)
+        if self.pool is not None:
+            self.pool.look(time.monotonic())
+            links += self.pool.links()
         for link in links:
             if link.is_asked():
                 continue  # the thread that has its lock serves it
@@ -376,6 +401,72 @@ class ThreadLink(Link):
         self._wakeup: Wakeup | None = None
         self._dispose: Callable[[], None] | None = None
         self._closed = False
+        self._pool: Pool | None = None  # where the view is parked
+        self._armed = 0  # the events that the pool waits for
+        self._is_attended = False  # by a thread that runs the turn itself, if it is due
+        self._is_queued = False  # a thread will attend to it
+
+    def employ(self, turn: Turn) -> None:
+        self.turn = turn
+        if not self._closed:
+            self._pool = self._reactor.park(self)
+        elif self._pool is None:
+            self._pool = self._reactor.pool
+        self.wake()
+
+    def attend(self, events: int) -> bool:
+        """Handle `events`; True: the caller runs the turn. For the threads of the pool."""
+        self._lock.acquire()
+        self._is_attended = True
+        try:
+            if events:
+                self._armed = 0  # it is told once
+            else:
+                self._is_queued = False
+            if not self.polling and not self._closed:
+                self._call_back(events if self.mask & _READ else events & _WRITE)
+            if self.is_due and not self.runs and self.turn is not None:
+                self.is_due = False
+                self.runs = True
+                return True
+            self._arm()
+            return False
+        finally:
+            self._is_attended = False
+            self._lock.release()
+
+    def run_turn(self, runner: Runner) -> None:
+        """Run the turn. For the threads of the pool."""
+        again = False
+        with contextlib.suppress(BaseException):  # the view was stopped, and it knows: no other one must be
+            again = self.turn(runner)  # type: ignore[misc]  # a turn that runs is not taken away
+        self._lock.acquire()
+        self.runs = False
+        if (again or self.is_due) and self.turn is not None:
+            self.is_due = True
+            self._let_attend()
+        self._arm()
+        self._lock.release()
+
+    def serve_parked(self, events: int) -> None:
+        """Handle `events` where no thread of the pool is free. Never waits."""
+        self._lock.post(functools.partial(self._serve_parked, events))
+
+    def _serve_parked(self, events: int) -> None:
+        self._armed = 0
+        if not self.polling and not self._closed:
+            self._call_back(events if self.mask & _READ else events & _WRITE)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._pool is not None and not (self.runs or self.polling or self._closed) and self.mask & ~self._armed:
+            self._armed = self.mask
+            self._pool.arm(self)
+
+    def _let_attend(self) -> None:
+        if not self._is_queued and self._pool is not None:
+            self._is_queued = True
+            self._pool.attend(self)
 
     def watch(self, *, read: bool, write: bool) -> None:
         self.reads, self.writes = read, write
@@ -383,6 +474,8 @@ class ThreadLink(Link):
         if mask != self.mask:
             self.mask = mask
             self._interrupt()
+            if self._pool is not None:
+                self._arm()
 
     def park(self, timeout_seconds: float | None) -> None:
         if self._closed:
@@ -414,11 +507,18 @@ class ThreadLink(Link):
         if self._waiting:
             self._changed.notify_all()
         self._interrupt()
+        if self.turn is not None and not self.is_due:
+            self.is_due = True
+            if not self.runs and not self._is_attended:
+                self._let_attend()
 
     def resume(self) -> None:
         self.resuming = True
         self._interrupt()
-        self._reactor.hurry()  # where no thread waits on the connection, the sweep calls
+        if self._pool is None:
+            self._reactor.hurry()  # where no thread waits on the connection, the sweep calls
+        else:
+            self._let_attend()
 
     def breathe(self, now: float) -> None:
         pass
@@ -465,7 +565,7 @@ class ThreadLink(Link):
             self.write_soon()
 
     def write_soon(self) -> None:
-        if self.mask & _WRITE and not self.polling:
+        if self.mask & _WRITE and not self.polling and not self._armed & _WRITE:
             self._reactor.write_soon(self)
 
     def abandon(self) -> None:
@@ -474,6 +574,7 @@ class ThreadLink(Link):
         self._lock.abandon()
         self._closed = True
         self._dispose = None
+        self.turn = self._pool = None
         self.mask = self._waiting = 0
         self.polling = self.resuming = False
         if self._wakeup is not None:
@@ -487,6 +588,8 @@ class ThreadLink(Link):
         self._dispose = dispose
         self.mask = 0
         self._reactor.discard(self)
+        if self._pool is not None:
+            self._pool.remove(self)
         self.wake()
         self._finish_close()
 
@@ -563,30 +666,3 @@ class ThreadLink(Link):
                 self._wakeup = None
             if self._waiting:
                 self._changed.notify_all()
-
-
-class Wakeup:
-    """A descriptor that becomes readable on request, so that a thread in poll() can be woken."""
-
-    def __init__(self) -> None:
-        if hasattr(os, "eventfd"):
-            self.descriptor = self._write_end = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:  # pragma: no cover (macOS)
-            self.descriptor, self._write_end = os.pipe()
-            os.set_blocking(self.descriptor, False)
-            os.set_blocking(self._write_end, False)
-
-    def set(self) -> None:
-        """Make it readable."""
-        with contextlib.suppress(BlockingIOError):  # it is so already
-            os.write(self._write_end, (1).to_bytes(8, "little"))
-
-    def clear(self) -> None:
-        """Make it unreadable again."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        for descriptor in {self.descriptor, self._write_end}:
-            os.close(descriptor)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+from django.http import HttpResponse
+
 from .. import conf, guards
 from ..connection.connection import Connection
 from ..groups.membership import Memberships, exclusively
@@ -19,6 +21,7 @@ from ..protocol.frames import Close
 from ..protocol.handshake import Handshake, Headers
 from ..reactors.base import Exclusively, Latch
 from ..servers import Server
+from ..websocket import Closed, Received
 from . import sessions
 
 _NO_TURNSTILE = nullcontext()
@@ -31,6 +34,16 @@ class Outcome(enum.Enum):
     PENDING = "the view can still accept, or answer with HTTP"
     ACCEPTED = "the 101 has left, or is just leaving"
     REFUSED = "the view can accept no more: HTTP answers"
+
+
+class Stay(NamedTuple):
+    """What is called on a connection that stays open without its view."""
+
+    received: Received | None
+    closed: Closed | None
+
+
+_BEGUN = Stay(None, None)
 
 
 class _Pending(NamedTuple):
@@ -63,6 +76,7 @@ class Opening:
         "outcome",
         "refusal",
         "server_sent_101",
+        "stay",
         "subprotocol",
     )
 
@@ -80,6 +94,7 @@ class Opening:
         self.subprotocol: str | None = None
         self.server_sent_101 = server.has_answered
         self.detaches = options.detach and server.can_detach
+        self.stay: Stay | None = None  # of a view that has called `stay_open()`, and does not run any more
         self._entry: Entry | None = entry  # for its groups, until its view ends
         self._members: Memberships | None = None
         self._pending: _Pending | None = _Pending(entry, server, options, shook, opened)
@@ -128,6 +143,33 @@ class Opening:
         if self._members is None:
             exclusively(self._make_members)  # that of the opening ends with the 101
         return self._members
+
+    def stay_open(self, received: Received | None, closed: Closed | None) -> HttpResponse:
+        """The response of a view whose connection stays open. RuntimeError where that was said, or the view has ended.
+
+        Decorators and mixins may look at it; it is never sent.
+        """
+        if self.stay is not None or self._entry is None:
+            raise RuntimeError("stay_open() is called once, by the view, which returns what it gives")
+        self.stay = Stay(received, closed)
+        return HttpResponse()
+
+    def begin_stay(self) -> Stay | None:
+        """What is called from now on, once; None where the view has not called `stay_open()`."""
+        stay = self.stay
+        if stay is not None:
+            self.stay = _BEGUN
+        return stay
+
+    @property
+    def joined(self) -> Memberships | None:
+        """The groups of this WebSocket, if it has asked for some."""
+        return self._members
+
+    @property
+    def parks(self) -> bool:
+        """Whether the view needs no greenlet or thread while it stays open."""
+        return self.detaches and self._entry is not None and self._entry.reactor.parks
 
     def _make_members(self) -> None:
         if self._members is None and self._entry is not None:

@@ -7,30 +7,33 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 from django.core.serializers.json import DjangoJSONEncoder
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpResponseBase
 
 from .. import conf, guards
 from ..connection.connection import Connection
 from ..database.lease import Lease
 from ..database.own import close_own_connections, give_back
-from ..database.sharing import with_shared_connections
+from ..database.sharing import shared_connections, with_connections
 from ..groups import control
-from ..process import observers
+from ..process import observers, overstay
 from ..process.naming import view_name
-from ..process.overstay import Stay
 from ..process.registry import Entry, registry
 from ..protocol.codes import CloseCode
 from ..protocol.exceptions import HandshakeError, WebSocketClosed
 from ..protocol.frames import Close
 from ..protocol.handshake import Handshake
+from ..reactors.base import Runner
 from ..servers import Server
 from ..websocket import WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
-from .opening import Opening, Outcome
+from .opening import Opening, Outcome, Stay
+from .parking import Parked, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
@@ -38,6 +41,7 @@ logger = logging.getLogger("dwebsocket")
 #: The error of a view that is a generator.
 GENERATOR = "the view is a generator; a WebSocket view does not yield its messages: request.websocket.send() sends one"
 
+_NOT_RETURNED = "the view has called stay_open(), and returned nothing: write `return request.websocket.stay_open(…)`"
 _NORMAL = Close(CloseCode.NORMAL_CLOSURE)
 _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
@@ -45,25 +49,36 @@ _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 class ViewRun:
     """One run of a view, and what Django gets of it."""
 
-    __slots__ = ("_answer", "_entry", "_is_refusal", "_lease", "_name", "_opening", "_stay", "_websocket")
+    __slots__ = (
+        "_answer",
+        "_entry",
+        "_is_refusal",
+        "_lease",
+        "_name",
+        "_parked",
+        "_stay",
+        "opening",
+        "websocket",
+    )
 
     def __init__(self, entry: Entry, server: Server, options: conf.Options, shook: Handshake | None) -> None:
         request = entry.request
         self._entry = entry
-        self._opening = Opening(entry, server, options, shook, self._opened)
+        self.opening = Opening(entry, server, options, shook, self._opened)
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
+        self._parked: Stay | None = None  # what is called, once the view has returned and its connection stays
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
-        self._stay = Stay(request.path, entry.reactor)
+        self._stay = overstay.Stay(request.path, entry.reactor)
         entry.on_close(self._stay.connection_over)
-        self._websocket: WebSocket = options.websocket_class(self._opening, json_encoder=DjangoJSONEncoder)
-        entry.websocket = self._websocket
-        request.websocket = self._websocket  # type: ignore[attr-defined]
+        self.websocket: WebSocket = options.websocket_class(self.opening, json_encoder=DjangoJSONEncoder)
+        entry.websocket = self.websocket
+        request.websocket = self.websocket  # type: ignore[attr-defined]
 
     def run(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> HttpResponseBase:
         """The answer for Django: the view's own response or exception if it did not accept, else the inert 101."""
-        if self._opening.detaches:
+        if self.opening.detaches:
             self._spawn(server, view)
             self._wait_for_answer()
         else:
@@ -76,14 +91,14 @@ class ViewRun:
                 del answer  # the traceback would hold this frame, and this frame it
         if answer is not None:
             return answer
-        if self._opening.outcome is not Outcome.ACCEPTED:
+        if self.opening.outcome is not Outcome.ACCEPTED:
             raise RuntimeError("the view was stopped before it could answer")
         sessions.unwind(self._entry.request)
         return SwitchingProtocols()
 
     def _spawn(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> None:
-        context = contextvars.copy_context()
-        run = with_shared_connections(functools.partial(context.run, self._run_detached, view))
+        shared = shared_connections()
+        run = with_connections(shared, functools.partial(self._run_detached, view, contextvars.copy_context(), shared))
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
@@ -94,52 +109,124 @@ class ViewRun:
 
     def _wait_for_answer(self) -> None:
         try:
-            self._opening.wait()
+            self.opening.wait()
         except BaseException:  # the server stops the request: GreenletExit, SystemExit
-            self._opening.refuse(_STOPPED)
+            self.opening.refuse(_STOPPED)
             raise
 
-    def _run_detached(self, view: Callable[[], HttpResponseBase | None]) -> None:
+    def _run_detached(
+        self,
+        view: Callable[[], HttpResponseBase | None],
+        context: contextvars.Context,
+        shared: Mapping[str, BaseDatabaseWrapper],
+    ) -> None:
         try:
-            self._run_view(view)
+            context.run(self._run_view, view)
         finally:
-            self._opening.end_wait()
+            self.opening.end_wait()
             close_own_connections()
+        if self._parked is not None:
+            self._park(self._parked, context, shared)
+
+    def _park(self, stay: Stay, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]) -> None:
+        self._parked = None
+        connection = cast(Connection, self.opening.connection)  # stay_open() has opened it
+        registry.park(self._entry)
+        connection.reactor.max_threads = conf.get("THREADS")
+        Parked(self, connection, stay, context, shared).begin()
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
         self._stay.begin()
         try:
-            if self._opening.detaches:
+            if self.opening.detaches:
                 adopt_locals()
             if lease is not None:
-                token = lease.begin(inherits=not self._opening.detaches)
-            if self._opening.server_sent_101:
-                self._websocket.accept()
+                token = lease.begin(inherits=not self.opening.detaches)
+            if self.opening.server_sent_101:
+                self.websocket.accept()
             response = view()
             _check_is_ordinary(response)
-            if response is None and not self._websocket.closed:
-                self._websocket.accept()
-            self._conclude(response, None)
+            if self._stays(response):
+                return
+            if response is None and not self.websocket.closed:
+                self.websocket.accept()
+            self._end(response, None)
         except BaseException as error:
             outcomes.advise(error)
-            self._conclude(None, error)
+            self._end(None, error)
         finally:
             self._stay.end()
+            if self._parked is None:
+                try:
+                    if self.opening.connection is not None:
+                        self.opening.connection.finish()
+                finally:
+                    self.leave()
+                    if lease is not None and token is not None:
+                        lease.end(token)
+
+    def _stays(self, response: HttpResponseBase | None) -> bool:
+        """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
+        stay = self.opening.stay
+        if stay is None or (response is not None and response.status_code >= 400):
+            return False
+        if response is None:
+            raise RuntimeError(_NOT_RETURNED)
+        self.opening.begin_stay()
+        if self.opening.parks:
+            self._parked = stay
+        else:
+            talk(self.websocket, events_of(self.websocket), stay)
+        return self._parked is not None
+
+    def _end(self, response: HttpResponseBase | None, error: BaseException | None) -> None:
+        """Do what follows from how the view has ended, which does not stay open, though it may have said so."""
+        self._conclude(response, error)
+        stay = self.opening.begin_stay()
+        if stay is not None and stay.closed is not None:
             try:
-                if self._opening.connection is not None:
-                    self._finish(self._opening.connection)
-            finally:
-                registry.leave(self._entry)
-                self._opening.over()
-                if lease is not None and token is not None:
-                    lease.end(token)
+                stay.closed(self.websocket.close_code or CloseCode.ABNORMAL_CLOSURE, self.websocket.close_reason)
+            except BaseException as later:
+                self.fail(later)
+
+    # The turns of a parked view
+
+    def begin_turn(self, runner: Runner) -> None:
+        self._stay.begin()
+        if self._lease is not None:
+            self._lease.begin_turn(runner)
+
+    def end_turn(self, runner: Runner) -> None:
+        try:
+            if self._lease is not None:
+                self._lease.end_turn(runner)
+            else:
+                give_back()
+        finally:
+            self._stay.end()
+
+    def fail(self, error: BaseException) -> None:
+        """Do what follows from an exception that the view has let pass."""
+        outcomes.advise(error)
+        self._conclude(None, error)
+
+    def leave(self) -> None:
+        """Tell that the connection, if there was one, is over, and the view has ended."""
+        try:
+            if self.opening.connection is not None:
+                guards.watch_no_longer(self._entry)
+                if not self._is_refusal:
+                    observers.tell_closed(self._entry)
+        finally:
+            registry.leave(self._entry)
+            self.opening.over()
 
     def _conclude(self, response: HttpResponseBase | None, error: BaseException | None) -> None:
         """Do what follows from how the view has ended."""
-        self._opening.refuse(_NORMAL)  # what has kept the WebSocket can accept no more
-        accepted = self._opening.outcome is Outcome.ACCEPTED
+        self.opening.refuse(_NORMAL)  # what has kept the WebSocket can accept no more
+        accepted = self.opening.outcome is Outcome.ACCEPTED
         if not accepted and isinstance(error, HandshakeError):
             try:
                 response, error = refuse(self._entry.request, error), None
@@ -149,17 +236,17 @@ class ViewRun:
             response,
             error,
             accepted=accepted,
-            is_own_end=isinstance(error, WebSocketClosed) and error.websocket is self._websocket,
+            is_own_end=isinstance(error, WebSocketClosed) and error.websocket is self.websocket,
             is_stopped=isinstance(error, self._entry.reactor.stops),
-            has_caller=not self._opening.detaches,
-            has_status_line=not self._opening.server_sent_101,
+            has_caller=not self.opening.detaches,
+            has_status_line=not self.opening.server_sent_101,
         )
         try:
             if conclusion.report is not None:
                 self._report(conclusion.report)
         finally:
             if conclusion.close is not None:
-                self._websocket.close(*conclusion.close)
+                self.websocket.close(*conclusion.close)
             self._answer = conclusion.answer
 
     def _report(self, outcome: HttpResponseBase | BaseException) -> None:
@@ -180,14 +267,6 @@ class ViewRun:
         if not self._is_refusal:
             control.listen()
             observers.tell_opened(self._entry)
-
-    def _finish(self, connection: Connection) -> None:
-        guards.watch_no_longer(self._entry)
-        try:
-            connection.finish()
-        finally:
-            if not self._is_refusal:
-                observers.tell_closed(self._entry)
 
 
 def _check_is_ordinary(response: object) -> None:

@@ -1,0 +1,105 @@
+"""Database connections that are kept for a moment without being used, so that they need not be opened again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..reactors.base import Runner
+from .own import close, close_own_connections, descriptor_of, in_transaction, is_in_memory, own_connections
+
+logger = logging.getLogger("dwebsocket")
+
+#: They are kept for so long after their last query.
+KEPT_SECONDS = 1.0
+# Bounds those that a process keeps; a project with many busy views should use a connection pool.
+MAX_KEPT_LEASES = 10
+_keepers: set[Any] = set()
+_lock = threading.Lock()
+_warned: set[str] = set()  # views whose turn has ended in a transaction: each is logged once
+
+
+def take_place(keeper: Any) -> bool:
+    """Take one of the places of the process, unless `keeper` has one; False when none is free."""
+    with _lock:
+        if len(_keepers) < MAX_KEPT_LEASES:
+            _keepers.add(keeper)
+        return keeper in _keepers
+
+
+def has_place(keeper: Any) -> bool:
+    return keeper in _keepers
+
+
+def give_up_place(keeper: Any) -> None:
+    with _lock:
+        _keepers.discard(keeper)
+
+
+def can_be_kept(connection: BaseDatabaseWrapper) -> bool:
+    """Whether keeping it saves time (it has no pool) and is safe (its end can be seen)."""
+    if connection.connection is None:
+        return True
+    descriptor = descriptor_of(connection)
+    return not getattr(connection, "pool", None) and (descriptor is None or descriptor >= 0)
+
+
+class Kept:
+    """What a runner keeps between two turns."""
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = 0.0
+
+    def rest(self, now: float) -> float | None:
+        if now < self.until:
+            return self.until - now
+        self.close()
+        return None
+
+    def close(self) -> None:
+        give_up_place(self)
+        close_own_connections()
+
+
+def let_keep(runner: Runner, queried_at: float, view: str) -> None:
+    """Close the connections that a turn of `view` has left, or let `runner` keep them."""
+    kept = runner.keeper if isinstance(runner.keeper, Kept) else Kept()
+    is_kept = False
+    for connection in own_connections():
+        if connection.connection is None or is_in_memory(connection):
+            continue
+        if in_transaction(connection):
+            _warn(view)
+            close(connection)
+        elif can_be_kept(connection) and take_place(kept):
+            is_kept = True
+        else:
+            close(connection)
+    if is_kept:
+        kept.until = max(kept.until, queried_at + KEPT_SECONDS)
+        runner.keeper = kept
+    else:
+        give_up_place(kept)
+        runner.keeper = None
+
+
+def _warn(view: str) -> None:
+    if view not in _warned:
+        _warned.add(view)
+        logger.warning("a method of the view %s has left a transaction open: it is rolled back", view)
+
+
+def _after_fork() -> None:
+    """Free the places: what the parent keeps takes none in the child."""
+    global _lock
+    _lock = threading.Lock()
+    _keepers.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,101 @@
+"""The greenlets that run the turns of parked views: one for all that are due in one turn of the hub."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from .base import Runner
+from .clock import monotonic
+
+_LONGEST_GO_SECONDS = 0.005  # for so long turns may keep the hub from running
+_ONE_TURN_SECONDS = 1e-6  # a timer: of callbacks, gevent runs up to 50 rounds in one turn of the hub
+_getcurrent = getcurrent
+_switch = greenlet.switch
+
+
+class Runners:
+    """Runs the turns of the links that are due. One that waits holds its greenlet; the others get another one.
+
+    A greenlet whose turns have left something to keep, as a database connection, waits for more of them, as long as
+    its keeper says.
+    """
+
+    __slots__ = ("_due", "_hub", "_idle", "_is_called", "_late_at", "_loop", "_make")
+
+    def __init__(self, hub: Any, loop: Any, make: Callable[[Callable[[], None]], Any]) -> None:
+        self._hub = hub
+        self._loop = loop
+        self._make = make  # makes a greenlet
+        self._due: deque[Any] = deque()  # links
+        self._idle: list[Any] = []  # greenlets that keep something
+        self._is_called = False  # `_go()` is about to run
+        self._late_at = 0.0
+
+    def add(self, link: Any) -> None:
+        """Let the turn of `link` run soon. On the hub's thread."""
+        self._due.append(link)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.run_callback(self._go)
+
+    def abandon(self) -> None:
+        """Run nothing any more, in the child of a fork: the links and the greenlets are the parent's."""
+        self._due.clear()
+        self._idle.clear()
+
+    def _go(self) -> None:
+        """Run what is due. Called in the hub, to which each greenlet returns when it waits, or has nothing to do."""
+        self._is_called = False
+        self._late_at = monotonic() + _LONGEST_GO_SECONDS
+        try:
+            while self._due and monotonic() < self._late_at:
+                _switch(self._idle.pop() if self._idle else self._make(self._run))
+        finally:
+            if self._due and not self._is_called:
+                self._is_called = True
+                timer = self._loop.timer(_ONE_TURN_SECONDS)
+                timer.start(self._go_on, timer)
+
+    def _go_on(self, timer: Any) -> None:
+        timer.close()
+        self._go()
+
+    def _run(self) -> None:
+        runner = Runner()
+        try:
+            while True:
+                while self._due:
+                    if not self._due.popleft().run_turn(runner):
+                        return
+                    if monotonic() >= self._late_at:
+                        break
+                keeper = runner.keeper
+                seconds = None if keeper is None else keeper.rest(monotonic())
+                if seconds is None:
+                    return
+                self._rest(seconds)
+        finally:
+            if runner.keeper is not None:
+                runner.keeper.close()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait until a turn is due, or the time is over."""
+        current = _getcurrent()
+        timer = self._loop.timer(seconds)
+        timer.start(self._wake, current, update=True)
+        self._idle.append(current)
+        try:
+            _switch(self._hub)
+        finally:
+            timer.close()
+            if current in self._idle:  # the time is over, or it was stopped
+                self._idle.remove(current)
+
+    def _wake(self, sleeper: Any) -> None:
+        if sleeper in self._idle:
+            self._idle.remove(sleeper)
+            _switch(sleeper)

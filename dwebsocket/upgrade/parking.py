@@ -1,0 +1,192 @@
+"""A view that has ended while its connection stays open: what happens there is told in turns.
+
+A turn runs in a greenlet or thread that it has for so long: an idle connection costs neither.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..connection.connection import Connection
+from ..connection.verbs import Verbs
+from ..database.sharing import with_connections
+from ..protocol.codes import CloseCode
+from ..reactors.base import Runner
+from ..reactors.clock import monotonic
+from ..websocket import WebSocket
+from . import outcomes
+from .context import adopt_locals
+from .opening import Opening, Stay
+
+_LONGEST_TURN_SECONDS = 0.005  # for so long messages are taken, then others have their turn
+_MESSAGES = 64  # at most
+
+
+class Run(Protocol):
+    """The run of the view, as far as its turns know it."""
+
+    @property
+    def opening(self) -> Opening: ...  # pragma: no cover
+    @property
+    def websocket(self) -> WebSocket: ...  # pragma: no cover
+
+    def begin_turn(self, runner: Runner) -> None:
+        """A turn begins, in the calling greenlet or thread."""
+        ...  # pragma: no cover
+
+    def end_turn(self, runner: Runner) -> None:
+        """It has ended."""
+        ...  # pragma: no cover
+
+    def fail(self, error: BaseException) -> None:
+        """Do what follows from an exception of a turn."""
+        ...  # pragma: no cover
+
+    def leave(self) -> None:
+        """The connection is over, and so are the turns."""
+        ...  # pragma: no cover
+
+
+class Parked:
+    """The turns of one connection; the reactor calls it."""
+
+    __slots__ = ("_connection", "_context", "_ident", "_is_told", "_run", "_shared", "_stay")
+
+    def __init__(
+        self,
+        run: Run,
+        connection: Connection,
+        stay: Stay,
+        context: contextvars.Context,
+        shared: Mapping[str, BaseDatabaseWrapper],
+    ) -> None:
+        self._run = run
+        self._shared = shared or None  # the database connections of a test
+        self._connection = connection
+        self._stay = stay
+        self._context = context
+        self._ident = 0  # of the thread or greenlet of the last turn
+        self._is_told = False  # of the end
+
+    def begin(self) -> None:
+        """Let the turns begin."""
+        self._connection.employ(self)
+
+    def __call__(self, runner: Runner) -> bool:
+        """Run one turn; whether another one is due. Raises what stops the runner."""
+        if self._shared is None:
+            return self._context.run(self._turn, runner)
+        outcome: list[bool] = []
+        with_connections(self._shared, lambda: outcome.append(self._context.run(self._turn, runner)))()
+        return outcome[0]
+
+    def _turn(self, runner: Runner) -> bool:
+        has_more: bool | None = None
+        stop: BaseException | None = None
+        if not self._is_told:
+            if (ident := threading.get_ident()) != self._ident:
+                self._ident = ident
+                adopt_locals()
+            self._run.begin_turn(runner)
+            try:
+                has_more = self._hand_on()
+                if has_more is None:
+                    self._tell_end()
+            except BaseException as error:
+                self._fail(error)
+                if isinstance(error, self._connection.reactor.stops):
+                    stop = error
+            finally:
+                self._run.end_turn(runner)
+        if self._is_told and self._connection.is_disposed:
+            self._connection.dismiss()  # without a cycle, all memory is freed at once
+            self._run.leave()
+        if stop is not None:
+            try:
+                raise stop
+            finally:
+                del stop  # the traceback would hold this frame, and this frame it
+        return bool(has_more)
+
+    def _hand_on(self) -> bool | None:
+        """Hand on what has come; whether there may be more. None: the connection is over."""
+        connection, received = self._connection, self._stay.received
+        websocket, members = self._run.websocket, self._run.opening.joined
+        waits = received is not None and (connection.endpoint.streaming or has_own_wait(websocket))
+        late_at = monotonic() + _LONGEST_TURN_SECONDS
+        for _ in range(_MESSAGES):
+            event = None if members is None else members.take_event()
+            if event is not None and received is not None:
+                received(event)
+            if connection.is_over:
+                return None
+            message: Any = websocket.wait(0) if waits else connection.take()
+            if message is not None and received is not None:
+                received(message)
+            if message is None and connection.is_over:  # since it was looked at: taking the last one may be the end
+                return None
+            if message is None and event is None:
+                return False
+            if monotonic() >= late_at:
+                break
+        return True
+
+    def _tell_end(self) -> None:
+        """Call `closed()`, once."""
+        if not self._is_told:
+            self._is_told = True
+            websocket, closed = self._run.websocket, self._stay.closed
+            self._connection.close()  # nothing where it is closed already
+            if closed is not None:
+                closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self._run.websocket.close(*close_for(self._connection, error))
+            self._tell_end()
+        except BaseException as later:  # of `closed()`: it has the other one as its context
+            error = later
+        self._run.fail(error)
+
+
+def close_for(connection: Connection, error: BaseException) -> tuple[int, str]:
+    """The close code and reason for an exception of a view that talks: 1001 where the server stops it."""
+    if isinstance(error, connection.reactor.stops):
+        return CloseCode.GOING_AWAY, ""
+    return outcomes.close_for(error)
+
+
+def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
+    """Do what a parked view does, in one turn that waits: for a view that has a greenlet or thread anyway."""
+    try:
+        for event in events:
+            if stay.received is not None:
+                stay.received(event)
+        websocket.close()
+    except BaseException as error:
+        connection = websocket._connection
+        if connection is not None:
+            connection.close(*close_for(connection, error))  # nothing where it is closed already, as all of these
+        raise
+    finally:
+        if stay.closed is not None:
+            stay.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+
+
+def events_of(websocket: WebSocket) -> Iterator[Any]:
+    """Everything that happens; where a project's own class has its own `wait()`, what that returns."""
+    if not has_own_wait(websocket):
+        yield from websocket.events()
+        return
+    while not websocket._end_was_told and (message := websocket.wait()) is not None:
+        yield message
+
+
+def has_own_wait(websocket: WebSocket) -> bool:
+    """Whether its class takes messages in its own way."""
+    return type(websocket).wait is not Verbs.wait
