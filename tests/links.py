@@ -167,7 +167,7 @@ class ManualLink(base.Link):
         pass
 
     def look(self, *, pause: bool) -> None:
-        self.turn()
+        self.take_turn()
 
     def hung_up(self) -> bool:
         return base.hung_up(select.poll(), self.descriptor)
@@ -184,7 +184,7 @@ class ManualLink(base.Link):
         self.home.deadlines.discard(self)
         dispose()
 
-    def turn(self) -> bool:
+    def take_turn(self) -> bool:
         """Call back once for whatever there is; whether there was anything."""
         if self.is_closed:
             return False
@@ -248,7 +248,7 @@ class Manual:
     def serve(self) -> bool:
         """Call back until no socket has anything to say any more; whether one had."""
         turns = 0
-        while sum(link.turn() for link in self.links):
+        while sum(link.take_turn() for link in self.links):
             turns += 1
             assert turns < 100_000, "a socket has something to say for ever"
         return turns > 0

@@ -28,6 +28,7 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler,
 from django.test import override_settings
 from django.urls import re_path
 
+from dwebsocket.process.registry import registry
 from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import PATIENCE_SECONDS, until
@@ -84,7 +85,7 @@ class InProcessServer:
             yield
 
     def until_idle(self) -> None:
-        until(lambda: not self.running, "the requests and views to end")
+        until(lambda: not self.running and not len(registry), "the requests and views to end")
 
 
 class Counted:

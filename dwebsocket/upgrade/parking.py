@@ -169,9 +169,9 @@ def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
                 stay.received(event)
         websocket.close()
     except BaseException as error:
-        connection = websocket._connection
+        connection = websocket._opening.connection
         if connection is not None:
-            connection.close(*close_for(connection, error))  # nothing where it is closed already, as all of these
+            websocket.close(*close_for(connection, error))  # nothing where it is closed already, as all of these
         raise
     finally:
         if stay.closed is not None:
