@@ -84,6 +84,13 @@ SERVERS: dict[str, Server] = {
     "gunicorn-gevent": Server("dwebsocket (gunicorn gevent)", gunicorn("gevent"), "/echo/", "compiled"),
     "gthread": Server("dwebsocket (gunicorn gthread)", gunicorn("gthread", "--threads=8"), "/echo/", "compiled"),
     "sync": Server("dwebsocket (gunicorn sync)", gunicorn("sync"), "/echo/", "compiled"),
+    "parked-pywsgi": Server("dwebsocket (gevent), WebSocketView", script("dwebsocket_pywsgi"), "/parked/", "compiled"),
+    "parked-sync": Server("dwebsocket (gunicorn sync), WebSocketView", gunicorn("sync"), "/parked/", "compiled"),
+    "parked-gthread": Server(
+        "dwebsocket (gunicorn gthread), WebSocketView", gunicorn("gthread", "--threads=8"), "/parked/", "compiled"
+    ),
+    "stays-pywsgi": Server("dwebsocket (gevent), stay_open()", script("dwebsocket_pywsgi"), "/stays/", "compiled"),
+    "stays-sync": Server("dwebsocket (gunicorn sync), stay_open()", gunicorn("sync"), "/stays/", "compiled"),
     "pywsgi-before": Server("dwebsocket (gevent), before", script("dwebsocket_pywsgi"), "/echo/", "before"),
     "gthread-before": Server(
         "dwebsocket (gunicorn gthread), before", gunicorn("gthread", "--threads=8"), "/echo/", "before"
@@ -392,6 +399,47 @@ ROWS: dict[str, Row] = {
         MESSAGES,
         everyone(*ECHO, servers=("gthread", "websockets-sync", "sync")),
         (Goal("gthread", "websockets-sync", 3), Goal("sync", "websockets-sync", 3)),
+    ),
+    "parked-echo": Row(
+        "64 B text echo, 100 connections, a loop beside a WebSocketView",
+        MESSAGES,
+        everyone(*ECHO, servers=("pywsgi", "parked-pywsgi")),
+        (Goal("parked-pywsgi", "pywsgi", 0.8),),
+    ),
+    "parked-threads": Row(
+        "64 B text echo, 100 connections, threads, a loop beside a WebSocketView",
+        MESSAGES,
+        everyone(*ECHO, servers=("sync", "parked-sync")),
+        (Goal("parked-sync", "sync", 0.9),),
+    ),
+    "parked-memory": Row(
+        "memory of an idle connection, 5,000 connections, parked",
+        MEMORY,
+        everyone(
+            servers=("pywsgi", "parked-pywsgi", "stays-pywsgi", "parked-sync", "stays-sync", "parked-gthread"),
+            idle=5000,
+        ),
+        (
+            Goal("pywsgi", None, 17, at_least=False),
+            Goal("parked-pywsgi", None, 8, at_least=False),
+            Goal("parked-sync", None, 9, at_least=False),
+            Goal("parked-gthread", None, 9, at_least=False),
+        ),
+    ),
+    "parked-memory-20k": Row(
+        "memory of an idle connection, 20,000 connections, parked",
+        MEMORY,
+        everyone(servers=("parked-pywsgi", "parked-sync"), idle=20_000),
+        (Goal("parked-pywsgi", None, 8, at_least=False), Goal("parked-sync", None, 9, at_least=False)),
+    ),
+    "parked-idle": Row(
+        "64 B text echo, 100 connections beside 20,000 parked ones",
+        MESSAGES,
+        (
+            Contender("alone", "parked-pywsgi", ECHO),
+            Contender("beside 20,000", "parked-pywsgi", ECHO, idle=20_000),
+        ),
+        (Goal("beside 20,000", "alone", 0.9),),
     ),
     "sync": Row(
         "plain HTTP on one sync worker beside 4,000 idle WebSockets",

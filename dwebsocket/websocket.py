@@ -242,7 +242,7 @@ class WebSocket(Verbs):
         for name, function in (("received", received), ("closed", closed)):
             if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
                 raise TypeError(f"{name} is an ordinary function, not {function!r}")
-        self._open_to_send()
+        self._open_to_stay()
         return cast(Opening, self._opening).stay_open(received, closed)
 
     def member_id(self) -> bytes:

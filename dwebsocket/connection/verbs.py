@@ -125,6 +125,10 @@ class Verbs:
         """The next message; None, too, as soon as `unless()` is true."""
         return self._next(timeout, unless)
 
+    def _open_to_stay(self) -> None:
+        """Open the connection, if it is not yet. WebSocketClosed where it was refused."""
+        self._open_to_send()
+
     def _open_to_join(self) -> Connection:
         """The connection, opened if it is not yet. WebSocketClosed when it is over."""
         connection = self._open_to_send()

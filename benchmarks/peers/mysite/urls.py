@@ -8,7 +8,12 @@ from django.urls import path
 
 from . import views
 
-urlpatterns = [path("", views.page), path("echo/", views.echo)]
+urlpatterns = [
+    path("", views.page),
+    path("echo/", views.echo),
+    path("parked/", views.Echo.as_view()),
+    path("stays/", views.stays),
+]
 
 if "BENCHMARKS_REDIS" in os.environ:
     from . import rooms
