@@ -21,6 +21,7 @@ MODULES = [
     "reactors.clock",
     "connection.sockets",
     "reactors.base",
+    "reactors.runners",
     "reactors.gevent",
     "reactors.thread",
     "connection.ending",

@@ -13,10 +13,9 @@ from .conf import ViewOptions
 from .decorators import accept_websocket, require_websocket
 from .protocol.codes import CloseCode
 from .protocol.messages import Message
-from .upgrade.opening import Stay
 from .upgrade.parking import events_of, talk
 from .upgrade.request import Truth
-from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Overflow, Tick, Translate, WebSocket
+from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Overflow, Stay, Tick, Translate, WebSocket
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -87,11 +86,12 @@ class WebSocketView(View):
         if websocket is None:
             return super().dispatch(request, *args, **kwargs)
         websocket.accept()
+        stay = Stay(self.received, self.closed, self._group_event)
         if self.parked and websocket._opening.parks:
-            response: HttpResponseBase = websocket.stay_open(self._handle, self.closed)
+            response: HttpResponseBase = websocket._opening.stay_open(stay)
             self.opened()
             return response
-        talk(websocket, self._opened_and_events(), Stay(self._handle, self.closed))
+        talk(websocket, self._opened_and_events(), stay)
         return HttpResponse()  # never sent, but decorators and mixins want to see one
 
     @property
@@ -173,13 +173,11 @@ class WebSocketView(View):
         self.opened()
         yield from events_of(self.websocket)
 
-    def _handle(self, event: Any) -> None:
+    def _group_event(self, event: GroupMessage | Gap) -> None:
         if isinstance(event, GroupMessage):
             self.group_message(event)
-        elif isinstance(event, Gap):
-            self.group_gap(event)
         else:
-            self.received(event)
+            self.group_gap(event)
 
     @classmethod
     def _takes_group_messages(cls) -> bool:

@@ -62,6 +62,14 @@ Received = Callable[[Any], None]
 Closed = Callable[[int, str], None]
 
 
+class Stay(NamedTuple):
+    """What is called on a connection that stays open without its view."""
+
+    received: Received | None
+    closed: Closed | None
+    group_event: Received | None  # with messages of groups, and gaps
+
+
 class JoinableGroup(Protocol):
     """A Group, as far as a WebSocket knows it."""
 
@@ -119,7 +127,7 @@ class Opening(verbs.Opening, Protocol):
         """The groups of this WebSocket; None once its view has ended."""
         ...  # pragma: no cover
 
-    def stay_open(self, received: Received | None, closed: Closed | None) -> Any:
+    def stay_open(self, stay: Stay) -> Any:
         """The response of a view whose connection stays open."""
         ...  # pragma: no cover
 
@@ -243,7 +251,7 @@ class WebSocket(Verbs):
             if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
                 raise TypeError(f"{name} is an ordinary function, not {function!r}")
         self._open_to_stay()
-        return cast(Opening, self._opening).stay_open(received, closed)
+        return cast(Opening, self._opening).stay_open(Stay(received, closed, received))
 
     def member_id(self) -> bytes:
         """The name of this WebSocket among those of all processes, for messages that it does not get."""

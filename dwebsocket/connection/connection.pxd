@@ -9,7 +9,7 @@ from .sending cimport Sending
 from .sockets cimport receive
 
 cdef object _OPEN, _ENDING
-cdef int _FRAMES_PER_TURN
+cdef int _FRAMES_PER_TURN, _MESSAGES_PER_TURN
 cdef Py_ssize_t _DECODED_BYTES_PER_TURN
 
 
@@ -27,6 +27,8 @@ cdef class Connection(Sending):
     cdef bytearray _gathered
 
     cpdef receive(self, timeout_seconds=*, unless=*)
+    cpdef hand_on(self, received, double late_at)
+    cdef bint _is_over(self) except -1
     cpdef take(self)
     cpdef _take_next(self)
     cpdef on_readable(self)

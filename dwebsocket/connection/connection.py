@@ -40,6 +40,7 @@ from .limits import Limits
 from .sending import Sending
 from .sockets import READ_BYTES, receive
 
+_MESSAGES_PER_TURN = 64  # that a parked view gets, before others have their turn
 _FRAMES_PER_TURN = 256  # parsed per callback, so that one flooding peer cannot starve the others
 _DECODED_BYTES_PER_TURN = 1024 * 1024  # inflated per callback: a megabyte takes one to three milliseconds
 _STREAM_BYTES = 4 * READ_BYTES  # reading pauses when so much waits of a message that is read in parts
@@ -145,6 +146,21 @@ class Connection(Sending):
             if self._gather(part.data) and part.fin:
                 return self._take_gathered()
 
+    def hand_on(self, received: Callable[[Any], object], late_at: float) -> bool | None:
+        """Call `received` with each message that has arrived. Neither waits nor looks at the socket.
+
+        False when all are handed on, True when there may be more: it stops at `late_at` (time.monotonic()), or after
+        some messages. None when the connection is over.
+        """
+        for _ in range(_MESSAGES_PER_TURN):
+            message = self.take()
+            if message is None:
+                return None if self._is_over() else False
+            received(message)
+            if monotonic() >= late_at:
+                break
+        return True
+
     def take(self) -> Message | Part | None:
         """Return the next message that has arrived; None when none has. Neither waits nor looks at the socket."""
         if self.is_foreign_thread():
@@ -249,6 +265,9 @@ class Connection(Sending):
     @property
     def is_over(self) -> bool:
         """Whether the end has come, as far as it has been noticed."""
+        return self._is_over()
+
+    def _is_over(self) -> bool:
         state = self.endpoint.state
         return state is not _OPEN and (state is not _ENDING or not self._inbox)
 

@@ -65,7 +65,7 @@ class Lease:
 
     def begin_turn(self, runner: Runner) -> None:
         """The view runs again, in the calling thread or greenlet."""
-        self._thread_ident = threading.get_ident()
+        self._thread_ident = runner.ident
         if runner.keeper is not None:
             self._close_ended()
 

@@ -40,26 +40,28 @@ class Place(NamedTuple):
 class Stay:
     """One view, from its beginning to its end."""
 
-    __slots__ = ("_caller", "_path", "reactor")
+    __slots__ = ("_caller", "_is_late", "_path", "reactor")
 
     def __init__(self, path: str, reactor: Reactor) -> None:
         self.reactor = reactor
         self._path = path
         self._caller: Any = None  # of the reactor; None while the view does not run
+        self._is_late = False  # the connection was over while it ran
 
-    def begin(self) -> None:
-        """The calling greenlet or thread begins to run the view."""
-        self._caller = self.reactor.caller()
+    def begin(self, caller: Any) -> None:
+        """The greenlet or thread `caller` begins to run the view, or a turn of it."""
+        self._caller = caller
 
     def end(self) -> None:
-        """The view has ended."""
+        """The view, or its turn, has ended."""
         self._caller = None
-        if (watch := _watches.get(self.reactor)) is not None:
+        if self._is_late and (watch := _watches.get(self.reactor)) is not None:
             watch.discard(self)
 
     def connection_over(self) -> None:
         """The connection is over: from now on the view should end."""
         if self._caller is not None:
+            self._is_late = True
             _watches.setdefault(self.reactor, Watch()).add(self)
 
     def report(self) -> None:

@@ -25,6 +25,11 @@ cdef class LinkLock:
     cpdef bint _is_owned(self) noexcept
 
 
+cdef class Runner:
+    cdef readonly object caller, ident
+    cdef public object keeper
+
+
 cdef class Link:
     cdef readonly LinkLock lock
     cdef readonly bint holds
@@ -33,6 +38,7 @@ cdef class Link:
     cdef public object turn
 
     cpdef employ(self, turn)
+    cpdef run_turn(self, runner)
     cpdef watch(self, bint read, bint write)
     cpdef park(self, timeout_seconds)
     cpdef wake(self)

@@ -175,11 +175,17 @@ class Keeper(Protocol):
 
 
 class Runner:
-    """A greenlet or a thread that runs turns. `keeper`, if a turn has left one, is asked what to do between them."""
+    """A greenlet or a thread that runs turns; it makes this itself.
 
-    __slots__ = ("keeper",)
+    `ident` is that of `threading`, `caller` that of the reactor. `keeper`, if a turn has left one, is asked what to do
+    between two turns.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("caller", "ident", "keeper")
+
+    def __init__(self, caller: Any) -> None:
+        self.ident = threading.get_ident()
+        self.caller = caller
         self.keeper: Keeper | None = None
 
 
@@ -211,6 +217,10 @@ class Link:
     def dismiss(self) -> None:
         """Run no turn any more."""
         self.turn = None
+
+    def run_turn(self, runner: Runner) -> bool:
+        """Run one turn; False: it was stopped, and its greenlet must end. For the greenlets or threads that do so."""
+        raise NotImplementedError
 
     def watch(self, *, read: bool, write: bool) -> None:
         """From now on, call `on_readable` if `read`, and `on_writable` if `write`."""

@@ -1,6 +1,7 @@
 cimport cython
 
 from .base cimport Link
+from .runners cimport Runners
 
 cdef object _switch, _getcurrent
 cdef double _LONGEST_TURN_SECONDS

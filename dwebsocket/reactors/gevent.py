@@ -477,7 +477,6 @@ class GeventLink(Link):
         self.wake()
 
     def run_turn(self, runner: Runner) -> bool:
-        """Run the turn; False: the greenlet was stopped in it, and must end. Called by `Runners`."""
         turn = self.turn
         self.is_due = False
         if turn is None:

@@ -118,7 +118,7 @@ class Pool:
                 raise
 
     def _run(self) -> None:
-        runner = Runner()
+        runner = Runner(threading.get_ident())
         while not self._is_over:
             try:
                 self._serve(runner)
@@ -154,12 +154,11 @@ class Pool:
         return math.ceil(seconds * 1000) / 1000
 
     def _run_turn(self, link: Any, runner: Runner) -> None:
-        ident = threading.get_ident()
-        self._busy[ident] = link, monotonic()
+        self._busy[runner.ident] = link, monotonic()
         if len(self._busy) >= self._count and self._count < self.max_threads:
             with contextlib.suppress(RuntimeError):  # no thread can be started: those that there are go on
                 self._start()
         try:
             link.run_turn(runner)
         finally:
-            self._busy.pop(ident, None)
+            self._busy.pop(runner.ident, None)

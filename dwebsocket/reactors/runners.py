@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from greenlet import getcurrent, greenlet
 
-from .base import Runner
+from .base import Link, Runner
 from .clock import monotonic
 
 _LONGEST_GO_SECONDS = 0.005  # for so long turns may keep the hub from running
@@ -20,8 +21,8 @@ _switch = greenlet.switch
 class Runners:
     """Runs the turns of the links that are due. One that waits holds its greenlet; the others get another one.
 
-    A greenlet whose turns have left something to keep, as a database connection, waits for more of them, as long as
-    its keeper says.
+    One greenlet stays for what comes next, for its turns need less if they have had it before. Others stay as long as
+    they keep something for further turns, as a database connection.
     """
 
     __slots__ = ("_due", "_hub", "_idle", "_is_called", "_late_at", "_loop", "_make")
@@ -30,12 +31,12 @@ class Runners:
         self._hub = hub
         self._loop = loop
         self._make = make  # makes a greenlet
-        self._due: deque[Any] = deque()  # links
-        self._idle: list[Any] = []  # greenlets that keep something
+        self._due: deque[Link] = deque()
+        self._idle: list[Any] = []  # greenlets
         self._is_called = False  # `_go()` is about to run
         self._late_at = 0.0
 
-    def add(self, link: Any) -> None:
+    def add(self, link: Link) -> None:
         """Let the turn of `link` run soon. On the hub's thread."""
         self._due.append(link)
         if not self._is_called:
@@ -49,14 +50,14 @@ class Runners:
 
     def _go(self) -> None:
         """Run what is due. Called in the hub, to which each greenlet returns when it waits, or has nothing to do."""
-        self._is_called = False
+        self._is_called = True  # what is added meanwhile runs, too
         self._late_at = monotonic() + _LONGEST_GO_SECONDS
         try:
             while self._due and monotonic() < self._late_at:
                 _switch(self._idle.pop() if self._idle else self._make(self._run))
         finally:
-            if self._due and not self._is_called:
-                self._is_called = True
+            self._is_called = bool(self._due)
+            if self._is_called:
                 timer = self._loop.timer(_ONE_TURN_SECONDS)
                 timer.start(self._go_on, timer)
 
@@ -65,7 +66,7 @@ class Runners:
         self._go()
 
     def _run(self) -> None:
-        runner = Runner()
+        runner = Runner(ref(_getcurrent()))
         try:
             while True:
                 while self._due:
@@ -73,26 +74,30 @@ class Runners:
                         return
                     if monotonic() >= self._late_at:
                         break
-                keeper = runner.keeper
-                seconds = None if keeper is None else keeper.rest(monotonic())
-                if seconds is None:
+                if runner.keeper is not None:
+                    self._rest(runner.keeper.rest(monotonic()))
+                elif not self._idle:
+                    self._rest(None)
+                else:
                     return
-                self._rest(seconds)
         finally:
             if runner.keeper is not None:
                 runner.keeper.close()
 
-    def _rest(self, seconds: float) -> None:
+    def _rest(self, seconds: float | None) -> None:
         """Wait until a turn is due, or the time is over."""
         current = _getcurrent()
-        timer = self._loop.timer(seconds)
-        timer.start(self._wake, current, update=True)
+        timer = None
+        if seconds is not None:
+            timer = self._loop.timer(seconds)
+            timer.start(self._wake, current, update=True)
         self._idle.append(current)
         try:
             _switch(self._hub)
         finally:
-            timer.close()
-            if current in self._idle:  # the time is over, or it was stopped
+            if timer is not None:
+                timer.close()
+            if current in self._idle:  # it was stopped
                 self._idle.remove(current)
 
     def _wake(self, sleeper: Any) -> None:

@@ -435,8 +435,7 @@ class ThreadLink(Link):
             self._is_attended = False
             self._lock.release()
 
-    def run_turn(self, runner: Runner) -> None:
-        """Run the turn. For the threads of the pool."""
+    def run_turn(self, runner: Runner) -> bool:
         again = False
         with contextlib.suppress(BaseException):  # the view was stopped, and it knows: no other one must be
             again = self.turn(runner)  # type: ignore[misc]  # a turn that runs is not taken away
@@ -447,6 +446,7 @@ class ThreadLink(Link):
             self._let_attend()
         self._arm()
         self._lock.release()
+        return True  # threads are not stopped
 
     def serve_parked(self, events: int) -> None:
         """Handle `events` where no thread of the pool is free. Never waits."""

@@ -15,3 +15,11 @@ def adopt_locals() -> None:
         kind = type(value)
         if kind.__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
             variable.set(kind(threading.get_ident(), value.data))
+
+
+def follow_locals(context: contextvars.Context) -> None:
+    """Make this thread the owner of what another one has adopted, or set, in `context`, which is its own by now."""
+    ident = threading.get_ident()
+    for value in context.values():
+        if type(value).__module__ == "asgiref.local" and hasattr(value, "thread_id"):
+            value.thread_id = ident

@@ -21,7 +21,7 @@ from ..protocol.frames import Close
 from ..protocol.handshake import Handshake, Headers
 from ..reactors.base import Exclusively, Latch
 from ..servers import Server
-from ..websocket import Closed, Received
+from ..websocket import Stay
 from . import sessions
 
 _NO_TURNSTILE = nullcontext()
@@ -36,14 +36,7 @@ class Outcome(enum.Enum):
     REFUSED = "the view can accept no more: HTTP answers"
 
 
-class Stay(NamedTuple):
-    """What is called on a connection that stays open without its view."""
-
-    received: Received | None
-    closed: Closed | None
-
-
-_BEGUN = Stay(None, None)
+_BEGUN = Stay(None, None, None)
 
 
 class _Pending(NamedTuple):
@@ -144,14 +137,14 @@ class Opening:
             exclusively(self._make_members)  # that of the opening ends with the 101
         return self._members
 
-    def stay_open(self, received: Received | None, closed: Closed | None) -> HttpResponse:
+    def stay_open(self, stay: Stay) -> HttpResponse:
         """The response of a view whose connection stays open. RuntimeError where that was said, or the view has ended.
 
         Decorators and mixins may look at it; it is never sent.
         """
         if self.stay is not None or self._entry is None:
             raise RuntimeError("stay_open() is called once, by the view, which returns what it gives")
-        self.stay = Stay(received, closed)
+        self.stay = stay
         return HttpResponse()
 
     def begin_stay(self) -> Stay | None:

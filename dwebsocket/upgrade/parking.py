@@ -6,7 +6,6 @@ A turn runs in a greenlet or thread that it has for so long: an idle connection 
 from __future__ import annotations
 
 import contextvars
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -18,13 +17,12 @@ from ..database.sharing import with_connections
 from ..protocol.codes import CloseCode
 from ..reactors.base import Runner
 from ..reactors.clock import monotonic
-from ..websocket import WebSocket
+from ..websocket import Gap, GroupMessage, Stay, WebSocket
 from . import outcomes
-from .context import adopt_locals
-from .opening import Opening, Stay
+from .context import follow_locals
+from .opening import Opening
 
 _LONGEST_TURN_SECONDS = 0.005  # for so long messages are taken, then others have their turn
-_MESSAGES = 64  # at most
 
 
 class Run(Protocol):
@@ -55,7 +53,7 @@ class Run(Protocol):
 class Parked:
     """The turns of one connection; the reactor calls it."""
 
-    __slots__ = ("_connection", "_context", "_ident", "_is_told", "_run", "_shared", "_stay")
+    __slots__ = ("_connection", "_context", "_ident", "_is_told", "_run", "_shared", "_stay", "_waits")
 
     def __init__(
         self,
@@ -72,6 +70,8 @@ class Parked:
         self._context = context
         self._ident = 0  # of the thread or greenlet of the last turn
         self._is_told = False  # of the end
+        streams = connection.endpoint.streaming  # messages come in parts, and are to be put together
+        self._waits = stay.received is not None and (streams or has_own_wait(run.websocket))
 
     def begin(self) -> None:
         """Let the turns begin."""
@@ -86,26 +86,27 @@ class Parked:
         return outcome[0]
 
     def _turn(self, runner: Runner) -> bool:
+        if self._is_told:
+            self._leave_if_over()
+            return False
+        if runner.ident != self._ident:
+            self._ident = runner.ident
+            follow_locals(self._context)
         has_more: bool | None = None
         stop: BaseException | None = None
-        if not self._is_told:
-            if (ident := threading.get_ident()) != self._ident:
-                self._ident = ident
-                adopt_locals()
-            self._run.begin_turn(runner)
-            try:
-                has_more = self._hand_on()
-                if has_more is None:
-                    self._tell_end()
-            except BaseException as error:
-                self._fail(error)
-                if isinstance(error, self._connection.reactor.stops):
-                    stop = error
-            finally:
-                self._run.end_turn(runner)
-        if self._is_told and self._connection.is_disposed:
-            self._connection.dismiss()  # without a cycle, all memory is freed at once
-            self._run.leave()
+        self._run.begin_turn(runner)
+        try:
+            has_more = self._hand_on()
+            if has_more is None:
+                self._tell_end()
+        except BaseException as error:
+            self._fail(error)
+            if isinstance(error, self._connection.reactor.stops):
+                stop = error
+        finally:
+            self._run.end_turn(runner)
+        if has_more is None:
+            self._leave_if_over()
         if stop is not None:
             try:
                 raise stop
@@ -113,28 +114,35 @@ class Parked:
                 del stop  # the traceback would hold this frame, and this frame it
         return bool(has_more)
 
+    def _leave_if_over(self) -> None:
+        if self._connection.is_disposed:
+            self._connection.dismiss()  # without a cycle, all memory is freed at once
+            self._run.leave()
+
     def _hand_on(self) -> bool | None:
         """Hand on what has come; whether there may be more. None: the connection is over."""
-        connection, received = self._connection, self._stay.received
-        websocket, members = self._run.websocket, self._run.opening.joined
-        waits = received is not None and (connection.endpoint.streaming or has_own_wait(websocket))
+        received, members = self._stay.received or _drop, self._run.opening.joined
         late_at = monotonic() + _LONGEST_TURN_SECONDS
-        for _ in range(_MESSAGES):
+        if not self._waits and (members is None or not members.has_events()):
+            return self._connection.hand_on(received, late_at)
+        while monotonic() < late_at:
             event = None if members is None else members.take_event()
-            if event is not None and received is not None:
-                received(event)
-            if connection.is_over:
-                return None
-            message: Any = websocket.wait(0) if waits else connection.take()
-            if message is not None and received is not None:
+            if event is not None and self._stay.group_event is not None:
+                self._stay.group_event(event)
+            message = self._take()
+            if message is not None:
                 received(message)
-            if message is None and connection.is_over:  # since it was looked at: taking the last one may be the end
+            elif self._connection.is_over:
                 return None
-            if message is None and event is None:
+            elif event is None:
                 return False
-            if monotonic() >= late_at:
-                break
         return True
+
+    def _take(self) -> Any:
+        """The next message, if one is here."""
+        if not self._waits:
+            return self._connection.take()
+        return None if self._connection.is_over else self._run.websocket.wait(0)
 
     def _tell_end(self) -> None:
         """Call `closed()`, once."""
@@ -161,12 +169,17 @@ def close_for(connection: Connection, error: BaseException) -> tuple[int, str]:
     return outcomes.close_for(error)
 
 
+def _drop(message: Any) -> None:
+    """Do nothing with a message that the view does not want."""
+
+
 def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
     """Do what a parked view does, in one turn that waits: for a view that has a greenlet or thread anyway."""
     try:
         for event in events:
-            if stay.received is not None:
-                stay.received(event)
+            handle = stay.group_event if isinstance(event, (GroupMessage, Gap)) else stay.received
+            if handle is not None:
+                handle(event)
         websocket.close()
     except BaseException as error:
         connection = websocket._opening.connection

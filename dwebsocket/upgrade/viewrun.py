@@ -29,10 +29,10 @@ from ..protocol.frames import Close
 from ..protocol.handshake import Handshake
 from ..reactors.base import Runner
 from ..servers import Server
-from ..websocket import WebSocket
+from ..websocket import Stay, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
-from .opening import Opening, Outcome, Stay
+from .opening import Opening, Outcome
 from .parking import Parked, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
@@ -138,7 +138,7 @@ class ViewRun:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
-        self._stay.begin()
+        self._stay.begin(self._entry.reactor.caller())
         try:
             if self.opening.detaches:
                 adopt_locals()
@@ -194,7 +194,7 @@ class ViewRun:
     # The turns of a parked view
 
     def begin_turn(self, runner: Runner) -> None:
-        self._stay.begin()
+        self._stay.begin(runner.caller)
         if self._lease is not None:
             self._lease.begin_turn(runner)
 
