@@ -23,6 +23,7 @@ MODULES = [
     "reactors.base",
     "reactors.runners",
     "reactors.gevent",
+    "reactors.pool",
     "reactors.thread",
     "connection.ending",
     "connection.keepalive",
@@ -32,6 +33,7 @@ MODULES = [
     "connection.sending",
     "connection.connection",
     "connection.verbs",
+    "upgrade.parking",
 ]
 WANTED = os.environ.get("DWEBSOCKET_COMPILE", "")
 

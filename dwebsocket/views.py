@@ -116,7 +116,7 @@ class WebSocketView(View):
 
     def send(self, message: str | bytes | bytearray | memoryview) -> None:
         """Send a message, as `request.websocket.send()`."""
-        self.websocket.send(message)
+        self.request.websocket.send(message)
 
     def send_json(self, obj: Any) -> None:
         """Send a message as JSON, as `request.websocket.send_json()`."""

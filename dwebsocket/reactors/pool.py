@@ -31,6 +31,19 @@ CAN_PARK = hasattr(select, "epoll")
 class Pool:
     """At most `max_threads` threads, started as they are needed: while one runs a turn, another one waits."""
 
+    __slots__ = (
+        "_busy",
+        "_count",
+        "_due",
+        "_epoll",
+        "_has_warned",
+        "_is_over",
+        "_links",
+        "_lock",
+        "_wakeup",
+        "max_threads",
+    )
+
     def __init__(self) -> None:
         self.max_threads = 1
         self._epoll = select.epoll()

@@ -234,7 +234,7 @@ from dwebsocket.reactors import thread
 
 reactor = thread.current()
 stay = overstay.Stay("/", reactor)
-stay.begin()
+stay.begin(reactor.caller())
 stay.connection_over()
 assert len(overstay._watches) == 1
 child = os.fork()

@@ -1,0 +1,17 @@
+from ..connection.connection cimport Connection
+from ..reactors.base cimport Runner
+from ..reactors.clock cimport monotonic
+
+cdef double _LONGEST_TURN_SECONDS
+
+
+cdef class Parked:
+    cdef object _context, _ident, _run, _shared, _stay
+    cdef Connection _connection
+    cdef bint _is_told, _waits
+
+    cdef _leave_if_over(self)
+    cdef _hand_on(self)
+    cdef _take(self)
+    cdef _tell_end(self)
+    cdef _fail(self, error)
