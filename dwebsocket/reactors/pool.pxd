@@ -7,9 +7,10 @@ from .clock cimport monotonic
 @cython.final
 cdef class Pool:
     cdef public int max_threads
-    cdef object _epoll, _wakeup, _due, _lock
+    cdef readonly bint is_watched
+    cdef object _alert, _epoll, _wakeup, _due, _lock, _reserve
     cdef dict _links, _busy
-    cdef int _count
+    cdef int _active, _resting, _calm
     cdef bint _is_over, _has_warned
 
     cpdef arm(self, link)
@@ -17,4 +18,7 @@ cdef class Pool:
     cdef _wake_one(self)
     cdef _serve(self, Runner runner)
     cdef _seconds(self, Runner runner)
+    cdef bint _is_stuck(self, double now, double seconds) except -1
+    cdef _grow(self)
+    cdef bint _is_needed(self, Runner runner) except -1
     cdef _run_turn(self, link, Runner runner)

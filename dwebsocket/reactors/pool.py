@@ -1,7 +1,9 @@
 """The threads that run the turns of parked views. They wait in one epoll themselves: no thread hands over to another.
 
-A thread that finds bytes for a parked view reads them, and runs the view's turn right there. While all threads are in
-turns that block, the background thread of the reactor reads, so that pings are answered and ends are noticed.
+A thread that finds bytes for a parked view reads them, and runs the view's turn right there. Two threads do all of it
+as long as turns are short: more would only wait for Python's lock. Where both are in turns that take longer, the
+background thread of the reactor calls another one; and while there can be no other, it reads, so that pings are
+answered and ends are noticed.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import queue
 import select
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .base import Runner
@@ -21,6 +24,12 @@ from .wakeup import Wakeup
 
 logger = logging.getLogger("dwebsocket")
 
+#: All threads are in turns: after so long it is seen whether the turns take long.
+WATCH_SECONDS = 0.01
+_ACTIVE = 2  # threads, where no turn takes long
+_LONG_SECONDS = 0.01  # a turn that takes longer waits for something
+_CALM = 20  # looks at the threads that find one of them free: then there is no hurry any more
+_REST_SECONDS = 10.0  # a thread that is not needed for so long ends
 _STUCK_SECONDS = 1.0  # turns that take longer, in all threads, are told of once
 _READ_AHEAD = 1000  # sockets that the background thread reads at once
 
@@ -29,38 +38,48 @@ CAN_PARK = hasattr(select, "epoll")
 
 
 class Pool:
-    """At most `max_threads` threads, started as they are needed: while one runs a turn, another one waits."""
+    """At most `max_threads` threads, started as they are needed. `alert` wakes the background thread."""
 
     __slots__ = (
+        "_active",
+        "_alert",
         "_busy",
-        "_count",
+        "_calm",
         "_due",
         "_epoll",
         "_has_warned",
         "_is_over",
         "_links",
         "_lock",
+        "_reserve",
+        "_resting",
         "_wakeup",
+        "is_watched",
         "max_threads",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, alert: Callable[[], None]) -> None:
         self.max_threads = 1
+        self.is_watched = False  # by the background thread, which calls `watch()`: all threads are in turns
+        self._calm = 0
+        self._alert = alert
         self._epoll = select.epoll()
         self._wakeup = Wakeup()
         self._epoll.register(self._wakeup.descriptor, select.EPOLLIN | select.EPOLLET)  # each write wakes one thread
         self._links: dict[int, Any] = {}  # by descriptor
         self._due: deque[Any] = deque()  # links that need a thread, though nothing has come for them
         self._busy: dict[int, tuple[Any, float]] = {}  # what each thread that runs a turn is at, and since when
-        self._count = 0  # of the threads
-        self._lock: Any = threading.RLock()  # of the start of one
+        self._active = 0  # threads that wait for sockets, or are in turns
+        self._resting = 0  # others
+        self._reserve: queue.SimpleQueue[None] = queue.SimpleQueue()  # where they wait
+        self._lock: Any = threading.RLock()  # of these numbers
         self._is_over = False
         self._has_warned = False
 
     def add(self, link: Any) -> None:
         """Watch the socket of `link`, once it is armed. RuntimeError where there is no thread, and none can start."""
-        if not self._count:
-            self._start()
+        if not self._active:
+            self._grow()
         self._links[link.descriptor] = link
         self._epoll.register(link.descriptor, select.EPOLLONESHOT)
 
@@ -87,16 +106,30 @@ class Pool:
         """How many links there are."""
         return len(self._links)
 
+    def watch(self, now: float) -> None:
+        """Call another thread where all are in turns that take long. For the background thread, every 10 ms."""
+        if self._is_stuck(now, _LONG_SECONDS):
+            with contextlib.suppress(RuntimeError):  # no thread can be started: those that there are go on
+                self._grow()
+        elif len(self._busy) < self._active:
+            self._calm += 1
+            self.is_watched = self._calm < _CALM
+
     def look(self, now: float) -> None:
-        """Read what has come, where all threads are in turns. Called by the background thread, a few times a second."""
-        if self._is_over or not self._count or len(self._busy) < self._count:
+        """Read what has come, where all threads are in turns. For the background thread, a few times a second."""
+        if not self._is_stuck(now, _LONG_SECONDS):
             return
-        if self._count >= self.max_threads:
+        if self._active >= self.max_threads:
             self._warn(now)
         for descriptor, events in self._epoll.poll(0, _READ_AHEAD):
             link = self._links.get(descriptor)
             if link is not None:
                 link.serve_parked(events)
+
+    def _is_stuck(self, now: float, seconds: float) -> bool:
+        """Whether all threads are in turns that take longer than `seconds`."""
+        busy = list(self._busy.values())
+        return not self._is_over and len(busy) >= self._active > 0 and all(now - since > seconds for _, since in busy)
 
     def abandon(self) -> None:
         """End, in the child of a fork: the threads are the parent's."""
@@ -107,11 +140,11 @@ class Pool:
         self._wakeup.close()
 
     def _wake_one(self) -> None:
-        if len(self._busy) < self._count:
+        if len(self._busy) < self._active:
             self._wakeup.set()
 
     def _warn(self, now: float) -> None:
-        if not self._has_warned and all(now - since > _STUCK_SECONDS for _, since in list(self._busy.values())):
+        if not self._has_warned and self._is_stuck(now, _STUCK_SECONDS):
             self._has_warned = True
             logger.warning(
                 "all %d threads for parked WebSocket views are in turns of more than %g s, and the others wait:"
@@ -119,26 +152,50 @@ class Pool:
                 self.max_threads, _STUCK_SECONDS,
             )  # fmt: skip
 
-    def _start(self) -> None:
+    def _grow(self) -> None:
+        """Let another thread wait for sockets, unless there are as many as there may be."""
         with self._lock:
-            if len(self._busy) < self._count or self._count >= self.max_threads:
-                return
-            self._count += 1
-            try:
+            if self._resting:
+                self._resting -= 1
+                self._active += 1
+                self._reserve.put(None)
+            elif self._active < self.max_threads:
                 threading.Thread(target=self._run, name="dwebsocket turns", daemon=True).start()
-            except BaseException:
-                self._count -= 1
-                raise
+                self._active += 1
 
     def _run(self) -> None:
         runner = Runner(threading.get_ident())
         while not self._is_over:
             try:
                 self._serve(runner)
+                if self._active > _ACTIVE and not self._is_needed(runner):
+                    return
             except BaseException:  # no memory, perhaps: the thread must go on
                 if not self._is_over:
                     with contextlib.suppress(BaseException):
                         logger.exception("a WebSocket could not be served")
+
+    def _is_needed(self, runner: Runner) -> bool:
+        """Rest while there are enough others; False when that takes long."""
+        now = monotonic()
+        with self._lock:
+            long = sum(now - since > _LONG_SECONDS for _, since in list(self._busy.values()))
+            if self._active - long <= _ACTIVE:
+                return True
+            self._active -= 1
+            self._resting += 1
+        if runner.keeper is not None:
+            runner.keeper.close()
+            runner.keeper = None
+        with contextlib.suppress(queue.Empty):
+            self._reserve.get(timeout=_REST_SECONDS)
+            return True
+        with self._lock:
+            with contextlib.suppress(queue.Empty):
+                self._reserve.get_nowait()  # it was called just now
+                return True
+            self._resting -= 1
+        return False
 
     def _serve(self, runner: Runner) -> None:
         """Attend to one link that is ready, and to one that is due: neither kind holds up the other."""
@@ -168,9 +225,14 @@ class Pool:
 
     def _run_turn(self, link: Any, runner: Runner) -> None:
         self._busy[runner.ident] = link, monotonic()
-        if len(self._busy) >= self._count and self._count < self.max_threads:
-            with contextlib.suppress(RuntimeError):  # no thread can be started: those that there are go on
-                self._start()
+        if len(self._busy) >= self._active:
+            if self._active < _ACTIVE:
+                with contextlib.suppress(RuntimeError):  # no thread can be started: this one goes on
+                    self._grow()
+            self._calm = 0
+            if not self.is_watched:
+                self.is_watched = True
+                self._alert()
         try:
             link.run_turn(runner)
         finally:

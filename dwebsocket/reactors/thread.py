@@ -42,7 +42,7 @@ from .base import (
     hung_up,
     run_logged,
 )
-from .pool import CAN_PARK, Pool
+from .pool import CAN_PARK, WATCH_SECONDS, Pool
 from .wakeup import Wakeup
 
 T = TypeVar("T")
@@ -123,7 +123,7 @@ class ThreadReactor:
         """Leave `link` to the threads for parked views."""
         with self._lock:
             if self.pool is None:
-                self.pool = Pool()
+                self.pool = Pool(self._wake)
             self.pool.max_threads = self.max_threads
             self.pool.add(link)
             self._swept.discard(link)
@@ -250,9 +250,13 @@ class ThreadReactor:
         seconds = self._seconds_to_next_round()
         due = None if seconds is None else time.monotonic() + seconds
         while not self._is_hurried:
-            seconds = None if due is None else due - time.monotonic()
+            now = time.monotonic()
+            seconds = None if due is None else due - now
             if seconds is not None and seconds <= 0:
                 return
+            if self.pool is not None and self.pool.is_watched:
+                self.pool.watch(now)
+                seconds = WATCH_SECONDS if seconds is None else min(seconds, WATCH_SECONDS)
             if self._writers:
                 self._serve_writers(seconds)
             else:
