@@ -217,14 +217,17 @@ class Options:
 
 # Django looks a setting up in three places, and slowly where it is not set; a connection needs twenty of them.
 _values: dict[str, Any] = {}
-_defaults: list[Options] = []  # one item, made at the first use: the options of views that are given none
+# The options of each view, made at its first connection, by the `id()` of what its decorator was given. All connections
+# of a view share them. What was given stands beside them, so that no other object gets that id.
+_MOST_OPTIONS = 1000
+_options: dict[int, tuple[Mapping[str, Any], Options]] = {}
 
 
 def clear_cache(*, setting: str, **about: Any) -> None:
     """Drop the cached settings: `override_settings` has changed one."""
     if setting.startswith(PREFIX):
         _values.clear()
-        _defaults.clear()
+        _options.clear()
 
 
 setting_changed.connect(clear_cache)
@@ -321,11 +324,12 @@ def check_guards(given: Mapping[str, Any]) -> None:
 
 def options(given: Mapping[str, Any]) -> Options:
     """Return the options of one connection: those `given` to its view, else the settings."""
-    if given:
-        return _choose(given)
-    if not _defaults:
-        _defaults.append(_choose(given))
-    return _defaults[0]
+    found = _options.get(id(given))
+    if found is None:
+        if len(_options) >= _MOST_OPTIONS:  # of decorators that are made anew for each request
+            _options.clear()
+        found = _options[id(given)] = given, _choose(given)
+    return found[1]
 
 
 def _choose(given: Mapping[str, Any]) -> Options:
