@@ -32,7 +32,7 @@ from ..servers import Server
 from ..websocket import WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
-from .opening import Opening, Outcome, Stay
+from .opening import NOT_RETURNED, Opening, Outcome, Stay
 from .parking import Parked, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
@@ -41,7 +41,6 @@ logger = logging.getLogger("dwebsocket")
 #: The error of a view that is a generator.
 GENERATOR = "the view is a generator; a WebSocket view does not yield its messages: request.websocket.send() sends one"
 
-_NOT_RETURNED = "the view has called stay_open(), and returned nothing: write `return request.websocket.stay_open(…)`"
 _NORMAL = Close(CloseCode.NORMAL_CLOSURE)
 _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
@@ -170,10 +169,12 @@ class ViewRun:
     def _stays(self, response: HttpResponseBase | None) -> bool:
         """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
         stay = self.opening.stay
-        if stay is None or (response is not None and response.status_code >= 400):
+        if stay is None:
             return False
-        if response is None:
-            raise RuntimeError(_NOT_RETURNED)
+        if not isinstance(response, HttpResponseBase):
+            raise RuntimeError(NOT_RETURNED)
+        if response.status_code >= 400:
+            return False
         self.opening.begin_stay()
         if self.opening.parks:
             self._parked = stay
