@@ -88,24 +88,25 @@ class Parked:
     def _turn(self, runner: Runner) -> bool:
         has_more: bool | None = None
         stop: BaseException | None = None
-        if not self._is_told:
-            if (ident := threading.get_ident()) != self._ident:
-                self._ident = ident
-                adopt_locals()
-            self._run.begin_turn(runner)
-            try:
-                has_more = self._hand_on()
-                if has_more is None:
-                    self._tell_end()
-            except BaseException as error:
-                self._fail(error)
-                if isinstance(error, self._connection.reactor.stops):
-                    stop = error
-            finally:
-                self._run.end_turn(runner)
-        if self._is_told and self._connection.is_disposed:
-            self._connection.dismiss()  # without a cycle, all memory is freed at once
-            self._run.leave()
+        if (ident := threading.get_ident()) != self._ident:
+            self._ident = ident
+            adopt_locals()
+        self._run.begin_turn(runner)
+        try:
+            if not self._is_told:
+                try:
+                    has_more = self._hand_on()
+                    if has_more is None:
+                        self._tell_end()
+                except BaseException as error:
+                    self._fail(error)
+                    if isinstance(error, self._connection.reactor.stops):
+                        stop = error
+            if self._is_told and self._connection.is_disposed:
+                self._connection.dismiss()  # without a cycle, all memory is freed at once
+                self._run.leave()  # in the turn: receivers of the signal may query
+        finally:
+            self._run.end_turn(runner)
         if stop is not None:
             try:
                 raise stop

@@ -16,6 +16,7 @@ from django.http import HttpResponseBase
 
 from .. import conf, guards
 from ..connection.connection import Connection
+from ..database.kept import let_keep
 from ..database.lease import Lease
 from ..database.own import close_own_connections, give_back
 from ..database.sharing import shared_connections, with_connections
@@ -28,6 +29,7 @@ from ..protocol.exceptions import HandshakeError, WebSocketClosed
 from ..protocol.frames import Close
 from ..protocol.handshake import Handshake
 from ..reactors.base import Runner
+from ..reactors.clock import monotonic
 from ..servers import Server
 from ..websocket import WebSocket
 from . import outcomes, sessions
@@ -130,6 +132,8 @@ class ViewRun:
     def _park(self, stay: Stay, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]) -> None:
         self._parked = None
         connection = cast(Connection, self.opening.connection)  # stay_open() has opened it
+        if self._lease is not None:
+            self._lease.park()
         registry.park(self._entry)
         connection.reactor.max_threads = conf.get("THREADS")
         Parked(self, connection, stay, context, shared).begin()
@@ -204,7 +208,7 @@ class ViewRun:
             if self._lease is not None:
                 self._lease.end_turn(runner)
             else:
-                give_back()
+                let_keep(runner, monotonic(), self._name)
         finally:
             self._stay.end()
 
