@@ -324,11 +324,12 @@ def check_guards(given: Mapping[str, Any]) -> None:
 
 def options(given: Mapping[str, Any]) -> Options:
     """Return the options of one connection: those `given` to its view, else the settings."""
-    found = _options.get(id(given))
+    key = id(given) if given else 0
+    found = _options.get(key)
     if found is None:
         if len(_options) >= _MOST_OPTIONS:  # of decorators that are made anew for each request
             _options.clear()
-        found = _options[id(given)] = given, _choose(given)
+        found = _options[key] = given, _choose(given)
     return found[1]
 
 

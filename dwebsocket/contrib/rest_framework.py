@@ -10,6 +10,7 @@ from typing import Any
 
 from django.http import HttpResponse
 
+from ..upgrade.opening import NOT_RETURNED
 from ..websocket import WebSocket
 
 
@@ -32,7 +33,12 @@ def patch_finalize_response(view: Any) -> None:
 
 
 def _response_for_none(websocket: WebSocket) -> HttpResponse:
-    """Make the response that means the same as None from any view: it has accepted, unless it has refused."""
+    """Make the response that means the same as None from any view: it has accepted, unless it has refused.
+
+    RuntimeError where the view has called `stay_open()`, and should have returned something.
+    """
+    if getattr(websocket._opening, "stay", None) is not None:
+        raise RuntimeError(NOT_RETURNED)
     if not websocket.closed:
         websocket.accept()
     return HttpResponse(status=403 if websocket._opening.connection is None else 200)  # the 200 is never sent

@@ -7,6 +7,7 @@ import os
 import threading
 from typing import Any
 
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..reactors.base import Runner
@@ -77,6 +78,8 @@ def let_keep(runner: Runner, queried_at: float, view: str) -> None:
         if in_transaction(connection):
             _warn(view)
             close(connection)
+            if connection.in_atomic_block:  # Django would keep it so, closed, until the block ends
+                del connections[connection.alias]
         elif can_be_kept(connection) and take_place(kept):
             is_kept = True
         else:

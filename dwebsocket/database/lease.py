@@ -63,18 +63,23 @@ class Lease:
             for connection in own_connections():
                 watch_no_longer(connection)
 
+    def park(self) -> None:
+        """The view has opened its connection, and goes on in turns: what it has opened is closed by its thread."""
+        give_up_place(self)
+        self._need_no_more()
+
     def begin_turn(self, runner: Runner) -> None:
         """The view runs again, in the calling thread or greenlet."""
         self._thread_ident = runner.ident
-        if runner.keeper is not None:
+        if runner.keeper is not None:  # what it keeps is this view's now
+            self._need()
             self._close_ended()
 
     def end_turn(self, runner: Runner) -> None:
         """Release what was opened; the runner keeps it for a second after the last query, if that can be."""
-        if self._is_needed or runner.keeper is not None:
-            self._is_needed = False
-            if self._connection is not None:
-                self._connection.wait_hook = None
+        if self._is_needed:
+            self._need_no_more()
+            give_up_place(self)
             let_keep(runner, self._queried_at, self._view)
 
     def accepted(self, connection: Connection) -> None:
@@ -87,15 +92,23 @@ class Lease:
 
     def opened(self, database: BaseDatabaseWrapper) -> None:
         """Take note that the view has opened `database`."""
-        self._is_needed = True
         self._opened_at = self._queried_at = monotonic()
         watch(database)
-        if self._connection is not None:
-            self._connection.wait_hook = self
+        self._need()
 
     def queried(self) -> None:
         """Take note of a query of the view."""
         self._queried_at = monotonic()
+
+    def _need(self) -> None:
+        self._is_needed = True
+        if self._connection is not None:
+            self._connection.wait_hook = self
+
+    def _need_no_more(self) -> None:
+        self._is_needed = False
+        if self._connection is not None:
+            self._connection.wait_hook = None
 
     # The WaitHook of the WebSocket's connection
 

@@ -24,6 +24,9 @@ from ..servers import Server
 from ..websocket import Stay
 from . import sessions
 
+#: The error of a view whose connection would stay open, if it had returned what it got.
+NOT_RETURNED = "the view has called stay_open(), and not returned it: write `return request.websocket.stay_open(…)`"
+
 _NO_TURNSTILE = nullcontext()
 _LOST = Close(1006, "the socket was taken from the server, and could not be used")
 

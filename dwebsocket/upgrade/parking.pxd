@@ -10,7 +10,6 @@ cdef class Parked:
     cdef Connection _connection
     cdef bint _is_told, _waits
 
-    cdef _leave_if_over(self)
     cdef _hand_on(self)
     cdef _take(self)
     cdef _tell_end(self)

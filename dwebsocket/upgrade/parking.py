@@ -86,9 +86,6 @@ class Parked:
         return outcome[0]
 
     def _turn(self, runner: Runner) -> bool:
-        if self._is_told:
-            self._leave_if_over()
-            return False
         if runner.ident != self._ident:
             self._ident = runner.ident
             follow_locals(self._context)
@@ -96,28 +93,26 @@ class Parked:
         stop: BaseException | None = None
         self._run.begin_turn(runner)
         try:
-            has_more = self._hand_on()
-            if has_more is None:
-                self._tell_end()
-        except BaseException as error:
-            self._fail(error)
-            if isinstance(error, self._connection.reactor.stops):
-                stop = error
+            if not self._is_told:
+                try:
+                    has_more = self._hand_on()
+                    if has_more is None:
+                        self._tell_end()
+                except BaseException as error:
+                    self._fail(error)
+                    if isinstance(error, self._connection.reactor.stops):
+                        stop = error
+            if has_more is None and self._connection.is_disposed:
+                self._connection.dismiss()  # without a cycle, all memory is freed at once
+                self._run.leave()  # in the turn: receivers of the signal may query
         finally:
             self._run.end_turn(runner)
-        if has_more is None:
-            self._leave_if_over()
         if stop is not None:
             try:
                 raise stop
             finally:
                 del stop  # the traceback would hold this frame, and this frame it
         return bool(has_more)
-
-    def _leave_if_over(self) -> None:
-        if self._connection.is_disposed:
-            self._connection.dismiss()  # without a cycle, all memory is freed at once
-            self._run.leave()
 
     def _hand_on(self) -> bool | None:
         """Hand on what has come; whether there may be more. None: the connection is over."""

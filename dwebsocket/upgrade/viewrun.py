@@ -16,6 +16,7 @@ from django.http import HttpResponseBase
 
 from .. import conf, guards
 from ..connection.connection import Connection
+from ..database.kept import let_keep
 from ..database.lease import Lease
 from ..database.own import close_own_connections, give_back
 from ..database.sharing import shared_connections, with_connections
@@ -28,11 +29,12 @@ from ..protocol.exceptions import HandshakeError, WebSocketClosed
 from ..protocol.frames import Close
 from ..protocol.handshake import Handshake
 from ..reactors.base import Runner
+from ..reactors.clock import monotonic
 from ..servers import Server
 from ..websocket import Stay, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
-from .opening import Opening, Outcome
+from .opening import NOT_RETURNED, Opening, Outcome
 from .parking import Parked, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
@@ -41,7 +43,6 @@ logger = logging.getLogger("dwebsocket")
 #: The error of a view that is a generator.
 GENERATOR = "the view is a generator; a WebSocket view does not yield its messages: request.websocket.send() sends one"
 
-_NOT_RETURNED = "the view has called stay_open(), and returned nothing: write `return request.websocket.stay_open(…)`"
 _NORMAL = Close(CloseCode.NORMAL_CLOSURE)
 _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
@@ -131,6 +132,8 @@ class ViewRun:
     def _park(self, stay: Stay, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]) -> None:
         self._parked = None
         connection = cast(Connection, self.opening.connection)  # stay_open() has opened it
+        if self._lease is not None:
+            self._lease.park()
         registry.park(self._entry)
         connection.reactor.max_threads = conf.get("THREADS")
         Parked(self, connection, stay, context, shared).begin()
@@ -170,10 +173,12 @@ class ViewRun:
     def _stays(self, response: HttpResponseBase | None) -> bool:
         """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
         stay = self.opening.stay
-        if stay is None or (response is not None and response.status_code >= 400):
+        if stay is None:
             return False
-        if response is None:
-            raise RuntimeError(_NOT_RETURNED)
+        if not isinstance(response, HttpResponseBase):
+            raise RuntimeError(NOT_RETURNED)
+        if response.status_code >= 400:
+            return False
         self.opening.begin_stay()
         if self.opening.parks:
             self._parked = stay
@@ -203,7 +208,7 @@ class ViewRun:
             if self._lease is not None:
                 self._lease.end_turn(runner)
             else:
-                give_back()
+                let_keep(runner, monotonic(), self._name)
         finally:
             self._stay.end()
 

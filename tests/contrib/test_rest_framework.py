@@ -27,7 +27,7 @@ from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from dwebsocket import accept_websocket, connections, require_websocket
-from tests.helpers import levels, recorded
+from tests.helpers import exchange, levels, recorded
 from tests.links import assert_ends
 from tests.peer import Close
 from tests.sites import Site
@@ -327,6 +327,54 @@ def test_peer_that_leaves_while_the_view_sends_is_no_error(
     site.until_idle()
     assert exceptions == []
     assert levels(caplog) == []
+
+
+# The view ends, the connection stays
+
+
+@every_shape
+def test_view_that_stays_open_is_told_of_messages_and_of_the_end(
+    site: Site, shape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stay(request: Any) -> Any:
+        def received(message: Any) -> None:
+            request.websocket.send(f"{request.user}: {message}")
+
+        return request.websocket.stay_open(received, lambda *end: site.tell(end))
+
+    peer = serve(site, shape, stay).connect("/", TOKEN)
+    assert [exchange(peer, "one"), exchange(peer, "two")] == ["ada: one", "ada: two"]
+    assert peer.close(4001, "bye") == Close(4001)
+    assert site.hear() == (4001, "bye")
+    site.until_idle()
+    assert levels(caplog) == []
+
+
+@every_shape
+def test_exception_of_the_framework_in_a_turn_closes_with_its_status(
+    site: Site, shape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stay(request: Any) -> Any:
+        def received(message: Any) -> None:
+            raise drf.NotFound
+
+        return request.websocket.stay_open(received)
+
+    peer = serve(site, shape, stay).connect("/", TOKEN)
+    peer.send_message("where?")
+    assert_ends(peer, 4404, "Not Found")
+
+
+@every_shape
+def test_view_that_stays_open_and_returns_none_is_a_mistake_that_says_so(
+    site: Site, shape: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stay(request: Any) -> None:
+        request.websocket.stay_open()
+
+    assert_ends(serve(site, shape, stay).connect("/", TOKEN), 1011)
+    site.until_idle()
+    assert "write `return request.websocket.stay_open(" in caplog.text
 
 
 # Plain HTTP, and what a view is known by

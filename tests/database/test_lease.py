@@ -138,16 +138,16 @@ FORK = """
 import os, signal
 from django.conf import settings
 settings.configure()
-from dwebsocket.database import lease
+from dwebsocket.database import kept
 
-leases = [lease.Lease(None, None) for _ in range(lease.MAX_KEPT_LEASES + 1)]
-assert [lease._takes_a_place() for lease in leases] == [True] * lease.MAX_KEPT_LEASES + [False]
-with lease._kept_lock:  # as another thread may, just then
+keepers = [object() for _ in range(kept.MAX_KEPT_LEASES + 1)]
+assert [kept.take_place(keeper) for keeper in keepers] == [True] * kept.MAX_KEPT_LEASES + [False]
+with kept._lock:  # as another thread may, just then
     child = os.fork()
 if child == 0:
     signal.alarm(10)
-    os._exit(7 if lease.Lease(None, None)._takes_a_place() else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), leases[-1]._takes_a_place())
+    os._exit(7 if kept.take_place(object()) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), kept.take_place(keepers[-1]))
 """
 
 

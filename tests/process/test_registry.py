@@ -41,6 +41,7 @@ def test_member_whose_time_to_be_told_has_passed_already_is_told_without_a_wait(
     class SlowMember:
         request = HttpRequest()
         reactor: Any = mock.Mock(latch=Waits, max_connections=None)
+        is_parked = False
 
         def go_away(self, code: int) -> None:
             time.sleep(0.02)  # more than there is between two
