@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from ..reactors.base import Exclusively, Latch
 from ..servers import Server
 from ..websocket import Closed, Received
 from . import sessions
+from .slim import slim
 
 _NO_TURNSTILE = nullcontext()
 _LOST = Close(1006, "the socket was taken from the server, and could not be used")
@@ -216,8 +216,7 @@ class Opening:
                 connection.go_away(conf.get("SHUTDOWN_CODE"))
         finally:  # the client has its 101, whatever failed
             if self.detaches:
-                vars(entry.request).pop("_handshake", None)
-                entry.request._stream = io.BytesIO()
+                slim(entry.request, pending.server)
             self.end_wait()
 
     def _take_over(self, pending: _Pending, extensions: list[Extension]) -> tuple[Connection, bytes]:
