@@ -20,6 +20,7 @@ cdef class LinkLock:
     cpdef post(self, function)
     cdef bint _try(self) except -1
     cdef _wait(self)
+    cdef _make_gate(self)
     cdef _run_posted(self)
     cdef void _own(self) noexcept
     cpdef bint _is_owned(self) noexcept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import os
 import select
 import threading
 import time
@@ -61,6 +62,17 @@ class Served:
         raise NotImplementedError
 
 
+_making_gate: Any = threading.RLock()  # a signal handler, or a __del__, may come into it
+
+
+def _after_fork() -> None:
+    global _making_gate
+    _making_gate = threading.RLock()  # a thread that held it is the parent's
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class LinkLock:
     """The lock of one connection under threads. No thread waits for itself; one that gives way queues up anew.
 
@@ -72,8 +84,7 @@ class LinkLock:
     def __init__(self) -> None:
         self._mutex: Any = threading.RLock()  # not to enter it twice, but because it knows its owner
         self._owner = 0  # where this is compiled, a thread is asked for so often that calls of Python are too dear
-        # The next thread in line holds it. A signal handler in that thread may need it, too: an RLock.
-        self._gate: Any = threading.RLock()
+        self._gate: Any = None  # the next thread in line holds it; made with the first line
         self._posted: list[Callable[[], None]] = []
 
     def acquire(self) -> None:
@@ -111,7 +122,7 @@ class LinkLock:
     def abandon(self) -> None:
         """Be free, in the child of a fork: a thread that held it, or waited, is the parent's."""
         self._posted.clear()
-        self._gate = threading.RLock()
+        self._gate = None
         if not self._is_owned():
             self._mutex = threading.RLock()
             self._owner = 0
@@ -126,9 +137,16 @@ class LinkLock:
     def _wait(self) -> None:
         # A bare release and acquire is won by the thread that is running already. Here it queues up behind the gate,
         # whose holder gets the lock next.
+        if self._gate is None:
+            self._make_gate()
         with self._gate:
             self._mutex.acquire()
             self._own()
+
+    def _make_gate(self) -> None:
+        with _making_gate:
+            if self._gate is None:
+                self._gate = threading.RLock()  # a signal handler in the thread that holds it may need it, too
 
     def _run_posted(self) -> None:
         # The poster tries, and the holder looks once it has released: one of the two finds the lock free.

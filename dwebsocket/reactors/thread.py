@@ -398,10 +398,10 @@ class ThreadLink(Link):
         self.resuming = False  # `on_readable` is due, though nothing new may arrive
         self._reactor = reactor
         self._served: Any = served  # a Served; None when it is over
-        self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # LinkLock has all that it calls
+        self._changed: Any = None  # a Condition of the lock, made for the first thread that waits: it takes a kilobyte
         self._poller = 0  # the thread that polls
         self._waiting = 0
-        self._poll = select.poll()
+        self._poll: Any = None
         self._wakeup: Wakeup | None = None
         self._dispose: Callable[[], None] | None = None
         self._closed = False
@@ -598,6 +598,8 @@ class ThreadLink(Link):
         self._finish_close()
 
     def _wait_for_change(self, timeout_seconds: float | None) -> None:
+        if self._changed is None:
+            self._changed = threading.Condition(self._lock)  # type: ignore[arg-type]  # LinkLock has all that it calls
         self._waiting += 1
         try:
             self._changed.wait(timeout_seconds)
@@ -635,6 +637,8 @@ class ThreadLink(Link):
         return events
 
     def _wait_for_two(self, descriptor: int, mask: int, wakeup: int, milliseconds: int) -> tuple[bool, int]:
+        if self._poll is None:
+            self._poll = select.poll()
         poll = self._poll
         if mask:
             poll.register(descriptor, mask)

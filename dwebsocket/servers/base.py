@@ -22,6 +22,17 @@ _READ_BYTES = 64 * 1024
 _HEADER_PREFIX = "HTTP_"
 _OTHER_HEADERS = {"CONTENT_LENGTH": "content-length", "CONTENT_TYPE": "content-type"}
 
+# What differs from one client to the next, as a rule: to remember it would be in vain.
+_UNLIKE = frozenset(
+    {
+        *("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_SEC_WEBSOCKET_KEY", "HTTP_X_FORWARDED_FOR", "HTTP_X_REQUEST_ID"),
+        *("QUERY_STRING", "REMOTE_PORT"),
+    }
+)
+_ALIKE_STRINGS = 4096  # are remembered at most
+_ALIKE_LENGTH = 256  # of the longest
+_alike: dict[str, str] = {}
+
 
 def handshake_request(environ: dict[str, Any]) -> Request:
     """Return the opening handshake in `environ`."""
@@ -32,6 +43,37 @@ def handshake_request(environ: dict[str, Any]) -> Request:
     }
     headers.update({header: environ[name] for name, header in _OTHER_HEADERS.items() if environ.get(name)})
     return Request(environ.get("REQUEST_METHOD", ""), environ.get("SERVER_PROTOCOL", ""), headers)
+
+
+def alike(text: str) -> str:
+    """Return the equal string of an earlier request, if there was one lately: of many equal ones, one is kept.
+
+    Not `sys.intern()`: without the GIL, Python never frees what was interned, and clients may send what they like.
+    """
+    if type(text) is not str or len(text) > _ALIKE_LENGTH:
+        return text
+    if len(_alike) >= _ALIKE_STRINGS:
+        _alike.clear()
+    return _alike.setdefault(text, text)
+
+
+class _EmptyBody(io.BytesIO):
+    """The body of an opening handshake, one for all: no view can close it or write into it."""
+
+    def close(self) -> None:
+        pass
+
+    def write(self, data: object) -> int:
+        raise io.UnsupportedOperation("not writable")
+
+    def writelines(self, lines: object) -> None:
+        raise io.UnsupportedOperation("not writable")
+
+    def writable(self) -> bool:
+        return False
+
+
+EMPTY_BODY = _EmptyBody()
 
 
 class Taken(NamedTuple):
@@ -58,6 +100,9 @@ class Server(ABC):
 
     #: Whether the server empties the environ of a request that has ended, for the next one.
     reuses_environ = False
+
+    #: The keys of the environ with which a view that has outlived its request can do nothing, and large things in them.
+    dead_keys: frozenset[str] = frozenset()
 
     def __init__(self, environ: dict[str, Any], sock: Any) -> None:
         self.environ = environ
@@ -113,8 +158,20 @@ class Server(ABC):
         inner.settimeout(timeout)
         # A read now finds the server's buffer, then the dead end.
         early = self.buffered()
-        self.environ["wsgi.input"] = io.BytesIO()  # the reader's buffer would live as long as the request
+        self.environ["wsgi.input"] = EMPTY_BODY  # the reader's buffer would live as long as the request
         return take_over(live, early)
+
+    def kept(self, environ: dict[str, Any]) -> dict[str, Any]:
+        """Return what a view that outlives its request keeps of `environ`: all that it may ask for, in little memory.
+
+        The server itself may need all the rest until its request has ended.
+        """
+        kept = {alike(name): value for name, value in environ.items() if name not in self.dead_keys}
+        for name, value in kept.items():
+            if name not in _UNLIKE and type(value) is str:
+                kept[name] = alike(value)
+        kept["wsgi.input"] = EMPTY_BODY
+        return kept
 
     def attach(self) -> Taken:
         """Use the server's own socket, which stays its property: at the end it is shut down, never closed."""

@@ -11,6 +11,7 @@ class GeventWebSocket(BufferedServer):
     """The handler has sent the 101 before it calls the application; its WebSocket object is left closed."""
 
     has_answered = True
+    dead_keys = frozenset({"wsgi.websocket"})
 
     @staticmethod
     def find_reader(environ: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ..exceptions import ServerNotSupported
 from .base import Server
@@ -10,6 +10,10 @@ from .base import Server
 
 class Gunicorn(Server):
     """gunicorn puts the socket into the environ, and keeps what it has read ahead in its unreader."""
+
+    dead_keys = frozenset({"gunicorn.socket"})
+
+    _errors: ClassVar[Any] = None  # the last `wsgi.errors`: each request has a new one that writes to the same streams
 
     @classmethod
     def find(cls, environ: dict[str, Any]) -> Server | None:
@@ -28,6 +32,15 @@ class Gunicorn(Server):
         if not str(environ.get("SERVER_SOFTWARE", "")).startswith("gunicorn"):
             return None
         return environ.get("gunicorn.socket")
+
+    def kept(self, environ: dict[str, Any]) -> dict[str, Any]:
+        kept = super().kept(environ)
+        errors: Any = kept.get("wsgi.errors")
+        if hasattr(errors, "streams"):
+            if getattr(Gunicorn._errors, "streams", None) != errors.streams:  # the log was opened anew
+                Gunicorn._errors = errors
+            kept["wsgi.errors"] = Gunicorn._errors
+        return kept
 
     def buffered(self) -> bytes:
         unreader = _unreader(self.environ)

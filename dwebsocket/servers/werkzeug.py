@@ -10,6 +10,8 @@ from .base import BufferedServer
 class Werkzeug(BufferedServer):
     """Werkzeug gives a request its reader as it is."""
 
+    dead_keys = frozenset({"werkzeug.socket"})
+
     @staticmethod
     def find_reader(environ: dict[str, Any]) -> Any:
         if not str(environ.get("SERVER_SOFTWARE", "")).startswith("Werkzeug/"):

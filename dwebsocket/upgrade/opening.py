@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -23,6 +22,7 @@ from ..reactors.base import Exclusively, Latch
 from ..servers import Server
 from ..websocket import Stay
 from . import sessions
+from .slim import slim
 
 #: The error of a view whose connection would stay open, if it had returned what it got.
 NOT_RETURNED = "the view has called stay_open(), and not returned it: write `return request.websocket.stay_open(…)`"
@@ -212,8 +212,7 @@ class Opening:
                 connection.go_away(conf.get("SHUTDOWN_CODE"))
         finally:  # the client has its 101, whatever failed
             if self.detaches:
-                vars(entry.request).pop("_handshake", None)
-                entry.request._stream = io.BytesIO()
+                slim(entry.request, pending.server)
             self.end_wait()
 
     def _take_over(self, pending: _Pending, extensions: list[Extension]) -> tuple[Connection, bytes]:

@@ -17,8 +17,8 @@ from django.core.handlers.wsgi import LimitedStream
 
 from dwebsocket.exceptions import ServerNotSupported
 from dwebsocket.protocol.handshake import Request
-from dwebsocket.servers import SERVERS, find_server
-from dwebsocket.servers.base import handshake_request
+from dwebsocket.servers import SERVERS, base, find_server
+from dwebsocket.servers.base import EMPTY_BODY, alike, handshake_request
 from dwebsocket.servers.gunicorn import Gunicorn
 from dwebsocket.servers.runserver import RunServer
 from tests.links import descriptors, tcp_pair
@@ -50,6 +50,54 @@ def taken_by() -> Iterator[Callable[..., Pair]]:
     yield make
     for entry in sockets:
         entry.close()
+
+
+# What a view keeps that outlives its request
+
+
+def text(*parts: str) -> str:
+    """A new string; a literal would be one for all."""
+    return "".join(parts)
+
+
+def test_of_many_equal_strings_one_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_alike", {})
+    first, second = text("exam", "ple.org"), text("example", ".org")
+    assert first is not second
+    assert alike(first) is alike(second) is first
+
+
+def test_strings_that_are_kept_are_few_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_alike", {})
+    long = "x" * 1000
+    assert alike(long) is long
+    for number in range(10_000):
+        assert alike(f"number {number}") == f"number {number}"
+        assert len(base._alike) <= 4096
+    assert long not in base._alike
+
+
+def test_what_differs_from_one_client_to_the_next_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_alike", {})
+    environ = {"HTTP_COOKIE": text("secret", "!"), "HTTP_HOST": text("host", "!"), "wsgi.version": (1, 0)}
+    server = RunServer(environ, None)
+    kept = server.kept(environ)
+    assert kept == {**environ, "wsgi.input": EMPTY_BODY}
+    assert "wsgi.input" not in environ
+    assert "secret!" not in base._alike
+    assert "host!" in base._alike
+
+
+def test_empty_body_is_read_by_all_and_closed_or_written_by_none() -> None:
+    with EMPTY_BODY as body:
+        assert [body.read(), body.read(10), body.readline(), body.readlines(), list(body)] == [b"", b"", b"", [], []]
+    EMPTY_BODY.close()
+    assert not EMPTY_BODY.closed
+    assert not EMPTY_BODY.writable()
+    for write, data in ((EMPTY_BODY.write, b"x"), (EMPTY_BODY.writelines, [b"x"])):
+        with pytest.raises(io.UnsupportedOperation):
+            write(data)  # type: ignore[operator]
+    assert EMPTY_BODY.getvalue() == b""
 
 
 # The handshake in the environ

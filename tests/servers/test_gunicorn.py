@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -125,3 +126,28 @@ def test_handshake_that_gunicorn_has_read_becomes_a_websocket(parsed: Any, detac
         peer.abandon()
         thread.join(PATIENCE_SECONDS)
     assert statuses == ["101 Switching Protocols"]
+
+
+def test_view_that_outlives_its_request_keeps_all_but_the_socket_and_shares_the_errors(parsed: Any) -> None:
+    kept = []
+    for _ in range(2):
+        environ, _, _ = parsed()
+        before = dict(environ)
+        kept.append(find_server(environ).kept(environ))
+        assert environ == before  # the log of the server asks it for more than a view does
+        assert set(environ) - set(kept[-1]) == {"gunicorn.socket"}
+        assert {name for name in kept[-1] if kept[-1][name] != environ[name]} <= {"wsgi.errors", "wsgi.input"}
+    first, second = kept
+    assert first["wsgi.errors"] is second["wsgi.errors"]
+
+
+def test_errors_go_to_the_log_that_was_opened_last(parsed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gunicorn, "_errors", None)
+    logs = [io.StringIO(), io.StringIO()]
+    for log in logs:
+        environ, _, _ = parsed()
+        environ["wsgi.errors"].streams = [log]
+        find_server(environ).kept(environ)["wsgi.errors"].write("told")
+    assert [log.getvalue() for log in logs] == ["told", "told"]
+    environ["wsgi.errors"] = sys.stderr  # a middleware's
+    assert find_server(environ).kept(environ)["wsgi.errors"] is sys.stderr
