@@ -88,7 +88,7 @@ class WebSocketView(View):
             return super().dispatch(request, *args, **kwargs)
         websocket.accept()
         if self.parked and websocket._opening.parks:
-            response: HttpResponseBase = websocket.stay_open(self._handle, self.closed)
+            response: HttpResponse = websocket.stay_open(self._handle, self.closed)
             self.opened()
             return response
         talk(websocket, self._opened_and_events(), Stay(self._handle, self.closed))
