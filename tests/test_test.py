@@ -74,7 +74,8 @@ def park(request):
     def closed(code: int, reason: str) -> None:
         if request.GET.get("closed") == "fail":
             raise LookupError("at the end")
-        User.objects.create_user(f"left {code}")
+        if request.GET.get("closed") == "save":
+            User.objects.create_user(f"left {code}")
 
     return request.websocket.stay_open(received, closed)
 
@@ -416,7 +417,7 @@ class FailureTests(TestCase):
         assert "woken.wait(PATIENCE_SECONDS)" in said
 
     def test_end_of_the_block_waits_for_the_end_of_a_parked_view(self) -> None:
-        with self.client.websocket("/park/"):
+        with self.client.websocket("/park/?closed=save"):
             pass
         assert User.objects.get().username == "left 1000"
 
