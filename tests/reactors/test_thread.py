@@ -24,7 +24,7 @@ from dwebsocket.reactors import reactor_for, thread
 from dwebsocket.reactors.base import LinkLock
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.connection.helpers import server_frame
-from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, linking, run_program, tcp_pair, until
+from tests.links import PATIENCE_SECONDS, Link, Threads, connect, linking, run_program, tcp_pair, until
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, frame, text
 
 HOME = Threads()
