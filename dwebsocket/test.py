@@ -19,6 +19,7 @@ import json
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response
 from .database.sharing import with_connections
 from .groups.testing import SentMessage, begin_anew, groups_down, sent_to
 from .process.naming import dotted_name
-from .process.registry import registry
+from .process.registry import Entry, registry
 from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed, WebSocketError
 from .protocol.messages import Message
@@ -59,6 +60,7 @@ __all__ = [
 SAME_ORIGIN = "same origin"
 
 _PACKAGE = str(Path(__file__).parent)
+_LOOK_SECONDS = 0.001  # after so long it is looked again whether a parked view has ended
 
 
 class WebSocketRefused(WebSocketError):
@@ -221,6 +223,8 @@ class TestWebSocket:
             raise TimeoutError(f"no message of {exchange.view} within {seconds:g} s{exchange.place()}") from None
         except WebSocketClosed as error:
             closed = error
+        if closed.close_code == CloseCode.INTERNAL_ERROR:  # of a view that stays open it comes before the exception
+            self._running().join(monotonic() + seconds)
         self._raise_error_of_view()
         raise closed
 
@@ -365,7 +369,7 @@ class _Exchange:
 
     def join(self, deadline: float) -> bool:
         """Wait until the request and the view have ended; False when the time is over first."""
-        return self._join(self._threads, deadline)
+        return self._join(self._threads, deadline) and self._join_turns(deadline)
 
     def result(self) -> Any:
         """Return the response to the request, or raise its exception."""
@@ -389,15 +393,31 @@ class _Exchange:
                 own = [frame for frame in stack if not frame.filename.startswith((_PACKAGE, _STANDARD_LIBRARY))]
                 if own:
                     return f"; it is in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}"
+        if self._is_parked():
+            return "; it is parked, and no method or function of it has sent one"
         return "; it has ended" if not any(thread.is_alive() for thread in self._threads) else ""
 
     def end(self) -> None:
         """Disconnect the signal, close the socket, and do not wait at exit for a view that does not end."""
         got_request_exception.disconnect(self._on_exception)
         self.client_end.close()
-        for member in registry.members():
-            if _exchange_of(member.request) is self:
-                registry.leave(member)
+        for member in self._members():
+            registry.leave(member)
+
+    def _members(self) -> list[Entry]:
+        """The entry of its view in the registry, until that has ended."""
+        return [member for member in registry.members() if _exchange_of(member.request) is self]
+
+    def _join_turns(self, deadline: float) -> bool:
+        """Wait until the view has ended, if it is parked, and so has no thread; False when the time is over first."""
+        while self._is_parked():
+            if monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
+
+    def _is_parked(self) -> bool:
+        return any(member.is_parked for member in self._members())
 
     def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
         for thread in threads:

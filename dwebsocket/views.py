@@ -52,12 +52,19 @@ class WebSocketView(View):
     Mixins that refuse do so before the connection is open. A plain HTTP request is answered by `get()` and the other
     methods that Django calls; where the class has none of them, with 426. Exceptions are treated as those of any view:
     PermissionDenied closes with 4403, Http404 with 4404.
+
+    Between two calls it is parked, if `parked` is true: it holds neither greenlet nor thread, and the next call may run
+    in another one. Methods are called one at a time, in the context (language, time zone, URLconf) of the request.
+    Attributes of `self` belong to the connection, a `threading.local` does not. Decorators and mixins around
+    `dispatch()` end when `opened()` has returned. A database connection is given back after each call, and a
+    transaction that a method leaves open is rolled back. A method that waits holds a greenlet, or one of
+    WEBSOCKET_THREADS.
     """
 
     request: WebSocketRequest
 
-    #: Whether it is parked between two calls: it holds no greenlet or thread then. A view whose methods wait for long
-    #: should have one, and so should one whose mixins do something when `dispatch()` returns.
+    #: Whether it is parked between two calls: it holds no greenlet or thread then. Write False for a view whose methods
+    #: wait for long, for one whose mixins must last as long as the connection, and for one with `release_db=False`.
     parked: ClassVar[bool] = True
 
     #: The options of `accept_websocket` for this view.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from .connection import verbs
 from .connection.connection import Connection
 from .connection.verbs import Verbs
 from .protocol.messages import Message
 from .reactors.clock import monotonic
+
+if TYPE_CHECKING:
+    from django.http import HttpResponse
 
 __all__ = ["Gap", "GroupMessage", "Joined", "Tick", "WebSocket"]
 
@@ -54,12 +57,11 @@ Overflow = Literal["close", "drop_new", "drop_oldest", "latest"]
 #: Translates a message of a group for the peer: what it returns is sent; None: nothing.
 Translate = Callable[[GroupMessage], "Message | None"]
 
-
 #: Called with each message of the peer; with a GroupMessage or a Gap, too, of groups joined with `forward=False`.
-Received = Callable[[Any], None]
+Received = Callable[[Any], object]
 
 #: Called with the close code and the reason when the connection is over.
-Closed = Callable[[int, str], None]
+Closed = Callable[[int, str], object]
 
 
 class Stay(NamedTuple):
@@ -127,7 +129,7 @@ class Opening(verbs.Opening, Protocol):
         """The groups of this WebSocket; None once its view has ended."""
         ...  # pragma: no cover
 
-    def stay_open(self, stay: Stay) -> Any:
+    def stay_open(self, stay: Stay) -> HttpResponse:
         """The response of a view whose connection stays open."""
         ...  # pragma: no cover
 
@@ -236,7 +238,7 @@ class WebSocket(Verbs):
             elif (message := self._next_unless(timeout, members.has_events)) is not None:
                 yield message
 
-    def stay_open(self, received: Received | None = None, closed: Closed | None = None) -> Any:
+    def stay_open(self, received: Received | None = None, closed: Closed | None = None) -> HttpResponse:
         """The response of a view that ends here, while the connection stays open: `return websocket.stay_open()`.
 
         An idle connection costs no greenlet or thread then. `received(message)` is called with each message of the
@@ -245,7 +247,7 @@ class WebSocket(Verbs):
         reason)` is called once, when the connection is over. Exceptions of both are treated as those of the view.
 
         Accepts the opening handshake, if that was not done. WebSocketClosed where it was refused; RuntimeError for a
-        second call; TypeError for what cannot be called, or is asynchronous.
+        second call; TypeError for something that is no function, or is asynchronous.
         """
         for name, function in (("received", received), ("closed", closed)):
             if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):

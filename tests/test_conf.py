@@ -33,6 +33,7 @@ VALUES: dict[str, tuple[list[Any], list[Any]]] = {
     "CLASS": (["dwebsocket.legacy.WebSocket", WebSocket, legacy.WebSocket], [None, "WebSocket", object, 5]),
     "SERVER": ([None, "dwebsocket.servers.gevent.PyWSGI"], [PyWSGI, "PyWSGI", 1]),
     "MAX_CONNECTIONS": ([1, 10_000, None], [0, -1, 1.5, True, "1"]),
+    "THREADS": ([1, 1000], [0, -1, 1.5, True, "1", None]),
     "DRAIN_SECONDS": (SECONDS, [*NO_SECONDS, None]),
     "GROUPS": (
         [{"default": {}}, {"default": {"TIMEOUT": 1}, "other": {}}],
@@ -86,6 +87,7 @@ DEFAULTS = {
     "CLASS": "dwebsocket.websocket.WebSocket",
     "SERVER": None,
     "MAX_CONNECTIONS": None,
+    "THREADS": 32,
     "DRAIN_SECONDS": 10,
     "GROUPS": {"default": {}},
     "CLOSE_ON_LOGOUT": None,

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -525,6 +525,24 @@ def test_chat_reaches_the_others(server):
         assert one.recv(timeout=10) == "second"
 
 
+def test_screen_only_listens(server):
+    with connect(server.ws("/screen/wide/")) as screen, connect(server.ws("/chat/wide/")) as talker:
+        screen.send("this is dropped")
+        wait_until_heard(screen, lambda: talker.send("look"), "look")
+        screen.close(4000)
+        assert screen.close_code == 4000
+
+
+def wait_until_heard(ws, send, message):
+    """The view of `ws` may not have joined yet, and says nothing when it has: send until it hears."""
+    for _ in range(50):
+        send()
+        with suppress(TimeoutError):
+            assert ws.recv(timeout=PATIENCE_SECONDS / 50) == message
+            return
+    raise AssertionError(f"{message} did not come")
+
+
 def test_hall_gives_a_page_that_comes_back_what_it_has_missed(server):
     with connect(server.ws("/hall/blue/")) as ws:
         joined = json.loads(ws.recv(timeout=10))
@@ -675,6 +693,59 @@ def test_cached_page_does_not_stand_in_the_way_of_the_websocket(site):
 
 
 @on(DJANGO)
+def test_by_loop_counts_what_is_said(site):
+    assert_counts(site, "/by-loop/one/")
+
+
+@on(DJANGO)
+def test_byclass_counts_what_is_said(site):
+    assert_counts(site, "/by-class/two/")
+
+
+@on(DJANGO)
+def test_by_functions_counts_what_is_said(site):
+    assert_counts(site, "/by-functions/three/")
+
+
+def assert_counts(site, path):
+    """The three shapes do the same: each page has its own numbers, and hears those of the others."""
+    with site.connect(path) as one, site.connect(path) as other:
+        for ws, message in ((one, "1: a"), (other, "1: b"), (one, "2: c")):
+            ws.send(message[-1])
+            wait_for(ws, message)
+        wait_for(other, "2: c")
+
+
+def wait_for(ws, message):
+    """The others are heard as well, once the view has joined."""
+    while ws.recv(timeout=10) != message:
+        pass
+
+
+@on(DJANGO)
+def test_counter_hears_the_page_and_the_group_and_says_that_it_has_ended(site):
+    with site.connect("/chat/four/") as listener:
+        listener.send("x")
+        assert listener.recv(timeout=10) == "x"  # it has joined
+        with site.connect("/counter/four/") as ws:
+            ws.send("from the page")
+            assert ws.recv(timeout=10) == "heard 1"
+            listener.send("from the group")
+            assert ws.recv(timeout=10) == "heard 2"
+            ws.close(4001)
+        assert [listener.recv(timeout=10) for _ in range(2)] == ["from the group", "one has left after 2: 4001"]
+
+
+@on(DJANGO)
+def test_quiz_waits_for_the_page_in_its_method(site):
+    with site.connect("/quiz/") as ws:
+        ws.send("42")
+        assert ws.recv(timeout=10) == "42? Are you sure?"
+        ws.send("yes")
+        assert ws.recv(timeout=10) == "noted"
+
+
+@on(DJANGO)
 def test_room_is_left_by_a_word_and_is_told_so(site):
     assert refusal(site.server, "/room/blue/").status == 302
     with site.connect("/room/blue/", site.log_in("carl")) as ws:
@@ -766,6 +837,13 @@ def test_talk_reaches_all_tabs_and_the_other_user(groups_site):
         one.send("hi")
         for ws in (one, other):
             assert json.loads(ws.recv(timeout=10)) == {"who": "anna", "text": "hi"}
+
+
+@needs_redis
+def test_notices_reach_a_page_whose_view_has_ended(groups_site):
+    with groups_site.connect("/notices/", groups_site.log_in("ida")) as ws:
+        tell = "from dwebsocket import user_group\nuser_group(User.objects.get(username='ida')).send('ready')"
+        wait_until_heard(ws, lambda: run_code(groups_site.folder, tell), "ready")
 
 
 @needs_redis

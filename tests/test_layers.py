@@ -41,8 +41,11 @@ GUESTS = {
     "greenlet": ["reactors"],
     "hiredis": [f"groups.redis.{name}" for name in ("location", "subscriber", "wire")],
     "redis": ["groups.redis.location"],
-    "typing_extensions": ["decorators", "views"],  # for type checkers only
+    "typing_extensions": [],
 }
+
+#: Which modules name them in annotations: below `if TYPE_CHECKING:`, which is false when a program runs.
+IN_ANNOTATIONS = {"django": ["websocket"], "typing_extensions": ["decorators", "views"]}
 
 #: What the standard library has of sockets, threads, clocks and randomness: nothing for the protocol.
 NOT_SANS_IO = {
@@ -72,7 +75,10 @@ def faults(package: Path) -> Iterator[str]:
         if room_of(module) not in FLOORS:
             yield f"{module} has no room in the house: give it one in HOUSE, in {Path(__file__).name}"
             continue
-        for target in imports(package, path):
+        annotations = set(imports(package, path, in_annotations=True)) - set(imports(package, path))
+        for target in (*imports(package, path), *annotations):
+            if target in annotations and module in IN_ANNOTATIONS.get(target.split(".")[0], ()):
+                continue
             if fault := judge(module, target):
                 yield f"{module} imports {target}: {fault}"
             elif is_ours(target):
@@ -105,16 +111,33 @@ def is_ours(target: str) -> bool:
     return target.split(".")[0] == "dwebsocket"
 
 
-def imports(package: Path, path: Path) -> Iterator[str]:
-    """What the module in `path` imports, wherever in it, with the whole name: "django.http", "dwebsocket.conf"."""
+def imports(package: Path, path: Path, *, in_annotations: bool = False) -> Iterator[str]:
+    """What the module in `path` imports, wherever in it, with the whole name: "django.http", "dwebsocket.conf".
+
+    With `in_annotations`, only what stands below `if TYPE_CHECKING:`; else everything besides that.
+    """
     inside_package = ["dwebsocket", *path.relative_to(package).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    nodes = list(ast.walk(ast.parse(path.read_text(), str(path))))
+    checked = {id(below) for node in nodes if is_for_type_checkers(node) for below in nodes_in(node)}
+    for node in nodes:
+        if (id(node) in checked) != in_annotations:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = inside_package[: len(inside_package) - node.level + 1] if node.level else []
             source = ".".join([*above, *([node.module] if node.module else [])])
             yield from (target(package, source, alias.name) for alias in node.names)
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def nodes_in(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything that stands below the `if`, without its `else`."""
+    for statement in node.body if isinstance(node, ast.If) else ():
+        yield from ast.walk(statement)
 
 
 def target(package: Path, source: str, name: str) -> str:
@@ -201,6 +224,10 @@ SANS = "sans-I/O code knows no socket, thread, clock or randomness"
         ("protocol/parser.py", "from time import monotonic", [f"time: {SANS}"]),
         ("protocol/parser.py", "import os.path", [f"os.path: {SANS}"]),
         ("websocket.py", "import django", [f"django: {NOT_FOR_ALL}"]),
+        ("websocket.py", "if TYPE_CHECKING:\n    import django\nelse:\n    import ast", []),
+        ("websocket.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import django", [f"django: {NOT_FOR_ALL}"]),
+        ("websocket.py", "if TYPE_CHECKING:\n    from . import views", [f"dwebsocket.views: {POINTS_UP}"]),
+        ("legacy.py", "if TYPE_CHECKING:\n    import django", [f"django: {NOT_FOR_ALL}"]),
         ("servers/base.py", "from django.conf import x", [f"django.conf: {NOT_FOR_ALL}"]),
         ("upgrade/origin.py", "import gevent", ["gevent: gevent is only for reactors, servers"]),
         (

@@ -66,6 +66,21 @@ def describe(request):
 
 
 @require_websocket
+def park(request):
+    def received(message: str) -> None:
+        if message == "fail":
+            raise LookupError("in a turn")
+
+    def closed(code: int, reason: str) -> None:
+        if request.GET.get("closed") == "fail":
+            raise LookupError("at the end")
+        if request.GET.get("closed") == "save":
+            User.objects.create_user(f"left {code}")
+
+    return request.websocket.stay_open(received, closed)
+
+
+@require_websocket
 def remember(request):
     request.session["colour"] = "blue"
     request.websocket.accept()
@@ -170,6 +185,7 @@ urlpatterns = [
     path("whoami/", whoami),
     path("describe/", describe),
     path("remember/", remember),
+    path("park/", park),
     path("fail-before/", fail_before),
     path("fail-after/", fail_after),
     path("forbid-after/", forbid_after),
@@ -399,6 +415,27 @@ class FailureTests(TestCase):
             "no message of the view tests.test_test.sleep_after at /sleep-after/ within 0.2 s; it is"
         )
         assert "woken.wait(PATIENCE_SECONDS)" in said
+
+    def test_end_of_the_block_waits_for_the_end_of_a_parked_view(self) -> None:
+        with self.client.websocket("/park/?closed=save"):
+            pass
+        assert User.objects.get().username == "left 1000"
+
+    def test_exception_of_a_parked_view_is_raised_though_its_close_comes_first(self) -> None:
+        for _ in range(10):
+            with pytest.raises(LookupError, match="in a turn"), self.client.websocket("/park/") as ws:
+                ws.send("fail")
+                ws.receive()
+
+    def test_exception_at_the_end_of_a_parked_view_is_raised(self) -> None:
+        for _ in range(10):
+            with pytest.raises(LookupError, match="at the end"), self.client.websocket("/park/?closed=fail"):
+                pass
+
+    @override_settings(WEBSOCKET_DETACH=True)
+    def test_receive_says_of_a_parked_view_that_it_is_parked(self) -> None:
+        with self.client.websocket("/park/") as ws, pytest.raises(TimeoutError, match=r"/park/ .*; it is parked,"):
+            ws.receive(timeout=0.1)
 
     def test_view_that_does_not_end_is_named(self) -> None:
         with (

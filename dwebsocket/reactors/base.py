@@ -181,7 +181,7 @@ class LinkLock:
 
 
 class Keeper(Protocol):
-    """What a runner keeps between two turns."""
+    """Something that a runner keeps between two turns."""
 
     def rest(self, now: float) -> float | None:
         """Called when no turn is due: after how many seconds to call again. None: nothing is kept any more."""

@@ -103,7 +103,7 @@ class Pool:
         return [link for link, _ in list(self._busy.values())]
 
     def __len__(self) -> int:
-        """How many links there are."""
+        """The number of links."""
         return len(self._links)
 
     def watch(self, now: float) -> None:
@@ -212,7 +212,7 @@ class Pool:
                     self._run_turn(link, runner)
 
     def _seconds(self, runner: Runner) -> float | None:
-        """How long the thread may wait; None: until it is woken."""
+        """The time that the thread may wait; None: until it is woken."""
         if self._due:
             return 0
         if runner.keeper is None:

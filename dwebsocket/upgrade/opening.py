@@ -151,7 +151,7 @@ class Opening:
         return HttpResponse()
 
     def begin_stay(self) -> Stay | None:
-        """What is called from now on, once; None where the view has not called `stay_open()`."""
+        """The functions that are called from now on, once; None where the view has not called `stay_open()`."""
         stay = self.stay
         if stay is not None:
             self.stay = _BEGUN

@@ -88,8 +88,7 @@ def listen(request):
     """A page without a room: it shows what its user is told."""
     join_own_group(request)
     request.websocket.send_json({"type": "ready"})
-    for _ in request.websocket:
-        pass  # such a page says nothing
+    return request.websocket.stay_open()  # such a page says nothing: the view ends here, and the connection stays
 
 
 def join_own_group(request):

@@ -36,6 +36,8 @@ class Quiet(PermissionRequiredMixin, Chat):
 
 
 class InGroups(WebSocketView):
+    parked = False
+
     def opened(self) -> None:
         assert_type(self.join(group("room:7")), Joined)
         self.join(group("room:8"), forward=True, overflow="drop_new", timeout=0.5)

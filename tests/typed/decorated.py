@@ -28,6 +28,16 @@ def talk_or_page(request: WebSocketRequest) -> HttpResponse | None:
     return None
 
 
+@require_websocket
+def listens(request: WebSocketRequest) -> HttpResponse:
+    return request.websocket.stay_open()
+
+
+@accept_websocket(max_groups=1)
+def listens_or_page(request: WebSocketRequest) -> HttpResponseBase:
+    return request.websocket.stay_open() if request.is_websocket() else JsonResponse({})
+
+
 @accept_websocket
 def keeps_its_type(request: HttpRequest) -> JsonResponse:
     return JsonResponse({})
@@ -87,6 +97,8 @@ class Talk(View):
 urlpatterns = [
     path("talk/<room>/", talk),
     path("talk-or-page/", talk_or_page, name="echo"),
+    path("listens/", listens),
+    path("listens-or-page/", listens_or_page),
     path("keeps-its-type/", keeps_its_type),
     path("has-every-option/<int:number>/", has_every_option),
     path("has-some-options/", has_some_options),
@@ -101,6 +113,7 @@ urlpatterns = [
 def call(request: WebSocketRequest) -> None:
     assert_type(talk(request, "lobby", loud=True), HttpResponseBase)
     assert_type(talk_or_page(request), HttpResponseBase)
+    assert_type(listens(request), HttpResponse)
     assert_type(keeps_its_type(request), JsonResponse)
     assert_type(has_every_option(request, number=1), HttpResponseBase)
     assert_type(has_some_options(request), HttpResponseBase)

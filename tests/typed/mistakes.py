@@ -33,6 +33,14 @@ from dwebsocket import (
 from dwebsocket.test import TestWebSocket, WebSocketClient, sent_to
 
 
+def print_code(code: int) -> None: ...
+
+
+@require_websocket
+def returns_nothing(request: WebSocketRequest) -> None:
+    return request.websocket.stay_open()  # error
+
+
 def verbs(request: WebSocketRequest) -> None:
     websocket = request.websocket
     websocket.send(5)  # error
@@ -55,6 +63,9 @@ def verbs(request: WebSocketRequest) -> None:
     websocket.latency.real  # error
     websocket.state.OPENED  # error
     websocket.recv()  # error
+    websocket.stay_open(5)  # error
+    websocket.stay_open(closed=print_code)  # error
+    websocket.stay_open(open=print)  # error
     websocket.closed = True  # error
     request.websockets  # error
     for message in websocket:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.http import HttpResponse
 from typing_extensions import assert_type
 
 from dwebsocket import CloseCode, Gap, Group, GroupMessage, Joined, State, Tick, WebSocket
@@ -66,6 +67,27 @@ def groups(websocket: WebSocket, room: Group) -> None:
             assert_type(event.number, int)
         else:
             assert_type(event, str | bytes)
+
+
+def stays_open(websocket: WebSocket, room: Group) -> HttpResponse:
+    websocket.join(room, forward=False)
+    assert_type(websocket.stay_open(), HttpResponse)
+    websocket.stay_open(closed=lambda code, reason: print(code, reason))
+    websocket.stay_open(received=room.send)
+    websocket.stay_open(received=print_event, closed=None)
+    return websocket.stay_open(print_message, print_end)
+
+
+def print_message(message: str | bytes) -> None:
+    print(message)
+
+
+def print_event(event: str | bytes | GroupMessage | Gap) -> None:
+    print(event)
+
+
+def print_end(code: int, reason: str) -> None:
+    print(code, reason)
 
 
 def only_text(message: GroupMessage) -> str | None:
