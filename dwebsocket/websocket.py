@@ -65,7 +65,7 @@ Closed = Callable[[int, str], object]
 
 
 class Stay(NamedTuple):
-    """What is called on a connection that stays open without its view."""
+    """The functions that are called on a connection that stays open without its view."""
 
     received: Received | None
     closed: Closed | None

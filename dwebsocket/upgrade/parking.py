@@ -70,7 +70,7 @@ class Parked:
         self._context = context
         self._ident = 0  # of the thread or greenlet of the last turn
         self._is_told = False  # of the end
-        streams = connection.endpoint.streaming  # messages come in parts, and are to be put together
+        streams = connection.endpoint.streaming  # messages come in parts, which are put together
         self._waits = stay.received is not None and (streams or has_own_wait(run.websocket))
 
     def begin(self) -> None:
