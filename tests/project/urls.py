@@ -15,6 +15,8 @@ urlpatterns = [
     path("echo-big/", views.echo_big),
     path("echo-attached/", views.echo_attached),
     path("echo-by-class/", views.EchoByClass.as_view()),
+    path("parked/", views.Parked.as_view()),
+    path("stays/", views.stays),
     path("undecorated/", views.undecorated),
     path("count/", views.count),
     path("json/", views.json),

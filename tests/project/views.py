@@ -18,7 +18,7 @@ from django.utils.decorators import method_decorator
 from django.views import View
 
 import dwebsocket
-from dwebsocket import WebSocketClosed, accept_websocket, require_websocket
+from dwebsocket import WebSocketClosed, WebSocketView, accept_websocket, require_websocket
 from dwebsocket.connection.connection import Connection
 from dwebsocket.process.registry import registry
 
@@ -144,6 +144,34 @@ class EchoByClass(View):
             return HttpResponse("echo over HTTP")
         for message in request.websocket:
             request.websocket.send(message)
+
+
+class Parked(WebSocketView):
+    """An echo in turns, which does what some messages say."""
+
+    def received(self, message):
+        if message == "sleep":
+            self.send("asleep")
+            sleep_until_woken(self.request)
+            self.send("awake")
+        elif message == "wait":
+            self.send(f"waited for {self.websocket.wait()}")
+        elif message == "raise":
+            raise RuntimeError("the method has failed")
+        else:
+            self.send(message)
+
+    def closed(self, code, reason):
+        leave_note(self.request, str(code))
+
+
+@require_websocket
+def stays(request):
+    """An echo without a view."""
+    return request.websocket.stay_open(
+        received=request.websocket.send,
+        closed=lambda code, reason: leave_note(request, str(code)),
+    )
 
 
 def undecorated(request):

@@ -361,14 +361,17 @@ FLOODS = {
 }
 
 
+@pytest.mark.parametrize("path", ["/echo/", "/parked/"])
 @pytest.mark.parametrize("flood", FLOODS)
 @on_each_reactor
-def test_flood_is_answered_to_its_end_and_others_have_their_turns_between(server: Server, flood: str) -> None:
+def test_flood_is_answered_to_its_end_and_others_have_their_turns_between(
+    server: Server, flood: str, path: str
+) -> None:
     begin, again, answer = FLOODS[flood]
     count = min(FLOOD_BYTES // len(again), 30_000)  # of those without content there is a limit
     data = begin + again * count + frame(CLOSE, close_payload(1000))
     answers = answer * count + frame(CLOSE, close_payload(1000), mask=None)
-    with undisturbed(server) as watched, connected(server, 8, "/echo/") as peers:
+    with undisturbed(server) as watched, connected(server, 8, path) as peers:
         started = time.monotonic()
         for peer in peers:
             peer.send_raw(data)
