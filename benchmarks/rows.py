@@ -361,12 +361,13 @@ ROWS: dict[str, Row] = {
         "connect, opening handshake, one echo, closing handshake",
         CYCLES,
         (
-            *everyone(*CHURN, servers=("channels-uvicorn", "channels-documented", "pywsgi")),
+            *everyone(*CHURN, servers=("channels-uvicorn", "channels-documented", "pywsgi", "parked-pywsgi")),
             Contender("GET", "pywsgi", GET),
         ),
         (
             Goal("pywsgi", "channels-uvicorn", 1.5),
             Goal("pywsgi", "channels-documented", 1.5),
+            Goal("parked-pywsgi", "channels-documented", 1.5),
             Goal("pywsgi", "GET", 1.5, at_least=False, value=SERVER_CPU),
         ),
     ),

@@ -123,7 +123,7 @@ def test_a_thousand_that_vanish_at_once_leave_nothing(tmp_path: Path, name: str)
 
 @pytest.mark.parametrize("name", WORKERS)
 def test_server_that_is_told_to_end_closes_a_thousand(tmp_path: Path, name: str) -> None:
-    server = Server(KINDS[name], tmp_path)
+    server = Server(KINDS[name], tmp_path, WEBSOCKET_DRAIN_SECONDS=1)  # gunicorn gives it three, here
     with ExitStack() as stack:
         stack.callback(server.stop)
         server.wait_until_up()

@@ -66,6 +66,31 @@ def peer_is_wrong(server: Server) -> None:
         assert_ends(peer, 1002)
 
 
+def parked_view_is_left(server: Server) -> None:
+    with server.connect("/parked/") as peer:
+        assert exchange(peer, "hello") == "hello"
+        assert peer.close().code == 1000
+        assert peer.read_to_eof() == b""
+
+
+def parked_view_raises(server: Server) -> None:
+    with server.connect("/parked/") as peer:
+        peer.send_message("raise")
+        assert_ends(peer, 1011)
+
+
+def connection_that_stays_is_reset(server: Server) -> None:
+    with server.connect("/stays/", {"Sec-WebSocket-Extensions": "permessage-deflate"}) as peer:
+        peer.send_message("hello")
+        peer.recv_frame()
+        peer.reset()
+
+
+def connection_that_stays_is_left(server: Server) -> None:
+    with server.connect("/stays/") as peer:
+        peer.send_message("hello")
+
+
 def view_refuses(server: Server) -> None:
     with server.peer() as peer:
         assert peer.handshake("/refuse/custom/").status == 402
@@ -73,6 +98,7 @@ def view_refuses(server: Server) -> None:
 
 WAYS: list[Callable[[Server], None]] = [
     client_closes, server_closes, view_returns, view_sends, peer_leaves, peer_resets, peer_is_wrong, view_refuses,
+    parked_view_is_left, parked_view_raises, connection_that_stays_is_reset, connection_that_stays_is_left,
 ]  # fmt: skip
 
 
