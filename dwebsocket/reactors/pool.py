@@ -44,12 +44,16 @@ class Pool:
         self._is_over = False
         self._has_warned = False
 
-    def add(self, link: Any) -> None:
-        """Watch the socket of `link`, once it is armed. RuntimeError where there is no thread, and none can start."""
+    def add(self, link: Any, *, is_open: bool) -> None:
+        """Watch the socket of `link`, if it `is_open`, once it is armed; attend to it in any case.
+
+        RuntimeError where there is no thread, and none can start; OSError where the system watches no more.
+        """
         if not self._count:
             self._start()
-        self._links[link.descriptor] = link
-        self._epoll.register(link.descriptor, select.EPOLLONESHOT)
+        if is_open:
+            self._epoll.register(link.descriptor, select.EPOLLONESHOT)
+            self._links[link.descriptor] = link
 
     def remove(self, link: Any) -> None:
         """Watch its socket no more."""
@@ -84,6 +88,8 @@ class Pool:
             link = self._links.get(descriptor)
             if link is not None:
                 link.serve_parked(events)
+        if self._due:  # a thread may be free by now, and this poll may have taken what was to wake it
+            self._wake_one()
 
     def abandon(self) -> None:
         """End, in the child of a fork: the threads are the parent's."""
