@@ -46,7 +46,8 @@ class Stay(NamedTuple):
     closed: Closed | None
 
 
-_BEGUN = Stay(None, None)
+#: That of a view whose turns have begun.
+BEGUN = Stay(None, None)
 
 
 class _Pending(NamedTuple):
@@ -161,7 +162,7 @@ class Opening:
         """What is called from now on, once; None where the view has not called `stay_open()`."""
         stay = self.stay
         if stay is not None:
-            self.stay = _BEGUN
+            self.stay = BEGUN
         return stay
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import gevent
 import pytest
@@ -14,6 +15,7 @@ from django.urls import get_urlconf, set_urlconf
 from django.utils import timezone, translation
 
 from dwebsocket import WebSocketView, connections, require_websocket, shutdown
+from dwebsocket.connection.connection import Connection
 from dwebsocket.process.registry import registry
 from dwebsocket.signals import websocket_closed, websocket_opened
 from tests.groups.helpers import new_room
@@ -679,6 +681,25 @@ def test_thread_of_the_project_that_waits_gets_messages_too_and_each_comes_once(
     if (1000, "") not in told:
         told.append(site.hear())
     assert (1000, "") in told  # and None, where the thread still waited
+
+
+def test_view_that_cannot_be_parked_keeps_its_greenlet_or_thread(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+    site(Teller.as_view(site=site))
+    with mock.patch.object(Connection, "employ", side_effect=RuntimeError("can't start new thread")):
+        peer = site.connect()
+        assert site.hear() == "opened"
+        until(lambda: caplog.records, "the log")
+    for message in ("one", "two"):
+        peer.send_message(message)
+        assert site.hear() == message
+    assert site.server.running
+    assert peer.close(4001) == Close(4001)
+    assert all_told(site) == [(4001, "")]
+    assert levels(caplog) == [("dwebsocket", "WARNING")]
+    assert registry._parked == 0
 
 
 def test_stay_open_from_a_view_and_from_a_class_count_alike(detached_site: Site) -> None:
