@@ -19,6 +19,7 @@ import json
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,11 +38,12 @@ from .client import ClientConnection, ClientHandshake, HandshakeFailed, Response
 from .database.sharing import with_connections
 from .groups.testing import SentMessage, begin_anew, groups_down, sent_to
 from .process.naming import dotted_name
-from .process.registry import registry
+from .process.registry import Entry, registry
 from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed, WebSocketError
 from .protocol.messages import Message
 from .reactors.clock import monotonic
+from .reactors.pool import TURNS
 from .servers.testing import KEY
 from .upgrade.context import adopt_locals
 
@@ -364,8 +366,14 @@ class _Exchange:
         self._join([self._request_thread] if self._request_thread is not None else [], deadline)
 
     def join(self, deadline: float) -> bool:
-        """Wait until the request and the view have ended; False when the time is over first."""
-        return self._join(self._threads, deadline)
+        """Wait until the request and the view, with its last turn, have ended; False when the time is over first."""
+        if not self._join(self._threads, deadline):
+            return False
+        while self._members():
+            if monotonic() >= deadline:
+                return False
+            time.sleep(_NAP_SECONDS)
+        return True
 
     def result(self) -> Any:
         """Return the response to the request, or raise its exception."""
@@ -383,21 +391,28 @@ class _Exchange:
     def place(self) -> str:
         """Say where the view is just now, as the end of a sentence."""
         frames = sys._current_frames()
-        for thread in reversed(self._threads):
+        members = self._members()
+        turns = [thread for thread in threading.enumerate() if thread.name == TURNS] if members else []
+        for thread in [*turns, *reversed(self._threads)]:
             if thread.is_alive() and thread.ident in frames:
                 stack = traceback.extract_stack(frames[thread.ident])
                 own = [frame for frame in stack if not frame.filename.startswith((_PACKAGE, _STANDARD_LIBRARY))]
                 if own:
                     return f"; it is in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}"
-        return "; it has ended" if not any(thread.is_alive() for thread in self._threads) else ""
+        if any(thread.is_alive() for thread in self._threads):
+            return ""
+        return "; it is parked" if members else "; it has ended"
 
     def end(self) -> None:
         """Disconnect the signal, close the socket, and do not wait at exit for a view that does not end."""
         got_request_exception.disconnect(self._on_exception)
         self.client_end.close()
-        for member in registry.members():
-            if _exchange_of(member.request) is self:
-                registry.leave(member)
+        for member in self._members():
+            registry.leave(member)
+
+    def _members(self) -> list[Entry]:
+        """The WebSocket of this exchange, while its view has not ended."""
+        return [member for member in registry.members() if _exchange_of(member.request) is self]
 
     def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
         for thread in threads:
@@ -409,6 +424,7 @@ class _Exchange:
             self._error = sys.exc_info()[1]
 
 
+_NAP_SECONDS = 0.001
 _STANDARD_LIBRARY = str(Path(threading.__file__).parent) + "/threading.py"
 
 

@@ -21,6 +21,8 @@ from .wakeup import Wakeup
 
 logger = logging.getLogger("dwebsocket")
 
+#: The name of these threads.
+TURNS = "dwebsocket turns"
 _STUCK_SECONDS = 1.0  # turns that take longer, in all threads, are told of once
 _READ_AHEAD = 1000  # sockets that the background thread reads at once
 
@@ -118,7 +120,7 @@ class Pool:
                 return
             self._count += 1
             try:
-                threading.Thread(target=self._run, name="dwebsocket turns", daemon=True).start()
+                threading.Thread(target=self._run, name=TURNS, daemon=True).start()
             except BaseException:
                 self._count -= 1
                 raise

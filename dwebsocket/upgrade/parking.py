@@ -147,12 +147,11 @@ class Parked:
                 closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
 
     def _fail(self, error: BaseException) -> None:
+        self._run.fail(error)  # as for any view, the report comes before the Close frame: tests wait for that
         try:
-            self._run.websocket.close(*close_for(self._connection, error))
             self._tell_end()
-        except BaseException as later:  # of `closed()`: it has the other one as its context
-            error = later
-        self._run.fail(error)
+        except BaseException as later:
+            self._run.fail(later)
 
 
 def close_for(connection: Connection, error: BaseException) -> tuple[int, str]:
