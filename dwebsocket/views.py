@@ -14,7 +14,7 @@ from .decorators import accept_websocket, require_websocket
 from .protocol.codes import CloseCode
 from .protocol.messages import Message
 from .upgrade.opening import Stay
-from .upgrade.parking import events_of, talk
+from .upgrade.parking import can_park, events_of, talk
 from .upgrade.request import Truth
 from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Overflow, Tick, Translate, WebSocket
 
@@ -87,7 +87,7 @@ class WebSocketView(View):
         if websocket is None:
             return super().dispatch(request, *args, **kwargs)
         websocket.accept()
-        if self.parked and websocket._opening.parks:
+        if self.parked and can_park(websocket):
             response: HttpResponseBase = websocket.stay_open(self._handle, self.closed)
             self.opened()
             return response

@@ -6,9 +6,11 @@ A turn runs in a greenlet or thread that it has for so long: an idle connection 
 from __future__ import annotations
 
 import contextvars
+import functools
+import inspect
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -129,7 +131,9 @@ class Parked:
             message: Any = websocket.wait(0) if waits else connection.take()
             if message is not None and received is not None:
                 received(message)
-            if message is None and connection.is_over:  # since it was looked at: taking the last one may be the end
+            if (
+                message is None and self._connection.is_over
+            ):  # since it was looked at: taking the last one may be the end
                 return None
             if message is None and event is None:
                 return False
@@ -185,6 +189,22 @@ def events_of(websocket: WebSocket) -> Iterator[Any]:
         return
     while not websocket._end_was_told and (message := websocket.wait()) is not None:
         yield message
+
+
+def can_park(websocket: WebSocket) -> bool:
+    """Whether the view needs no greenlet or thread between two turns. A class whose `wait()` always waits needs one."""
+    opening = cast(Opening, websocket._opening)
+    kind: Any = type(websocket)
+    return opening.parks and (not has_own_wait(websocket) or _takes_timeout(kind))
+
+
+@functools.cache
+def _takes_timeout(kind: type[WebSocket]) -> bool:
+    try:
+        inspect.signature(kind.wait).bind(None, 0)
+    except TypeError:
+        return False
+    return True
 
 
 def has_own_wait(websocket: WebSocket) -> bool:

@@ -35,7 +35,7 @@ from ..websocket import WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
 from .opening import BEGUN, NOT_RETURNED, Opening, Outcome, Stay
-from .parking import Parked, events_of, talk
+from .parking import Parked, can_park, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
@@ -185,7 +185,7 @@ class ViewRun:
         if response.status_code >= 400:
             return False
         self.opening.begin_stay()
-        if self.opening.parks:
+        if can_park(self.websocket):
             self._parked = stay
         else:
             talk(self.websocket, events_of(self.websocket), stay)

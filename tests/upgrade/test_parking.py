@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,15 +16,16 @@ from django.test import override_settings
 from django.urls import get_urlconf, set_urlconf
 from django.utils import timezone, translation
 
-from dwebsocket import WebSocketView, connections, require_websocket, shutdown
+from dwebsocket import WebSocket, WebSocketView, connections, require_websocket, shutdown
 from dwebsocket.connection.connection import Connection
 from dwebsocket.process.registry import registry
+from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.signals import websocket_closed, websocket_opened
 from tests.groups.helpers import new_room
 from tests.helpers import exchange, levels, recorded
 from tests.links import PATIENCE_SECONDS, assert_ends, until
 from tests.peer import BINARY, Close, Peer, frame, text
-from tests.sites import Site, changing
+from tests.sites import PyWSGI, RunServer, Site, changing, serving
 
 
 class Teller(WebSocketView):
@@ -416,6 +419,98 @@ def test_context_of_the_opening_reaches_closed(site: Site, french: dict[str, Any
     assert site.hear() == "fr"
 
 
+# Threads, and how many there may be
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site under threads, whose reactor has had no connection yet."""
+    monkeypatch.setattr(thread_reactor, "_reactor", None)
+    server = RunServer()
+    with serving(server, "detached") as site:
+        yield site
+    server.stop()
+
+
+def test_turns_have_no_more_threads_than_the_setting_says(few_threads: Site) -> None:
+    site, go = few_threads, threading.Event()
+    inside: set[int] = set()
+
+    class View(WebSocketView):
+        def received(self, message: str | bytes) -> None:
+            inside.add(threading.get_ident())
+            site.tell("inside")
+            site.wait_for(go)
+            self.send("done")
+
+    site(View.as_view(), WEBSOCKET_THREADS=2)
+    peers = [site.connect() for _ in range(5)]
+    for peer in peers:
+        peer.send_message("block")
+    assert [site.hear(), site.hear()] == ["inside", "inside"]
+    threading.Event().wait(0.1)
+    assert site.told.empty()
+    go.set()
+    for peer in peers:
+        assert peer.recv_message() == "done"
+        peer.reset()
+    assert len(inside) == 2
+
+
+def test_flood_leaves_room_for_others_where_there_is_one_thread(few_threads: Site) -> None:
+    stop = threading.Event()
+
+    class View(Echo):
+        def received(self, message: str | bytes) -> None:
+            if len(message) < 50:
+                super().received(message)
+
+    few_threads(View.as_view(), WEBSOCKET_THREADS=1)
+    flooder, other = few_threads.connect(), few_threads.connect()
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                flooder.send_raw(text("x" * 100) * 500)
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    try:
+        for number in range(20):
+            assert exchange(other, str(number)) == str(number)
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+    flooder.reset()
+    assert other.close() == Close(1000)
+
+
+def test_views_that_hold_no_thread_take_no_place_under_threads(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+
+    class View(WebSocketView):
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            self.parked = "hold" not in request.GET  # type: ignore[misc]
+            return super().dispatch(request, *args, **kwargs)
+
+    site(View.as_view(), WEBSOCKET_MAX_CONNECTIONS=2)
+    peers = []
+    for number in range(2 if site.server.name == "pywsgi" else 5):
+        peers.append(site.connect())
+        until(lambda number=number: registry._parked == number + 1, "it to be parked")
+    if site.server.name != "pywsgi":
+        for _ in range(2):
+            peers.append(site.connect("/?hold"))
+    assert site.handshake("/?hold").status == 503
+    for peer in peers:
+        assert peer.close() == Close(1000)
+        peer.abandon()
+    site.until_idle()
+    assert registry._parked == 0
+
+
 # Signals, guards, limits
 
 
@@ -541,6 +636,55 @@ def test_legacy_class_gives_bytes_and_sends_into_the_void(site: Site) -> None:
     assert all_told(site) == ["opened", *(str(number).encode() for number in range(100)), (4001, "")]
 
 
+class Decoding(WebSocket):
+    """What a project makes of it: JSON that it cannot decode is skipped."""
+
+    def wait(self, timeout: float | None = None) -> Any:
+        while (message := super().wait(timeout)) is not None:
+            with contextlib.suppress(ValueError):
+                return json.loads(message)
+        return None
+
+
+class Waiting(WebSocket):
+    def wait(self) -> Any:  # type: ignore[override]
+        message = super().wait()
+        return None if message is None else ["waited for", message]
+
+
+@pytest.mark.parametrize("how", ["class", "function"])
+def test_class_with_its_own_wait_is_asked_for_each_message(site: Site, how: str) -> None:
+    @require_websocket
+    def view(request):
+        site.tell("opened")
+        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
+
+    site(Teller.as_view(site=site) if how == "class" else view, WEBSOCKET_CLASS=Decoding)
+    peer = site.connect()
+    for message in ("[1]", "no JSON", '{"two": 3}', "neither", "4"):
+        peer.send_message(message)
+    assert peer.close(4001) == Close(4001)
+    assert all_told(site) == ["opened", [1], {"two": 3}, 4, (4001, "")]
+
+
+@pytest.mark.parametrize("how", ["class", "function"])
+def test_class_whose_wait_knows_no_timeout_is_not_parked(site: Site, how: str) -> None:
+    @require_websocket
+    def view(request):
+        site.tell("opened")
+        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
+
+    site(Teller.as_view(site=site) if how == "class" else view, WEBSOCKET_CLASS=Waiting)
+    peer = site.connect()
+    assert site.hear() == "opened"
+    for message in ("one", "two"):
+        peer.send_message(message)
+        assert site.hear() == ["waited for", message]
+    assert site.server.running
+    assert peer.close(4001) == Close(4001)
+    assert all_told(site) == [(4001, "")]
+
+
 # Faults
 
 
@@ -599,6 +743,32 @@ def test_turn_that_is_stopped_ends_its_connection_and_no_other(
     assert all_told(site).count((1001, "")) == 3
     if site.mode == "attached":
         site.server.errors.clear()
+
+
+@pytest.mark.parametrize("wsgi_server", [PyWSGI], indirect=True, ids=["pywsgi"])
+def test_greenlet_that_is_killed_in_a_turn_closes_with_1001(detached_site: Site) -> None:
+    site = detached_site
+    greenlets: list[Any] = []
+
+    class View(Teller):
+        def received(self, message: str | bytes) -> None:
+            if message == "sleep":
+                greenlets.append(gevent.getcurrent())
+                site.tell("sleeps")
+                site.pause(PATIENCE_SECONDS)
+            elif message == "kill":
+                greenlets.pop().kill()
+                self.send("killed")
+
+    site(View.as_view(site=site))
+    victim, killer = site.connect(), site.connect()
+    assert [site.hear(), site.hear()] == ["opened", "opened"]
+    victim.send_message("sleep")
+    assert site.hear() == "sleeps"
+    assert exchange(killer, "kill") == "killed"
+    assert_ends(victim, 1001)
+    assert site.hear() == (1001, "")
+    assert killer.close() == Close(1000)
 
 
 def test_peer_that_vanishes_in_a_turn_is_told_when_the_turn_is_over(
