@@ -50,7 +50,7 @@ def can_be_kept(connection: BaseDatabaseWrapper) -> bool:
 
 
 class Kept:
-    """What a runner keeps between two turns."""
+    """The database connections that a runner keeps between two turns."""
 
     __slots__ = ("until",)
 

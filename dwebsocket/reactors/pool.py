@@ -77,7 +77,7 @@ class Pool:
         return [link for link, _ in list(self._busy.values())]
 
     def __len__(self) -> int:
-        """How many links there are."""
+        """The number of links."""
         return len(self._links)
 
     def look(self, now: float) -> None:
@@ -150,7 +150,7 @@ class Pool:
                     self._run_turn(link, runner)
 
     def _seconds(self, runner: Runner) -> float | None:
-        """How long the thread may wait; None: until it is woken."""
+        """The seconds that the thread may wait; None: until it is woken."""
         if self._due:
             return 0
         if runner.keeper is None:

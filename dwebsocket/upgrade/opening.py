@@ -40,7 +40,7 @@ class Outcome(enum.Enum):
 
 
 class Stay(NamedTuple):
-    """What is called on a connection that stays open without its view."""
+    """The functions that are called on a connection that stays open without its view."""
 
     received: Received | None
     closed: Closed | None
@@ -159,7 +159,7 @@ class Opening:
         return HttpResponse()
 
     def begin_stay(self) -> Stay | None:
-        """What is called from now on, once; None where the view has not called `stay_open()`."""
+        """The functions that are called from now on, once; None where the view has not called `stay_open()`."""
         stay = self.stay
         if stay is not None:
             self.stay = BEGUN

@@ -131,9 +131,7 @@ class Parked:
             message: Any = websocket.wait(0) if waits else connection.take()
             if message is not None and received is not None:
                 received(message)
-            if (
-                message is None and self._connection.is_over
-            ):  # since it was looked at: taking the last one may be the end
+            if message is None and self._connection.is_over:  # taking the last one may have been the end
                 return None
             if message is None and event is None:
                 return False

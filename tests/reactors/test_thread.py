@@ -22,9 +22,9 @@ from dwebsocket.protocol.deflate import Agreement, Compression, PerMessageDeflat
 from dwebsocket.protocol.exceptions import WebSocketClosed
 from dwebsocket.reactors import reactor_for, thread
 from dwebsocket.reactors.base import LinkLock
-from dwebsocket.reactors.thread import ThreadReactor, Wakeup
+from dwebsocket.reactors.thread import ThreadReactor
 from tests.connection.helpers import server_frame
-from tests.links import PATIENCE_SECONDS, Link, Threads, connect, descriptors, linking, run_program, tcp_pair, until
+from tests.links import PATIENCE_SECONDS, Link, Threads, connect, linking, run_program, tcp_pair, until
 from tests.peer import CONTINUATION, PING, PONG, TEXT, Close, Frame, frame, text
 
 HOME = Threads()
@@ -172,29 +172,6 @@ def test_parking_while_nothing_is_watched_notices_nothing_but_the_end_of_its_tim
         under_test.watch(read=True, write=False)
         under_test.park(5)
         assert a.connection._inbox
-
-
-def test_wakeup_makes_its_descriptor_readable_until_it_is_cleared() -> None:
-    before = descriptors()
-    wakeup = Wakeup()
-    wakeup.clear()
-    for _ in range(3):
-        wakeup.set()
-    assert os.read(wakeup.descriptor, 8)
-    wakeup.set()
-    wakeup.clear()
-    with pytest.raises(BlockingIOError):
-        os.read(wakeup.descriptor, 8)
-    wakeup.close()
-    assert descriptors() == before
-
-
-def test_wakeup_that_cannot_get_any_more_ready_stays_so() -> None:
-    wakeup = Wakeup()
-    os.write(wakeup._write_end, (2**64 - 2).to_bytes(8, "little"))
-    wakeup.set()
-    wakeup.clear()
-    wakeup.close()
 
 
 # The lock
