@@ -11,6 +11,7 @@ import logging
 import math
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -24,6 +25,7 @@ logger = logging.getLogger("dwebsocket")
 #: The name of these threads.
 TURNS = "dwebsocket turns"
 _STUCK_SECONDS = 1.0  # turns that take longer, in all threads, are told of once
+_PAUSE_SECONDS = 0.1  # after an error that may come again at once
 _READ_AHEAD = 1000  # sockets that the background thread reads at once
 
 #: Whether this system has what the threads wait in. Elsewhere a view that could be parked has its own thread.
@@ -134,6 +136,7 @@ class Pool:
                 if not self._is_over:
                     with contextlib.suppress(BaseException):
                         logger.exception("a WebSocket could not be served")
+                    time.sleep(_PAUSE_SECONDS)
 
     def _serve(self, runner: Runner) -> None:
         """Attend to one link that is ready, and to one that is due: neither kind holds up the other."""

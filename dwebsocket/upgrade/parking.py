@@ -108,13 +108,19 @@ class Parked:
                 self._connection.dismiss()  # without a cycle, all memory is freed at once
                 self._run.leave()  # in the turn: receivers of the signal may query
         finally:
-            self._run.end_turn(runner)
+            self._end_turn(runner)
         if stop is not None:
             try:
                 raise stop
             finally:
                 del stop  # the traceback would hold this frame, and this frame it
         return bool(has_more)
+
+    def _end_turn(self, runner: Runner) -> None:
+        try:
+            self._run.end_turn(runner)
+        except Exception as error:  # of a database connection that cannot be closed
+            self._fail(error)
 
     def _hand_on(self) -> bool | None:
         """Hand on what has come; whether there may be more. None: the connection is over."""

@@ -139,7 +139,10 @@ class ViewRun:
             Parked(self, connection, stay, context, shared).begin()
         except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets be watched
             logger.warning("a view cannot be parked, and keeps its thread", exc_info=True)
-            context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), stay))
+            try:
+                context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), stay))
+            finally:
+                close_own_connections()
         else:
             registry.park(self._entry)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -851,6 +853,73 @@ def test_thread_of_the_project_that_waits_gets_messages_too_and_each_comes_once(
     if (1000, "") not in told:
         told.append(site.hear())
     assert (1000, "") in told  # and None, where the thread still waited
+
+
+def test_every_message_comes_once_and_in_order_and_every_end_once_whatever_happens_meanwhile(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, room, count = detached_site, new_room(), 24
+    told: dict[str, list[Any]] = {str(number): [] for number in range(count)}
+
+    class View(WebSocketView):
+        def opened(self) -> None:
+            self.name = self.request.GET["name"]
+            self.chance = random.Random(self.name)
+            self.busy = False
+            self.join(room)
+
+        def received(self, message: str | bytes) -> None:
+            assert not self.busy
+            self.busy = True
+            told[self.name].append(message)
+            if self.chance.random() < 0.1:
+                site.pause(0.001)
+            if self.chance.random() < 0.05 and (also := self.websocket.wait(0.001)) is not None:
+                told[self.name].append(also)
+            self.send(message)
+            self.busy = False
+
+        def group_message(self, message: Any) -> None:
+            self.send(f"group {message.data}")
+
+        def closed(self, code: int, reason: str) -> None:
+            told[self.name].append(code)
+
+    def talk(name: str) -> None:
+        chance, peer = random.Random(name), site.connect(f"/?name={name}")
+        for number in range(60):
+            data = text(str(number))
+            cut = chance.randrange(len(data)) if chance.random() < 0.3 else 0
+            peer.send_raw(data[:cut])
+            if chance.random() < 0.3:
+                time.sleep(0.001)
+            peer.send_raw(data[cut:])
+            if chance.random() < 0.1:
+                room.send(name)
+        if int(name) % 3:
+            peer.send_close(4000 + int(name))
+            while not isinstance(peer.recv_message(), Close):
+                pass
+            peer.abandon()
+        else:
+            while peer.recv_message() != "59":
+                pass
+            peer.reset()
+
+    site(View.as_view())
+    threads = [threading.Thread(target=talk, args=[name]) for name in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    site.until_idle()
+    for name, said in told.items():
+        assert said == [*map(str, range(60)), 4000 + int(name) if int(name) % 3 else 1006]
+    assert levels(caplog) == []
+    if site.server.name == "runserver":
+        pool = thread_reactor.current().pool
+        assert pool is not None
+        assert len(pool) == 0
 
 
 def test_view_that_cannot_be_parked_keeps_its_greenlet_or_thread(
