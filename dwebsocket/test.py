@@ -43,6 +43,7 @@ from .protocol.codes import CloseCode
 from .protocol.exceptions import WebSocketClosed, WebSocketError
 from .protocol.messages import Message
 from .reactors.clock import monotonic
+from .reactors.pool import TURNS
 from .servers.testing import KEY
 from .upgrade.context import adopt_locals
 
@@ -368,8 +369,14 @@ class _Exchange:
         self._join([self._request_thread] if self._request_thread is not None else [], deadline)
 
     def join(self, deadline: float) -> bool:
-        """Wait until the request and the view have ended; False when the time is over first."""
-        return self._join(self._threads, deadline) and self._join_turns(deadline)
+        """Wait until the request and the view, with its last turn, have ended; False when the time is over first."""
+        if not self._join(self._threads, deadline):
+            return False
+        while self._members():
+            if monotonic() >= deadline:
+                return False
+            time.sleep(_NAP_SECONDS)
+        return True
 
     def result(self) -> Any:
         """Return the response to the request, or raise its exception."""
@@ -387,15 +394,17 @@ class _Exchange:
     def place(self) -> str:
         """Say where the view is just now, as the end of a sentence."""
         frames = sys._current_frames()
-        for thread in reversed(self._threads):
+        members = self._members()
+        turns = [thread for thread in threading.enumerate() if thread.name == TURNS] if members else []
+        for thread in [*turns, *reversed(self._threads)]:
             if thread.is_alive() and thread.ident in frames:
                 stack = traceback.extract_stack(frames[thread.ident])
                 own = [frame for frame in stack if not frame.filename.startswith((_PACKAGE, _STANDARD_LIBRARY))]
                 if own:
                     return f"; it is in {own[-1].filename}, line {own[-1].lineno}: {own[-1].line}"
-        if self._is_parked():
-            return "; it is parked, and no method or function of it has sent one"
-        return "; it has ended" if not any(thread.is_alive() for thread in self._threads) else ""
+        if any(thread.is_alive() for thread in self._threads):
+            return ""
+        return "; it is parked" if members else "; it has ended"
 
     def end(self) -> None:
         """Disconnect the signal, close the socket, and do not wait at exit for a view that does not end."""
@@ -405,19 +414,8 @@ class _Exchange:
             registry.leave(member)
 
     def _members(self) -> list[Entry]:
-        """The entry of its view in the registry, until that has ended."""
+        """The WebSocket of this exchange, while its view has not ended."""
         return [member for member in registry.members() if _exchange_of(member.request) is self]
-
-    def _join_turns(self, deadline: float) -> bool:
-        """Wait until the view has ended, if it is parked, and so has no thread; False when the time is over first."""
-        while self._is_parked():
-            if monotonic() >= deadline:
-                return False
-            time.sleep(_LOOK_SECONDS)
-        return True
-
-    def _is_parked(self) -> bool:
-        return any(member.is_parked for member in self._members())
 
     def _join(self, threads: list[threading.Thread], deadline: float) -> bool:
         for thread in threads:
@@ -429,6 +427,7 @@ class _Exchange:
             self._error = sys.exc_info()[1]
 
 
+_NAP_SECONDS = 0.001
 _STANDARD_LIBRARY = str(Path(threading.__file__).parent) + "/threading.py"
 
 

@@ -13,7 +13,7 @@ from .conf import ViewOptions
 from .decorators import accept_websocket, require_websocket
 from .protocol.codes import CloseCode
 from .protocol.messages import Message
-from .upgrade.parking import events_of, talk
+from .upgrade.parking import can_park, events_of, talk
 from .upgrade.request import Truth
 from .websocket import Gap, GroupMessage, JoinableGroup, Joined, Overflow, Stay, Tick, Translate, WebSocket
 
@@ -94,7 +94,7 @@ class WebSocketView(View):
             return super().dispatch(request, *args, **kwargs)
         websocket.accept()
         stay = Stay(self.received, self.closed, self._group_event)
-        if self.parked and websocket._opening.parks:
+        if self.parked and can_park(websocket):
             response: HttpResponseBase = websocket._opening.stay_open(stay)
             self.opened()
             return response

@@ -247,7 +247,7 @@ class WebSocket(Verbs):
         reason)` is called once, when the connection is over. Exceptions of both are treated as those of the view.
 
         Accepts the opening handshake, if that was not done. WebSocketClosed where it was refused; RuntimeError for a
-        second call; TypeError for something that is no function, or is asynchronous.
+        second call; TypeError for an asynchronous function, or none.
         """
         for name, function in (("received", received), ("closed", closed)):
             if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):

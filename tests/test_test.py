@@ -180,7 +180,32 @@ def guarded_slowly(request):
     slow.view_has_ended.set()
 
 
+class Parked(dwebsocket.WebSocketView):
+    """Does what it is told, in a turn."""
+
+    def opened(self) -> None:
+        self.send("welcome")
+
+    def received(self, message: Any) -> None:
+        if message == "fail":
+            raise LookupError("in a turn")
+        if message == "sleep":
+            woken.wait(PATIENCE_SECONDS)
+        elif message == "leave a transaction":
+            transaction.atomic().__enter__()
+        else:
+            User.objects.create_user(message)
+            self.send_json(list(User.objects.order_by("pk").values_list("username", flat=True)))
+
+    def closed(self, code: int, reason: str) -> None:
+        time.sleep(0.05)
+        User.objects.create_user(f"{self.request.GET.get('name')} closed with {code}")
+        if reason == "fail":
+            raise LookupError("in closed()")
+
+
 urlpatterns = [
+    path("parked/", Parked.as_view()),
     path("echo/", echo),
     path("whoami/", whoami),
     path("describe/", describe),
@@ -471,13 +496,14 @@ class FailureTests(TestCase):
 
     def test_nothing_is_left_behind(self) -> None:
         before = set(threading.enumerate())
-        for visited in ("/echo/", "/fail-after/", "/close-with/", "/nowhere/", "/fail-before/"):
+        for visited in ("/echo/", "/parked/", "/fail-after/", "/close-with/", "/nowhere/", "/fail-before/"):
             try:
                 with self.client.websocket(visited):
                     pass
             except (LookupError, WebSocketRefused):
                 pass
-        assert {thread for thread in threading.enumerate() if thread.name != "dwebsocket"} <= before
+        left = set(threading.enumerate()) - before
+        assert {thread.name for thread in left} <= {"dwebsocket", "dwebsocket turns"}
 
 
 class DatabaseTests(TestCase):
@@ -523,6 +549,64 @@ class DatabaseTests(TestCase):
             assert slow.is_asked.wait(PATIENCE_SECONDS)
             assert slow.said == []
         assert (slow.calls, slow.said) == (2, ["yes"])
+
+
+class ParkedTests(TestCase):
+    client_class = WebSocketClient
+    client: WebSocketClient
+
+    def test_turns_see_what_the_test_has_written_and_the_test_what_they_have_even_at_the_end(self) -> None:
+        User.objects.create_user("ann")
+        with self.client.websocket("/parked/") as ws:
+            assert ws.receive() == "welcome"
+            ws.send("bob")
+            assert ws.receive_json() == ["ann", "bob"]
+            User.objects.create_user("cat")
+            ws.send("dan")
+            assert ws.receive_json() == ["ann", "bob", "cat", "dan"]
+            ws.close(4001)
+        assert User.objects.last().username == "None closed with 4001"
+
+    def test_several_at_once_share_the_transaction_of_the_test(self) -> None:
+        with self.client.websocket("/parked/?name=a") as ann, WebSocketClient().websocket("/parked/?name=b") as bob:
+            assert ann.receive() == bob.receive() == "welcome"
+            ann.send("ann")
+            assert ann.receive_json() == ["ann"]
+            bob.send("bob")
+            assert bob.receive_json() == ["ann", "bob"]
+        assert connection.in_atomic_block
+        assert User.objects.count() == 4
+
+    def test_exception_of_a_turn_is_raised_by_receive(self) -> None:
+        with self.client.websocket("/parked/") as ws:
+            assert ws.receive() == "welcome"
+            ws.send("fail")
+            with pytest.raises(LookupError, match="in a turn"):
+                ws.receive()
+
+    def test_exception_of_the_last_turn_is_raised_at_the_end(self) -> None:
+        with pytest.raises(LookupError, match=r"in closed\(\)"), self.client.websocket("/parked/") as ws:
+            ws.close(4001, "fail")
+
+    def test_receive_says_that_the_view_is_parked_or_what_its_turn_does(self) -> None:
+        with self.client.websocket("/parked/") as ws:
+            assert ws.receive() == "welcome"
+            with pytest.raises(TimeoutError, match=r"within 0\.1 s; it is parked$"):
+                ws.receive(timeout=0.1)
+            ws.send("sleep")
+            with pytest.raises(TimeoutError, match=r"; it is in .*woken\.wait\(PATIENCE_SECONDS\)"):
+                ws.receive(timeout=0.2)
+            woken.set()
+
+    def test_turn_that_does_not_end_is_named(self) -> None:
+        with (
+            pytest.raises(TimeoutError, match=r"at /parked/ has not ended 0\.2 s after .*woken\.wait"),
+            self.client.websocket("/parked/", timeout=0.2) as ws,
+        ):
+            ws.send("sleep")
+            while not ws.closed and ws.receive() != "welcome":
+                pass
+            time.sleep(0.05)
 
 
 class CommittedTests(TransactionTestCase):

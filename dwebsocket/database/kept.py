@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -72,24 +73,31 @@ def let_keep(runner: Runner, queried_at: float, view: str) -> None:
     """Close the connections that a turn of `view` has left, or let `runner` keep them."""
     kept = runner.keeper if isinstance(runner.keeper, Kept) else Kept()
     is_kept = False
-    for connection in own_connections():
-        if connection.connection is None or is_in_memory(connection):
-            continue
-        if in_transaction(connection):
-            _warn(view)
-            close(connection)
-            if connection.in_atomic_block:  # Django would keep it so, closed, until the block ends
-                del connections[connection.alias]
-        elif can_be_kept(connection) and take_place(kept):
-            is_kept = True
+    with contextlib.ExitStack() as stack:  # a connection that fails to close leaves no other one open
+        for connection in own_connections():
+            if connection.connection is None or is_in_memory(connection):
+                continue
+            if in_transaction(connection):
+                _warn(view)
+                stack.callback(_roll_back, connection)
+            elif can_be_kept(connection) and take_place(kept):
+                is_kept = True
+            else:
+                stack.callback(close, connection)
+        if is_kept:
+            kept.until = max(kept.until, queried_at + KEPT_SECONDS)
+            runner.keeper = kept
         else:
-            close(connection)
-    if is_kept:
-        kept.until = max(kept.until, queried_at + KEPT_SECONDS)
-        runner.keeper = kept
-    else:
-        give_up_place(kept)
-        runner.keeper = None
+            give_up_place(kept)
+            runner.keeper = None
+
+
+def _roll_back(connection: BaseDatabaseWrapper) -> None:
+    try:
+        close(connection)
+    finally:
+        if connection.in_atomic_block:  # Django would keep it so, closed, until the block ends
+            del connections[connection.alias]
 
 
 def _warn(view: str) -> None:

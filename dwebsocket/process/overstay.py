@@ -40,17 +40,20 @@ class Place(NamedTuple):
 class Stay:
     """One view, from its beginning to its end."""
 
-    __slots__ = ("_caller", "_is_late", "_path", "reactor")
+    __slots__ = ("_caller", "_is_late", "_is_over", "_path", "reactor")
 
     def __init__(self, path: str, reactor: Reactor) -> None:
         self.reactor = reactor
         self._path = path
+        self._is_over = False  # the connection
         self._caller: Any = None  # of the reactor; None while the view does not run
         self._is_late = False  # the connection was over while it ran
 
     def begin(self, caller: Any) -> None:
         """The greenlet or thread `caller` begins to run the view, or a turn of it."""
         self._caller = caller
+        if self._is_over:
+            self._watch()
 
     def end(self) -> None:
         """The view, or its turn, has ended."""
@@ -60,9 +63,13 @@ class Stay:
 
     def connection_over(self) -> None:
         """The connection is over: from now on the view should end."""
+        self._is_over = True
         if self._caller is not None:
-            self._is_late = True
-            _watches.setdefault(self.reactor, Watch()).add(self)
+            self._watch()
+
+    def _watch(self) -> None:
+        self._is_late = True
+        _watches.setdefault(self.reactor, Watch()).add(self)
 
     def report(self) -> None:
         """Write the line of the log, unless the view has ended."""

@@ -181,7 +181,7 @@ class LinkLock:
 
 
 class Keeper(Protocol):
-    """Something that a runner keeps between two turns."""
+    """Keeps something between two turns of a runner."""
 
     def rest(self, now: float) -> float | None:
         """Called when no turn is due: after how many seconds to call again. None: nothing is kept any more."""

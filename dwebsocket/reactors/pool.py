@@ -14,6 +14,7 @@ import math
 import queue
 import select
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,6 +25,8 @@ from .wakeup import Wakeup
 
 logger = logging.getLogger("dwebsocket")
 
+#: The name of these threads.
+TURNS = "dwebsocket turns"
 #: All threads are in turns: after so long it is seen whether the turns take long.
 WATCH_SECONDS = 0.01
 _ACTIVE = 2  # threads, where no turn takes long
@@ -31,6 +34,7 @@ _LONG_SECONDS = 0.01  # a turn that takes longer waits for something
 _CALM = 20  # looks at the threads that find one of them free: then there is no hurry any more
 _REST_SECONDS = 10.0  # a thread that is not needed for so long ends
 _STUCK_SECONDS = 1.0  # turns that take longer, in all threads, are told of once
+_PAUSE_SECONDS = 0.1  # after an error that may come again at once
 _READ_AHEAD = 1000  # sockets that the background thread reads at once
 
 #: Whether this system has what the threads wait in. Elsewhere a view that could be parked has its own thread.
@@ -76,12 +80,16 @@ class Pool:
         self._is_over = False
         self._has_warned = False
 
-    def add(self, link: Any) -> None:
-        """Watch the socket of `link`, once it is armed. RuntimeError where there is no thread, and none can start."""
+    def add(self, link: Any, *, is_open: bool) -> None:
+        """Watch the socket of `link`, if it `is_open`, once it is armed; attend to it in any case.
+
+        RuntimeError where there is no thread, and none can start; OSError where the system watches no more.
+        """
         if not self._active:
             self._grow()
-        self._links[link.descriptor] = link
-        self._epoll.register(link.descriptor, select.EPOLLONESHOT)
+        if is_open:
+            self._epoll.register(link.descriptor, select.EPOLLONESHOT)
+            self._links[link.descriptor] = link
 
     def remove(self, link: Any) -> None:
         """Watch its socket no more."""
@@ -125,6 +133,8 @@ class Pool:
             link = self._links.get(descriptor)
             if link is not None:
                 link.serve_parked(events)
+        if self._due:  # a thread may be free by now, and this poll may have taken what was to wake it
+            self._wake_one()
 
     def _is_stuck(self, now: float, seconds: float) -> bool:
         """Whether all threads are in turns that take longer than `seconds`."""
@@ -160,7 +170,7 @@ class Pool:
                 self._active += 1
                 self._reserve.put(None)
             elif self._active < self.max_threads:
-                threading.Thread(target=self._run, name="dwebsocket turns", daemon=True).start()
+                threading.Thread(target=self._run, name=TURNS, daemon=True).start()
                 self._active += 1
 
     def _run(self) -> None:
@@ -174,6 +184,7 @@ class Pool:
                 if not self._is_over:
                     with contextlib.suppress(BaseException):
                         logger.exception("a WebSocket could not be served")
+                    time.sleep(_PAUSE_SECONDS)
 
     def _is_needed(self, runner: Runner) -> bool:
         """Rest while there are enough others; False when that takes long."""
@@ -212,7 +223,7 @@ class Pool:
                     self._run_turn(link, runner)
 
     def _seconds(self, runner: Runner) -> float | None:
-        """The time that the thread may wait; None: until it is woken."""
+        """The seconds that the thread may wait; None: until it is woken."""
         if self._due:
             return 0
         if runner.keeper is None:

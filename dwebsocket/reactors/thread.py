@@ -125,7 +125,7 @@ class ThreadReactor:
             if self.pool is None:
                 self.pool = Pool(self._wake)
             self.pool.max_threads = self.max_threads
-            self.pool.add(link)
+            self.pool.add(link, is_open=link in self._links)
             self._swept.discard(link)
             return self.pool
 
@@ -411,11 +411,8 @@ class ThreadLink(Link):
         self._is_queued = False  # a thread will attend to it
 
     def employ(self, turn: Turn) -> None:
+        self._pool = self._reactor.park(self)
         self.turn = turn
-        if not self._closed:
-            self._pool = self._reactor.park(self)
-        elif self._pool is None:
-            self._pool = self._reactor.pool
         self.wake()
 
     def attend(self, events: int) -> bool:
@@ -443,13 +440,12 @@ class ThreadLink(Link):
         again = False
         with contextlib.suppress(BaseException):  # the view was stopped, and it knows: no other one must be
             again = self.turn(runner)  # type: ignore[misc]  # a turn that runs is not taken away
-        self._lock.acquire()
-        self.runs = False
-        if (again or self.is_due) and self.turn is not None:
-            self.is_due = True
-            self._let_attend()
-        self._arm()
-        self._lock.release()
+        with self._lock:
+            self.runs = False
+            if (again or self.is_due) and self.turn is not None:
+                self.is_due = True
+                self._let_attend()
+            self._arm()
         return True  # threads are not stopped
 
     def serve_parked(self, events: int) -> None:

@@ -39,7 +39,8 @@ class Outcome(enum.Enum):
     REFUSED = "the view can accept no more: HTTP answers"
 
 
-_BEGUN = Stay(None, None, None)
+#: That of a view whose turns have begun.
+BEGUN = Stay(None, None, None)
 
 
 class _Pending(NamedTuple):
@@ -154,7 +155,7 @@ class Opening:
         """The functions that are called from now on, once; None where the view has not called `stay_open()`."""
         stay = self.stay
         if stay is not None:
-            self.stay = _BEGUN
+            self.stay = BEGUN
         return stay
 
     @property

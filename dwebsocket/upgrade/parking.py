@@ -6,8 +6,10 @@ A turn runs in a greenlet or thread that it has for so long: an idle connection 
 from __future__ import annotations
 
 import contextvars
+import functools
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -106,13 +108,19 @@ class Parked:
                 self._connection.dismiss()  # without a cycle, all memory is freed at once
                 self._run.leave()  # in the turn: receivers of the signal may query
         finally:
-            self._run.end_turn(runner)
+            self._end_turn(runner)
         if stop is not None:
             try:
                 raise stop
             finally:
                 del stop  # the traceback would hold this frame, and this frame it
         return bool(has_more)
+
+    def _end_turn(self, runner: Runner) -> None:
+        try:
+            self._run.end_turn(runner)
+        except Exception as error:  # of a database connection that cannot be closed
+            self._fail(error)
 
     def _hand_on(self) -> bool | None:
         """Hand on what has come; whether there may be more. None: the connection is over."""
@@ -149,12 +157,11 @@ class Parked:
                 closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
 
     def _fail(self, error: BaseException) -> None:
+        self._run.fail(error)  # as for any view, the report comes before the Close frame: tests wait for that
         try:
-            self._run.websocket.close(*close_for(self._connection, error))
             self._tell_end()
-        except BaseException as later:  # of `closed()`: it has the other one as its context
-            error = later
-        self._run.fail(error)
+        except BaseException as later:
+            self._run.fail(later)
 
 
 def close_for(connection: Connection, error: BaseException) -> tuple[int, str]:
@@ -193,6 +200,22 @@ def events_of(websocket: WebSocket) -> Iterator[Any]:
         return
     while not websocket._end_was_told and (message := websocket.wait()) is not None:
         yield message
+
+
+def can_park(websocket: WebSocket) -> bool:
+    """Whether the view needs no greenlet or thread between two turns. A class whose `wait()` always waits needs one."""
+    opening = cast(Opening, websocket._opening)
+    kind: Any = type(websocket)
+    return opening.parks and (not has_own_wait(websocket) or _takes_timeout(kind))
+
+
+@functools.cache
+def _takes_timeout(kind: type[WebSocket]) -> bool:
+    try:
+        inspect.signature(kind.wait).bind(None, 0)
+    except TypeError:
+        return False
+    return True
 
 
 def has_own_wait(websocket: WebSocket) -> bool:

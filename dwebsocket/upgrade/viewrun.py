@@ -34,8 +34,8 @@ from ..servers import Server
 from ..websocket import Stay, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
-from .opening import NOT_RETURNED, Opening, Outcome
-from .parking import Parked, events_of, talk
+from .opening import BEGUN, NOT_RETURNED, Opening, Outcome
+from .parking import Parked, can_park, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
@@ -134,9 +134,17 @@ class ViewRun:
         connection = cast(Connection, self.opening.connection)  # stay_open() has opened it
         if self._lease is not None:
             self._lease.park()
-        registry.park(self._entry)
         connection.reactor.max_threads = conf.get("THREADS")
-        Parked(self, connection, stay, context, shared).begin()
+        try:
+            Parked(self, connection, stay, context, shared).begin()
+        except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets be watched
+            logger.warning("a view cannot be parked, and keeps its thread", exc_info=True)
+            try:
+                context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), stay))
+            finally:
+                close_own_connections()
+        else:
+            registry.park(self._entry)
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
@@ -173,14 +181,14 @@ class ViewRun:
     def _stays(self, response: HttpResponseBase | None) -> bool:
         """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
         stay = self.opening.stay
-        if stay is None:
+        if stay is None or stay is BEGUN:
             return False
         if not isinstance(response, HttpResponseBase):
             raise RuntimeError(NOT_RETURNED)
         if response.status_code >= 400:
             return False
         self.opening.begin_stay()
-        if self.opening.parks:
+        if can_park(self.websocket):
             self._parked = stay
         else:
             talk(self.websocket, events_of(self.websocket), stay)

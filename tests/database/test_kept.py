@@ -190,6 +190,34 @@ def test_turn_that_raises_in_a_transaction_leaves_none(one_thread: Any, caplog: 
     assert exchange(good, "query") == "[] False"
 
 
+def test_connection_that_cannot_be_closed_is_a_fault_of_the_view_and_stops_no_other(
+    one_thread: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        connection.connection = None
+        raise RuntimeError("of the driver")
+
+    class View(Querying):
+        def received(self, message: str | bytes) -> None:
+            super().received(message)
+            if message == "break":
+                transaction.set_autocommit(False)
+                connection._close = fail
+
+        def closed(self, code: int, reason: str) -> None:
+            closed.append(code)
+
+    closed: list[int] = []
+    site = one_thread(View.as_view())
+    bad, good = site.connect(), site.connect()
+    assert exchange(bad, "break") == "False"
+    assert bad.recv_message() == Close(1011)
+    until(lambda: closed == [1011])
+    Querying.used[0][0].__dict__.pop("_close")
+    assert exchange(good, "query") == "False"
+    assert [record[1] for record in levels(caplog)] == ["WARNING", "ERROR"]
+
+
 def test_receiver_of_the_signal_of_the_end_may_query_and_its_connection_is_given_back(
     detached_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

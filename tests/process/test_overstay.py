@@ -77,6 +77,23 @@ def test_view_that_goes_on_after_its_client_has_left_is_logged_with_its_line(
     assert "here it is" in linecache.getline(str(file), int(str(line)))
 
 
+@pytest.mark.parametrize("end", ["close", "abandon", "reset"])
+def test_turn_that_goes_on_after_its_client_has_left_is_logged_with_its_line(
+    site: Site, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sleeper = Sleeper(site)
+
+    @require_websocket
+    def view(request):
+        return request.websocket.stay_open(closed=lambda *about: sleeper(request))
+
+    with site(view).connect() as peer:
+        {"close": leave, "abandon": Peer.abandon, "reset": Peer.reset}[end](peer)
+        message = until_reported(caplog)
+    sleeper.go.set()
+    assert f"{__file__}, line" in message
+
+
 def test_view_is_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     first, second = Sleeper(site), Sleeper(site)
     with site(require_websocket(first)).connect() as peer:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import gevent
 import pytest
@@ -13,14 +18,16 @@ from django.test import override_settings
 from django.urls import get_urlconf, set_urlconf
 from django.utils import timezone, translation
 
-from dwebsocket import WebSocketView, connections, require_websocket, shutdown
+from dwebsocket import WebSocket, WebSocketView, connections, require_websocket, shutdown
+from dwebsocket.connection.connection import Connection
 from dwebsocket.process.registry import registry
+from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.signals import websocket_closed, websocket_opened
 from tests.groups.helpers import new_room
 from tests.helpers import exchange, levels, recorded
 from tests.links import PATIENCE_SECONDS, assert_ends, until
 from tests.peer import BINARY, Close, Peer, frame, text
-from tests.sites import Site, changing
+from tests.sites import PyWSGI, RunServer, Site, changing, serving
 
 
 class Teller(WebSocketView):
@@ -414,6 +421,98 @@ def test_context_of_the_opening_reaches_closed(site: Site, french: dict[str, Any
     assert site.hear() == "fr"
 
 
+# Threads, and how many there may be
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A site under threads, whose reactor has had no connection yet."""
+    monkeypatch.setattr(thread_reactor, "_reactor", None)
+    server = RunServer()
+    with serving(server, "detached") as site:
+        yield site
+    server.stop()
+
+
+def test_turns_have_no_more_threads_than_the_setting_says(few_threads: Site) -> None:
+    site, go = few_threads, threading.Event()
+    inside: set[int] = set()
+
+    class View(WebSocketView):
+        def received(self, message: str | bytes) -> None:
+            inside.add(threading.get_ident())
+            site.tell("inside")
+            site.wait_for(go)
+            self.send("done")
+
+    site(View.as_view(), WEBSOCKET_THREADS=2)
+    peers = [site.connect() for _ in range(5)]
+    for peer in peers:
+        peer.send_message("block")
+    assert [site.hear(), site.hear()] == ["inside", "inside"]
+    threading.Event().wait(0.1)
+    assert site.told.empty()
+    go.set()
+    for peer in peers:
+        assert peer.recv_message() == "done"
+        peer.reset()
+    assert len(inside) == 2
+
+
+def test_flood_leaves_room_for_others_where_there_is_one_thread(few_threads: Site) -> None:
+    stop = threading.Event()
+
+    class View(Echo):
+        def received(self, message: str | bytes) -> None:
+            if len(message) < 50:
+                super().received(message)
+
+    few_threads(View.as_view(), WEBSOCKET_THREADS=1)
+    flooder, other = few_threads.connect(), few_threads.connect()
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                flooder.send_raw(text("x" * 100) * 500)
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    try:
+        for number in range(20):
+            assert exchange(other, str(number)) == str(number)
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+    flooder.reset()
+    assert other.close() == Close(1000)
+
+
+def test_views_that_hold_no_thread_take_no_place_under_threads(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+
+    class View(WebSocketView):
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            self.parked = "hold" not in request.GET  # type: ignore[misc]
+            return super().dispatch(request, *args, **kwargs)
+
+    site(View.as_view(), WEBSOCKET_MAX_CONNECTIONS=2)
+    peers = []
+    for number in range(2 if site.server.name == "pywsgi" else 5):
+        peers.append(site.connect())
+        until(lambda number=number: registry._parked == number + 1, "it to be parked")
+    if site.server.name != "pywsgi":
+        for _ in range(2):
+            peers.append(site.connect("/?hold"))
+    assert site.handshake("/?hold").status == 503
+    for peer in peers:
+        assert peer.close() == Close(1000)
+        peer.abandon()
+    site.until_idle()
+    assert registry._parked == 0
+
+
 # Signals, guards, limits
 
 
@@ -539,6 +638,55 @@ def test_legacy_class_gives_bytes_and_sends_into_the_void(site: Site) -> None:
     assert all_told(site) == ["opened", *(str(number).encode() for number in range(100)), (4001, "")]
 
 
+class Decoding(WebSocket):
+    """What a project makes of it: JSON that it cannot decode is skipped."""
+
+    def wait(self, timeout: float | None = None) -> Any:
+        while (message := super().wait(timeout)) is not None:
+            with contextlib.suppress(ValueError):
+                return json.loads(message)
+        return None
+
+
+class Waiting(WebSocket):
+    def wait(self) -> Any:  # type: ignore[override]
+        message = super().wait()
+        return None if message is None else ["waited for", message]
+
+
+@pytest.mark.parametrize("how", ["class", "function"])
+def test_class_with_its_own_wait_is_asked_for_each_message(site: Site, how: str) -> None:
+    @require_websocket
+    def view(request):
+        site.tell("opened")
+        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
+
+    site(Teller.as_view(site=site) if how == "class" else view, WEBSOCKET_CLASS=Decoding)
+    peer = site.connect()
+    for message in ("[1]", "no JSON", '{"two": 3}', "neither", "4"):
+        peer.send_message(message)
+    assert peer.close(4001) == Close(4001)
+    assert all_told(site) == ["opened", [1], {"two": 3}, 4, (4001, "")]
+
+
+@pytest.mark.parametrize("how", ["class", "function"])
+def test_class_whose_wait_knows_no_timeout_is_not_parked(site: Site, how: str) -> None:
+    @require_websocket
+    def view(request):
+        site.tell("opened")
+        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
+
+    site(Teller.as_view(site=site) if how == "class" else view, WEBSOCKET_CLASS=Waiting)
+    peer = site.connect()
+    assert site.hear() == "opened"
+    for message in ("one", "two"):
+        peer.send_message(message)
+        assert site.hear() == ["waited for", message]
+    assert site.server.running
+    assert peer.close(4001) == Close(4001)
+    assert all_told(site) == [(4001, "")]
+
+
 # Faults
 
 
@@ -597,6 +745,32 @@ def test_turn_that_is_stopped_ends_its_connection_and_no_other(
     assert all_told(site).count((1001, "")) == 3
     if site.mode == "attached":
         site.server.errors.clear()
+
+
+@pytest.mark.parametrize("wsgi_server", [PyWSGI], indirect=True, ids=["pywsgi"])
+def test_greenlet_that_is_killed_in_a_turn_closes_with_1001(detached_site: Site) -> None:
+    site = detached_site
+    greenlets: list[Any] = []
+
+    class View(Teller):
+        def received(self, message: str | bytes) -> None:
+            if message == "sleep":
+                greenlets.append(gevent.getcurrent())
+                site.tell("sleeps")
+                site.pause(PATIENCE_SECONDS)
+            elif message == "kill":
+                greenlets.pop().kill()
+                self.send("killed")
+
+    site(View.as_view(site=site))
+    victim, killer = site.connect(), site.connect()
+    assert [site.hear(), site.hear()] == ["opened", "opened"]
+    victim.send_message("sleep")
+    assert site.hear() == "sleeps"
+    assert exchange(killer, "kill") == "killed"
+    assert_ends(victim, 1001)
+    assert site.hear() == (1001, "")
+    assert killer.close() == Close(1000)
 
 
 def test_peer_that_vanishes_in_a_turn_is_told_when_the_turn_is_over(
@@ -679,6 +853,92 @@ def test_thread_of_the_project_that_waits_gets_messages_too_and_each_comes_once(
     if (1000, "") not in told:
         told.append(site.hear())
     assert (1000, "") in told  # and None, where the thread still waited
+
+
+def test_every_message_comes_once_and_in_order_and_every_end_once_whatever_happens_meanwhile(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, room, count = detached_site, new_room(), 24
+    told: dict[str, list[Any]] = {str(number): [] for number in range(count)}
+
+    class View(WebSocketView):
+        def opened(self) -> None:
+            self.name = self.request.GET["name"]
+            self.chance = random.Random(self.name)
+            self.busy = False
+            self.join(room)
+
+        def received(self, message: str | bytes) -> None:
+            assert not self.busy
+            self.busy = True
+            told[self.name].append(message)
+            if self.chance.random() < 0.1:
+                site.pause(0.001)
+            if self.chance.random() < 0.05 and (also := self.websocket.wait(0.001)) is not None:
+                told[self.name].append(also)
+            self.send(message)
+            self.busy = False
+
+        def group_message(self, message: Any) -> None:
+            self.send(f"group {message.data}")
+
+        def closed(self, code: int, reason: str) -> None:
+            told[self.name].append(code)
+
+    def talk(name: str) -> None:
+        chance, peer = random.Random(name), site.connect(f"/?name={name}")
+        for number in range(60):
+            data = text(str(number))
+            cut = chance.randrange(len(data)) if chance.random() < 0.3 else 0
+            peer.send_raw(data[:cut])
+            if chance.random() < 0.3:
+                time.sleep(0.001)
+            peer.send_raw(data[cut:])
+            if chance.random() < 0.1:
+                room.send(name)
+        if int(name) % 3:
+            peer.send_close(4000 + int(name))
+            while not isinstance(peer.recv_message(), Close):
+                pass
+            peer.abandon()
+        else:
+            while peer.recv_message() != "59":
+                pass
+            peer.reset()
+
+    site(View.as_view())
+    threads = [threading.Thread(target=talk, args=[name]) for name in told]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    site.until_idle()
+    for name, said in told.items():
+        assert said == [*map(str, range(60)), 4000 + int(name) if int(name) % 3 else 1006]
+    assert levels(caplog) == []
+    if site.server.name == "runserver":
+        pool = thread_reactor.current().pool
+        assert pool is not None
+        assert len(pool) == 0
+
+
+def test_view_that_cannot_be_parked_keeps_its_greenlet_or_thread(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+    site(Teller.as_view(site=site))
+    with mock.patch.object(Connection, "employ", side_effect=RuntimeError("can't start new thread")):
+        peer = site.connect()
+        assert site.hear() == "opened"
+        until(lambda: caplog.records, "the log")
+    for message in ("one", "two"):
+        peer.send_message(message)
+        assert site.hear() == message
+    assert site.server.running
+    assert peer.close(4001) == Close(4001)
+    assert all_told(site) == [(4001, "")]
+    assert levels(caplog) == [("dwebsocket", "WARNING")]
+    assert registry._parked == 0
 
 
 def test_stay_open_from_a_view_and_from_a_class_count_alike(detached_site: Site) -> None:
