@@ -196,7 +196,7 @@ class Opening:
             return
         entry, _server, options, shook, _opened = pending
         response = b""
-        extensions: list[Extension] = []
+        extensions: Sequence[Extension] = ()
         if shook is not None and not self.server_sent_101:
             if subprotocol is None:
                 subprotocol = handshake.choose_subprotocol(shook.subprotocols, options.subprotocols)
@@ -219,7 +219,7 @@ class Opening:
                 slim(entry.request, pending.server)
             self.end_wait()
 
-    def _take_over(self, pending: _Pending, extensions: list[Extension]) -> tuple[Connection, bytes]:
+    def _take_over(self, pending: _Pending, extensions: Sequence[Extension]) -> tuple[Connection, bytes]:
         """A connection on the socket of the server, and what the server has read of it already.
 
         Where that fails the socket is closed: HTTP cannot answer on it any more.
@@ -262,12 +262,12 @@ def _at_once(function: Callable[[], None]) -> None:
     function()
 
 
-def _agree_on_extensions(shook: Handshake, options: conf.Options) -> tuple[list[Extension], list[str]]:
+def _agree_on_extensions(shook: Handshake, options: conf.Options) -> tuple[Sequence[Extension], list[str]]:
     """The extensions of a connection, and how the 101 names them."""
     # A few bytes inflate to a thousand times as many: nothing to give on piece by piece in bounded memory.
     compression = None if options.limits.streaming else options.compression
     agreement = None if compression is None else deflate.agree(shook.extensions, compression)
     if compression is None or agreement is None:
-        return [], []
+        return (), []
     extension = deflate.PerMessageDeflate(agreement, compression, max_message_size=options.limits.max_message_size)
     return [extension], [agreement.header()]

@@ -264,7 +264,7 @@ def test_greenlet_that_is_killed_while_it_waits_leaves_nothing_behind(link: Call
     waiting = hub.do(gevent.spawn, a.connection.receive)
     until(lambda: a.connection._link._waiters)
     hub.do(waiting.kill)
-    assert a.connection._link._waiters == []
+    assert not a.connection._link._waiters
     a.peer.send_message("for the next")
     assert a.do("receive", 5) == "for the next"
 
