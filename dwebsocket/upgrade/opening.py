@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from django.http import HttpResponse
 
@@ -36,14 +36,23 @@ class Outcome(enum.Enum):
     REFUSED = "the view can accept no more: HTTP answers"
 
 
-class Stay(NamedTuple):
+class Stay(Protocol):
     """What is called on a connection that stays open without its view."""
+
+    @property
+    def received(self) -> Received | None: ...  # pragma: no cover
+    @property
+    def closed(self) -> Closed | None: ...  # pragma: no cover
+
+
+class Functions(NamedTuple):
+    """The functions that the view has given to `stay_open()`."""
 
     received: Received | None
     closed: Closed | None
 
 
-_BEGUN = Stay(None, None)
+_BEGUN = Functions(None, None)
 
 
 class _Pending(NamedTuple):
@@ -149,9 +158,13 @@ class Opening:
 
         Decorators and mixins may look at it; it is never sent.
         """
+        return self.stay_open_for(Functions(received, closed))
+
+    def stay_open_for(self, stay: Stay) -> HttpResponse:
+        """The response of a view whose connection stays open: as `stay_open()`."""
         if self.stay is not None or self._entry is None:
             raise RuntimeError("stay_open() is called once, by the view, which returns what it gives")
-        self.stay = Stay(received, closed)
+        self.stay = stay
         return HttpResponse()
 
     def begin_stay(self) -> Stay | None:

@@ -20,7 +20,7 @@ from ..database.lease import Lease
 from ..database.own import close_own_connections, give_back
 from ..database.sharing import shared_connections, with_connections
 from ..groups import control
-from ..process import observers, overstay
+from ..process import observers
 from ..process.naming import view_name
 from ..process.registry import Entry, registry
 from ..protocol.codes import CloseCode
@@ -56,7 +56,6 @@ class ViewRun:
         "_lease",
         "_name",
         "_parked",
-        "_stay",
         "opening",
         "websocket",
     )
@@ -70,8 +69,6 @@ class ViewRun:
         self._parked: Stay | None = None  # what is called, once the view has returned and its connection stays
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
-        self._stay = overstay.Stay(request.path, entry.reactor)
-        entry.on_close(self._stay.connection_over)
         self.websocket: WebSocket = options.websocket_class(self.opening, json_encoder=DjangoJSONEncoder)
         entry.websocket = self.websocket
         request.websocket = self.websocket  # type: ignore[attr-defined]
@@ -138,7 +135,7 @@ class ViewRun:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
-        self._stay.begin()
+        self._entry.begin()
         try:
             if self.opening.detaches:
                 adopt_locals()
@@ -157,7 +154,7 @@ class ViewRun:
             outcomes.advise(error)
             self._end(None, error)
         finally:
-            self._stay.end()
+            self._entry.end()
             if self._parked is None:
                 try:
                     if self.opening.connection is not None:
@@ -194,7 +191,7 @@ class ViewRun:
     # The turns of a parked view
 
     def begin_turn(self, runner: Runner) -> None:
-        self._stay.begin()
+        self._entry.begin()
         if self._lease is not None:
             self._lease.begin_turn(runner)
 
@@ -205,7 +202,7 @@ class ViewRun:
             else:
                 give_back()
         finally:
-            self._stay.end()
+            self._entry.end()
 
     def fail(self, error: BaseException) -> None:
         """Do what follows from an exception that the view has let pass."""
