@@ -138,6 +138,10 @@ class GeventReactor:
     def breathe(self, now: float) -> None:
         self.turns.breathe(now)
 
+    def enter(self, context: contextvars.Context) -> bool:
+        getcurrent().gr_context = context
+        return True
+
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         return lambda: gevent.spawn(function)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -46,6 +45,14 @@ _NORMAL = Close(CloseCode.NORMAL_CLOSURE)
 _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
 
+class _Start(NamedTuple):
+    """What a detached view begins with."""
+
+    view: Callable[[], HttpResponseBase | None]
+    context: contextvars.Context
+    shared: Mapping[str, BaseDatabaseWrapper]
+
+
 class ViewRun:
     """One run of a view, and what Django gets of it."""
 
@@ -56,6 +63,7 @@ class ViewRun:
         "_lease",
         "_name",
         "_parked",
+        "_start",
         "opening",
         "websocket",
     )
@@ -67,6 +75,7 @@ class ViewRun:
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
         self._parked: Stay | None = None  # what is called, once the view has returned and its connection stays
+        self._start: _Start | None = None  # where the view has not begun
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
         self.websocket: WebSocket = options.websocket_class(self.opening, json_encoder=DjangoJSONEncoder)
@@ -95,7 +104,8 @@ class ViewRun:
 
     def _spawn(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> None:
         shared = shared_connections()
-        run = with_connections(shared, functools.partial(self._run_detached, view, contextvars.copy_context(), shared))
+        self._start = _Start(view, contextvars.copy_context(), shared)
+        run = with_connections(shared, self._run_detached)  # no partial: it would take 200 bytes of stack, as long
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
@@ -111,14 +121,14 @@ class ViewRun:
             self.opening.refuse(_STOPPED)
             raise
 
-    def _run_detached(
-        self,
-        view: Callable[[], HttpResponseBase | None],
-        context: contextvars.Context,
-        shared: Mapping[str, BaseDatabaseWrapper],
-    ) -> None:
+    def _run_detached(self) -> None:
+        view, context, shared = cast(_Start, self._start)
+        self._start = None
         try:
-            context.run(self._run_view, view)
+            if self._entry.reactor.enter(context):
+                self._run_view(view)
+            else:
+                context.run(self._run_view, view)
         finally:
             self.opening.end_wait()
             close_own_connections()
