@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -150,6 +151,16 @@ def test_patterns_that_were_tried_are_those_of_the_request(detached_site: Site) 
     for patterns in ([path("", view)], [path("a/", other), path("", view)], [path("", view)]):
         peer = detached_site(*patterns).connect("/")
         assert peer.recv_message() == str(len(patterns))
+
+
+def test_match_of_another_kind_stays_as_it_is(detached_site: Site) -> None:
+    @require_websocket
+    def view(request: Any) -> None:
+        request.resolver_match = match = types.SimpleNamespace(route="another", kwargs={}, func=view)
+        request.websocket.accept()
+        request.websocket.send_json([request.resolver_match is match, sorted(vars(match))])
+
+    assert detached_site(view).connect().recv_message() == '[true, ["func", "kwargs", "route"]]'
 
 
 # Messages of Django
