@@ -217,17 +217,19 @@ class Options:
 
 # Django looks a setting up in three places, and slowly where it is not set; a connection needs twenty of them.
 _values: dict[str, Any] = {}
-# The options of each view, made at its first connection, by the `id()` of what its decorator was given. All connections
-# of a view share them. What was given stands beside them, so that no other object gets that id.
-_MOST_OPTIONS = 1000
-_options: dict[int, tuple[Mapping[str, Any], Options]] = {}
+_defaults: list[Options] = []  # one item, made at the first use: the options of views that are given none
+# Those of the other views, by the ids of what they are given, which is kept so that no other has its id. A view that is
+# made anew for each request is given a new one each time.
+_chosen: dict[int, tuple[Mapping[str, Any], Options]] = {}
+_MOST_CHOSEN = 1024
 
 
 def clear_cache(*, setting: str, **about: Any) -> None:
     """Drop the cached settings: `override_settings` has changed one."""
     if setting.startswith(PREFIX):
         _values.clear()
-        _options.clear()
+        _defaults.clear()
+        _chosen.clear()
 
 
 setting_changed.connect(clear_cache)
@@ -323,13 +325,20 @@ def check_guards(given: Mapping[str, Any]) -> None:
 
 
 def options(given: Mapping[str, Any]) -> Options:
-    """Return the options of one connection: those `given` to its view, else the settings."""
-    key = id(given) if given else 0
-    found = _options.get(key)
+    """Return the options of one connection: those `given` to its view, which do not change, else the settings."""
+    if given:
+        return _options_of_a_view(given)
+    if not _defaults:
+        _defaults.append(_choose(given))
+    return _defaults[0]
+
+
+def _options_of_a_view(given: Mapping[str, Any]) -> Options:
+    found = _chosen.get(id(given))
     if found is None:
-        if len(_options) >= _MOST_OPTIONS:  # of decorators that are made anew for each request
-            _options.clear()
-        found = _options[key] = given, _choose(given)
+        if len(_chosen) >= _MOST_CHOSEN:
+            _chosen.clear()
+        found = _chosen[id(given)] = given, _choose(given)
     return found[1]
 
 

@@ -64,8 +64,19 @@ Received = Callable[[Any], object]
 Closed = Callable[[int, str], object]
 
 
-class Stay(NamedTuple):
-    """The functions that are called on a connection that stays open without its view."""
+class Stay(Protocol):
+    """The functions called on a connection that stays open without its view."""
+
+    @property
+    def received(self) -> Received | None: ...  # pragma: no cover
+    @property
+    def closed(self) -> Closed | None: ...  # pragma: no cover
+    @property
+    def group_event(self) -> Received | None: ...  # pragma: no cover
+
+
+class Functions(NamedTuple):
+    """The functions that the view has given to `stay_open()`."""
 
     received: Received | None
     closed: Closed | None
@@ -253,7 +264,7 @@ class WebSocket(Verbs):
             if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
                 raise TypeError(f"{name} is an ordinary function, not {function!r}")
         self._open_to_stay()
-        return cast(Opening, self._opening).stay_open(Stay(received, closed, received))
+        return cast(Opening, self._opening).stay_open(Functions(received, closed, received))
 
     def member_id(self) -> bytes:
         """The name of this WebSocket among those of all processes, for messages that it does not get."""

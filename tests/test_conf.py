@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import subprocess
@@ -340,3 +341,20 @@ def test_options_of_views_that_are_given_none_are_made_once_for_each_change_of_t
         assert conf.options({"max_message_size": 8}).limits.max_message_size == 8
         assert conf.options({}).limits.max_message_size == 7
     assert conf.options({}) == before
+
+
+def test_options_of_a_view_are_made_once_for_each_change_of_the_settings() -> None:
+    given: dict[str, Any] = {"max_message_size": 7}
+    first = conf.options(given)
+    assert conf.options(given) is first
+    other: dict[str, Any] = {"max_message_size": 8}
+    assert conf.options(other).limits.max_message_size == 8
+    with override_settings(WEBSOCKET_SEND_TIMEOUT=1):
+        assert conf.options(given).limits == dataclasses.replace(first.limits, send_timeout=1)
+    assert conf.options(given) == first
+
+
+def test_options_of_views_that_are_made_anew_for_each_request_are_not_kept_for_ever() -> None:
+    for size in range(1, 5000):
+        assert conf.options({"max_message_size": size}).limits.max_message_size == size
+        assert len(conf._chosen) <= 1024

@@ -20,6 +20,7 @@ from .kept import KEPT_SECONDS, can_be_kept, give_up_place, has_place, let_keep,
 from .own import close, close_idle_connections, descriptor_of, in_transaction, may_be_closed, own_connections
 
 logger = logging.getLogger("dwebsocket")
+_NEVER = -math.inf
 _warned: set[str] = set()  # views that were found waiting in a transaction: each is logged once
 
 
@@ -43,7 +44,7 @@ class Lease:
         self._is_needed = False  # while the view has opened no connection, its waits cost no look at them
         self._thread_ident = 0  # of the view's thread; where gevent has patched, of its greenlet
         self._connection: Connection | None = None  # of the WebSocket, once it is open
-        self._released_at = -math.inf
+        self._released_at = _NEVER
         self._opened_at = 0.0
         self._queried_at = 0.0
 
@@ -77,6 +78,7 @@ class Lease:
 
     def end_turn(self, runner: Runner) -> None:
         """Release what was opened; the runner keeps it for a second after the last query, if that can be."""
+        self._thread_ident = 0  # of none, until the next one
         if self._is_needed:
             self._need_no_more()
             give_up_place(self)

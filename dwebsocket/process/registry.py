@@ -19,9 +19,11 @@ from ..protocol.endpoint import State
 from ..protocol.frames import cut_reason
 from ..reactors.base import Latch, Reactor
 from ..reactors.clock import monotonic
+from ..servers.base import alike
 from ..websocket import WebSocket
 from .info import ConnectionInfo
 from .naming import user_name
+from .overstay import Stay
 
 logger = logging.getLogger("dwebsocket")
 
@@ -31,7 +33,10 @@ _STEP_SECONDS = 0.01  # between two of few; many are told faster, so that all ar
 _ids = itertools.count(1)
 
 
-class Entry:
+_adding = threading.RLock()  # a signal handler, or a __del__, may come into it
+
+
+class Entry(Stay):
     """One WebSocket of this process, from its opening handshake to the end of its view.
 
     The registry, guards and whatever else follows a WebSocket hold this, and neither the view nor the connection. `id`
@@ -40,26 +45,23 @@ class Entry:
 
     __slots__ = (
         "_connection",
-        "_is_over",
         "_on_close",
         "_opened_at",
         "id",
         "is_parked",
-        "reactor",
         "request",
         "websocket",
     )
 
     def __init__(self, request: HttpRequest, reactor: Reactor) -> None:
+        super().__init__(alike(request.path), reactor)
         self.id = next(_ids)
         self.request = request
-        self.reactor = reactor
         self.websocket: WebSocket | None = None
         self.is_parked = False  # the view holds no greenlet or thread
         self._connection: Connection | None = None
         self._opened_at = 0.0
-        self._on_close: list[Callable[[], None]] = []
-        self._is_over = False
+        self._on_close: list[Callable[[], None]] | None = None
 
     def opened(self, connection: Connection) -> None:
         """The 101 is about to leave on `connection`."""
@@ -108,20 +110,30 @@ class Entry:
 
         It runs where the connection ends, perhaps in the reactor: it must not wait. What it raises is logged.
         """
+        if self._on_close is None:
+            with _adding:
+                if self._on_close is None:
+                    self._on_close = []
         self._on_close.append(function)
         if self._is_over:
-            self.over()
+            self._call_all()
 
     def over(self) -> None:
         """The socket of the connection has been disposed of."""
         self._is_over = True
+        self._call(self.connection_over)
+        self._call_all()
+
+    def _call_all(self) -> None:
         while self._on_close:  # another thread may take some of them, and may just be adding one
             with contextlib.suppress(IndexError):
-                function = self._on_close.pop(0)
-                try:
-                    function()
-                except Exception:
-                    logger.exception("%r failed at the end of a WebSocket", function)
+                self._call(self._on_close.pop(0))
+
+    def _call(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except Exception:
+            logger.exception("%r failed at the end of a WebSocket", function)
 
 
 class Registry:
@@ -136,6 +148,8 @@ class Registry:
 
     def forget(self) -> None:
         """A fork's child begins anew: what is open belongs to its parent."""
+        global _adding
+        _adding = threading.RLock()
         self.is_ending = False
         self._members = set()
         self._parked = 0

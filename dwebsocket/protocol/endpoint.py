@@ -144,7 +144,7 @@ class Endpoint:
             max_extended_size=on_wire,
             gather_binary=self._takes_whole,
         )
-        self._assembler: Assembler | Cutter = Cutter() if streaming else Assembler()
+        self._assembler: Assembler | Cutter | None = None  # made for the first message that is not whole in its frame
         self.output = b""  # `data_to_send()` gives these bytes
         self._answer = b""  # the Close frame that answers the end of the peer's side
 
@@ -338,6 +338,8 @@ class Endpoint:
             for extension in reversed(self._extensions):
                 frame = extension.decode(frame)
                 self.decoded_bytes += len(frame.payload)
+            if self._assembler is None:
+                self._assembler = Cutter() if self.streaming else Assembler()
             event = self._assembler.add(frame)
         if frame.payload:
             self.empty_frames = max(0.0, self.empty_frames - len(frame.payload))
@@ -361,7 +363,7 @@ class Endpoint:
 
     def _move(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state, event]
-        if self.state is not _OPEN:
+        if self.state is not _OPEN and self._assembler is not None:
             self._assembler.discard()
         if not self._listens():
             self.has_more = False

@@ -138,6 +138,10 @@ class GeventReactor:
     def breathe(self, now: float) -> None:
         self.turns.breathe(now)
 
+    def enter(self, context: contextvars.Context) -> bool:
+        getcurrent().gr_context = context
+        return True
+
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         return lambda: gevent.spawn(function)
 
@@ -431,7 +435,7 @@ class GeventLink(Link):
         self._readable: Any = None  # the watchers, each made at the first need
         self._writable: Any = None
         self._resuming: Any = None  # a timer
-        self._waiters: list[Any] = []
+        self._waiters: list[Any] | None = None  # greenlets
 
     def watch(self, *, read: bool, write: bool) -> None:
         if self._served is None:
@@ -456,7 +460,10 @@ class GeventLink(Link):
         turns = self._turns
         if current is turns.hub:
             raise BlockingSwitchOutError("impossible to call a blocking function in the event loop callback")
-        self._waiters.append(current)
+        if self._waiters is None:
+            self._waiters = [current]
+        else:
+            self._waiters.append(current)
         timer = None
         if timeout_seconds is not None:
             timer = self._reactor.loop.timer(timeout_seconds)
@@ -469,8 +476,8 @@ class GeventLink(Link):
         finally:
             if timer is not None:
                 timer.close()
-            if self._waiters and current in self._waiters:
-                self._waiters.remove(current)
+            if self._waiters is not None and current in self._waiters:
+                self._remove_waiter(current)
 
     def employ(self, turn: Turn) -> None:
         self.turn = turn
@@ -494,9 +501,9 @@ class GeventLink(Link):
         return not was_stopped
 
     def wake(self) -> None:
-        if self._waiters:
+        if self._waiters is not None:
             waiters = self._waiters
-            self._waiters = []
+            self._waiters = None
             self._turns.make_ready(waiters)
         if self.turn is not None and not self.is_due:
             self.is_due = True
@@ -504,9 +511,16 @@ class GeventLink(Link):
                 self._reactor.runners.add(self)
 
     def _wake_one(self, sleeper: Any) -> None:
-        if sleeper in self._waiters:
-            self._waiters.remove(sleeper)
+        if self._waiters is not None and sleeper in self._waiters:
+            self._remove_waiter(sleeper)
             self._turns.make_ready([sleeper])
+
+    def _remove_waiter(self, waiter: Any) -> None:
+        waiters = self._waiters
+        if waiters is not None:
+            waiters.remove(waiter)
+            if not waiters:
+                self._waiters = None
 
     def write_soon(self) -> None:
         pass  # the watcher does

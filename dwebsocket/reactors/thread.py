@@ -9,6 +9,7 @@ not wait for, because they were offered, are not left to the sweep: the backgrou
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import logging
 import math
@@ -149,6 +150,9 @@ class ThreadReactor:
 
     def breathe(self, now: float) -> None:
         pass
+
+    def enter(self, context: contextvars.Context) -> bool:
+        return False
 
     def starter(self, function: Callable[[], None]) -> Callable[[], None]:
         # A signal may come while this very thread holds a lock that start() takes: so the thread starts now.

@@ -52,9 +52,13 @@ def alike(text: str) -> str:
     """
     if type(text) is not str or len(text) > _ALIKE_LENGTH:
         return text
+    _limit_alike()
+    return _alike.setdefault(text, text)
+
+
+def _limit_alike() -> None:
     if len(_alike) >= _ALIKE_STRINGS:
         _alike.clear()
-    return _alike.setdefault(text, text)
 
 
 class _EmptyBody(io.BytesIO):
@@ -166,10 +170,15 @@ class Server(ABC):
 
         The server itself may need all the rest until its request has ended.
         """
-        kept = {alike(name): value for name, value in environ.items() if name not in self.dead_keys}
-        for name, value in kept.items():
-            if name not in _UNLIKE and type(value) is str:
-                kept[name] = alike(value)
+        _limit_alike()
+        share, dead = _alike.setdefault, self.dead_keys
+        kept: dict[str, Any] = {}
+        for name, value in environ.items():  # `alike()` for each, but for the calls: every opening comes here
+            if name in dead:
+                continue
+            if type(value) is str and name not in _UNLIKE and len(value) <= _ALIKE_LENGTH:
+                value = share(value, value)
+            kept[share(name, name) if len(name) <= _ALIKE_LENGTH else name] = value
         kept["wsgi.input"] = EMPTY_BODY
         return kept
 

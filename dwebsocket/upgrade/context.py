@@ -11,7 +11,8 @@ from typing import Any
 # Values that are the same for many requests, and hold none. asgiref never changes a dictionary that it has stored.
 _SHARED_VALUES = (str, bool, type(None), tzinfo, NullTranslations)
 _MOST_SHARED = 256
-_shared: dict[tuple[tuple[str, object], ...], dict[str, Any]] = {}
+_shared: dict[tuple[tuple[str, object], ...], Any] = {}  # what was last stored for each
+_moved: dict[tuple[int, int], tuple[Any, Any]] = {}  # by a thread and the id of what is stored: that, and the thread's
 
 
 def adopt_locals() -> None:
@@ -23,23 +24,41 @@ def adopt_locals() -> None:
     for variable, value in contextvars.copy_context().items():
         kind = type(value)
         if kind.__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
-            variable.set(kind(ident, _share(value.data)))
+            variable.set(_owned(value, ident))
 
 
-def follow_locals(context: contextvars.Context) -> None:
-    """Make this thread the owner of what another one has adopted, or set, in `context`, which is its own by now."""
+def follow_locals() -> None:
+    """Make this thread the owner of what another one has adopted, or set, in this context."""
     ident = threading.get_ident()
-    for value in context.values():
-        if type(value).__module__ == "asgiref.local" and hasattr(value, "thread_id"):
-            value.thread_id = ident
+    for variable, value in contextvars.copy_context().items():
+        kind = type(value)
+        if kind.__module__ == "asgiref.local" and getattr(value, "thread_id", ident) != ident:
+            variable.set(_moved_to(ident, value))
 
 
-def _share(data: dict[str, Any]) -> dict[str, Any]:
-    """The equal dictionary of an earlier request: each request has its own, of 184 bytes, for each of its locals."""
+def _moved_to(ident: int, stored: Any) -> Any:
+    """The same values for another thread; the turns of a connection change their threads all the time."""
+    found = _moved.get((ident, id(stored)))
+    if found is None:
+        if len(_moved) >= _MOST_SHARED:
+            _moved.clear()
+        found = _moved[ident, id(stored)] = stored, _owned(stored, ident)
+    return found[1]
+
+
+def _owned(stored: Any, ident: int) -> Any:
+    """The same values for another thread, in the object of an earlier request if they are equal there.
+
+    Each request has two of them, with a dictionary each: they take half a kilobyte.
+    """
+    data: dict[str, Any] = stored.data
     if not all(isinstance(value, _SHARED_VALUES) for value in data.values()):
-        return data
-    if len(_shared) >= _MOST_SHARED:
-        _shared.clear()
+        return type(stored)(ident, data)
     # What is kept there keeps its values alive, and so their ids; time zones can be equal and have different names.
     key = tuple((name, value if type(value) is str else id(value)) for name, value in data.items())
-    return _shared.setdefault(key, data)
+    last = _shared.get(key)
+    if last is None or last.thread_id != ident:
+        if len(_shared) >= _MOST_SHARED:
+            _shared.clear()
+        last = _shared[key] = type(stored)(ident, data if last is None else last.data)
+    return last

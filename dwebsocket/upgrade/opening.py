@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from django.http import HttpResponse
 
@@ -20,7 +20,7 @@ from ..protocol.frames import Close
 from ..protocol.handshake import Handshake, Headers
 from ..reactors.base import Exclusively, Latch
 from ..servers import Server
-from ..websocket import Stay
+from ..websocket import Functions, Stay
 from . import sessions
 from .slim import slim
 
@@ -40,7 +40,7 @@ class Outcome(enum.Enum):
 
 
 #: That of a view whose turns have begun.
-BEGUN = Stay(None, None, None)
+BEGUN = Functions(None, None, None)
 
 
 class _Pending(NamedTuple):
@@ -193,7 +193,7 @@ class Opening:
             return
         entry, _server, options, shook, _opened = pending
         response = b""
-        extensions: list[Extension] = []
+        extensions: Sequence[Extension] = ()
         if shook is not None and not self.server_sent_101:
             if subprotocol is None:
                 subprotocol = handshake.choose_subprotocol(shook.subprotocols, options.subprotocols)
@@ -216,7 +216,7 @@ class Opening:
                 slim(entry.request, pending.server)
             self.end_wait()
 
-    def _take_over(self, pending: _Pending, extensions: list[Extension]) -> tuple[Connection, bytes]:
+    def _take_over(self, pending: _Pending, extensions: Sequence[Extension]) -> tuple[Connection, bytes]:
         """A connection on the socket of the server, and what the server has read of it already.
 
         Where that fails the socket is closed: HTTP cannot answer on it any more.
@@ -259,12 +259,12 @@ def _at_once(function: Callable[[], None]) -> None:
     function()
 
 
-def _agree_on_extensions(shook: Handshake, options: conf.Options) -> tuple[list[Extension], list[str]]:
+def _agree_on_extensions(shook: Handshake, options: conf.Options) -> tuple[Sequence[Extension], list[str]]:
     """The extensions of a connection, and how the 101 names them."""
     # A few bytes inflate to a thousand times as many: nothing to give on piece by piece in bounded memory.
     compression = None if options.limits.streaming else options.compression
     agreement = None if compression is None else deflate.agree(shook.extensions, compression)
     if compression is None or agreement is None:
-        return [], []
+        return (), []
     extension = deflate.PerMessageDeflate(agreement, compression, max_message_size=options.limits.max_message_size)
     return [extension], [agreement.header()]

@@ -90,7 +90,7 @@ class Parked:
     def _turn(self, runner: Runner) -> bool:
         if runner.ident != self._ident:
             self._ident = runner.ident
-            follow_locals(self._context)
+            follow_locals()
         has_more: bool | None = None
         stop: BaseException | None = None
         self._run.begin_turn(runner)

@@ -6,6 +6,7 @@ objects that Django makes in advance for a response that is never sent.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Iterator
@@ -18,23 +19,11 @@ from django.utils.functional import LazyObject
 from ..servers import Server
 from ..servers.base import EMPTY_BODY, alike
 
-_STRINGS = ("method", "path", "path_info")
+#: By routes, what follows from the URLconf alone in the ResolverMatch that was seen last: each request has lists of its
+#: own. `tried` has one for each pattern before that of the view, and takes kilobytes in a large project.
+_matches: dict[str, tuple[Any, ...]] = {}
 
-#: What follows from the URLconf alone, in a ResolverMatch: each request has lists of its own. `tried` has one for each
-#: pattern before that of the view, and takes kilobytes in a large project.
-_OF_THE_URLCONF = (
-    "tried",
-    "app_names",
-    "namespaces",
-    "extra_kwargs",
-    "view_name",
-    "namespace",
-    "app_name",
-    "_func_path",
-)
-_matches: dict[str, dict[str, Any]] = {}  # by routes: what was seen last
-
-_MESSAGES = "django.contrib.messages.storage"
+_STORAGES = frozenset(f"django.contrib.messages.storage.{name}" for name in ("cookie", "fallback", "session"))
 _USER = "django.contrib.auth.middleware"
 
 
@@ -48,25 +37,26 @@ def slim(request: HttpRequest, server: Server) -> None:
     environ: dict[str, Any] = inner.META
     if type(environ) is dict and environ is vars(inner).get("environ"):
         inner.META = inner.environ = server.kept(environ)  # not in place: the server may still need its own
-    for name in _STRINGS:
-        setattr(inner, name, alike(getattr(inner, name)))
-    _slim_match(inner.resolver_match)
-    _slim_user(inner)
-    messages = getattr(inner, "_messages", None)
-    if messages is not None and _is_untouched(messages):
-        inner._messages = Messages(inner, type(messages))
+    inner.method, inner.path, inner.path_info = alike(inner.method), alike(inner.path), alike(inner.path_info)
+    with contextlib.suppress(AttributeError):  # another Django, or a project's own class: it stays as it is
+        _slim_match(inner.resolver_match)
+        _slim_user(inner)
+        _slim_messages(inner)
 
 
 def _slim_match(match: Any) -> None:
     if match is None or type(match.route) is not str:
         return
-    seen = _matches.setdefault(match.route, {})
-    for name in _OF_THE_URLCONF:
-        value = getattr(match, name, None)
-        if name in seen and seen[name] == value:
-            setattr(match, name, seen[name])
-        else:
-            seen[name] = value
+    own = (
+        *(match.tried, match.app_names, match.namespaces, match.extra_kwargs),
+        *(match.view_name, match.namespace, match.app_name, match._func_path, match.route),
+    )
+    seen = _matches.setdefault(match.route, own)
+    if seen == own:
+        match.tried, match.app_names, match.namespaces, match.extra_kwargs = seen[:4]
+        match.view_name, match.namespace, match.app_name, match._func_path, match.route = seen[4:]
+    else:
+        _matches[match.route] = own
     if match.captured_kwargs == match.kwargs:
         match.captured_kwargs = match.kwargs
 
@@ -86,14 +76,19 @@ def _slim_user(request: Any) -> None:
         vars(user)["_setupfunc"] = MethodType(sys.modules[_USER].get_user, request)
 
 
+def _slim_messages(request: Any) -> None:
+    messages = vars(request).get("_messages")
+    if messages is not None and _is_untouched(messages):
+        request._messages = Messages(request, type(messages))
+
+
 def _is_untouched(messages: Any) -> bool:
     """Whether the storage is one of Django's own, and no code has used it: another one does as well, any time."""
-    if not type(messages).__module__.startswith(_MESSAGES) or "_queued_messages" not in vars(messages):
-        return False
-    about = vars(messages)
-    if about["_queued_messages"] or about["used"] or about["added_new"] or "_loaded_data" in about or "_level" in about:
-        return False
-    return all(map(_is_untouched, about.get("storages", ())))
+    return (
+        type(messages).__module__ in _STORAGES
+        and not (messages.used or messages.added_new or messages._queued_messages)
+        and not (hasattr(messages, "_loaded_data") or hasattr(messages, "_level"))
+    )
 
 
 class Messages:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-import functools
 import inspect
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import NamedTuple, cast
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -21,7 +20,7 @@ from ..database.lease import Lease
 from ..database.own import close_own_connections, give_back
 from ..database.sharing import shared_connections, with_connections
 from ..groups import control
-from ..process import observers, overstay
+from ..process import observers
 from ..process.naming import view_name
 from ..process.registry import Entry, registry
 from ..protocol.codes import CloseCode
@@ -47,6 +46,14 @@ _NORMAL = Close(CloseCode.NORMAL_CLOSURE)
 _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
 
+class _Start(NamedTuple):
+    """What a detached view begins with."""
+
+    view: Callable[[], HttpResponseBase | None]
+    context: contextvars.Context
+    shared: Mapping[str, BaseDatabaseWrapper]
+
+
 class ViewRun:
     """One run of a view, and what Django gets of it."""
 
@@ -57,7 +64,7 @@ class ViewRun:
         "_lease",
         "_name",
         "_parked",
-        "_stay",
+        "_start",
         "opening",
         "websocket",
     )
@@ -69,10 +76,9 @@ class ViewRun:
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
         self._parked: Stay | None = None  # what is called, once the view has returned and its connection stays
+        self._start: _Start | None = None  # where the view has not begun
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
-        self._stay = overstay.Stay(request.path, entry.reactor)
-        entry.on_close(self._stay.connection_over)
         self.websocket: WebSocket = options.websocket_class(self.opening, json_encoder=DjangoJSONEncoder)
         entry.websocket = self.websocket
         request.websocket = self.websocket  # type: ignore[attr-defined]
@@ -99,7 +105,8 @@ class ViewRun:
 
     def _spawn(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> None:
         shared = shared_connections()
-        run = with_connections(shared, functools.partial(self._run_detached, view, contextvars.copy_context(), shared))
+        self._start = _Start(view, contextvars.copy_context(), shared)
+        run = with_connections(shared, self._run_detached)  # no partial: it would take 200 bytes of stack, as long
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
@@ -115,14 +122,14 @@ class ViewRun:
             self.opening.refuse(_STOPPED)
             raise
 
-    def _run_detached(
-        self,
-        view: Callable[[], HttpResponseBase | None],
-        context: contextvars.Context,
-        shared: Mapping[str, BaseDatabaseWrapper],
-    ) -> None:
+    def _run_detached(self) -> None:
+        view, context, shared = cast(_Start, self._start)
+        self._start = None
         try:
-            context.run(self._run_view, view)
+            if self._entry.reactor.enter(context):
+                self._run_view(view)
+            else:
+                context.run(self._run_view, view)
         finally:
             self.opening.end_wait()
             close_own_connections()
@@ -149,7 +156,7 @@ class ViewRun:
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
         """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
-        self._stay.begin(self._entry.reactor.caller())
+        self._entry.begin(self._entry.reactor.caller())
         try:
             if self.opening.detaches:
                 adopt_locals()
@@ -168,7 +175,7 @@ class ViewRun:
             outcomes.advise(error)
             self._end(None, error)
         finally:
-            self._stay.end()
+            self._entry.end()
             if self._parked is None:
                 try:
                     if self.opening.connection is not None:
@@ -207,7 +214,7 @@ class ViewRun:
     # The turns of a parked view
 
     def begin_turn(self, runner: Runner) -> None:
-        self._stay.begin(runner.caller)
+        self._entry.begin(runner.caller)
         if self._lease is not None:
             self._lease.begin_turn(runner)
 
@@ -218,7 +225,7 @@ class ViewRun:
             else:
                 let_keep(runner, monotonic(), self._name)
         finally:
-            self._stay.end()
+            self._entry.end()
 
     def fail(self, error: BaseException) -> None:
         """Do what follows from an exception that the view has let pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -264,7 +265,7 @@ def test_greenlet_that_is_killed_while_it_waits_leaves_nothing_behind(link: Call
     waiting = hub.do(gevent.spawn, a.connection.receive)
     until(lambda: a.connection._link._waiters)
     hub.do(waiting.kill)
-    assert a.connection._link._waiters == []
+    assert not a.connection._link._waiters
     a.peer.send_message("for the next")
     assert a.do("receive", 5) == "for the next"
 
@@ -770,3 +771,27 @@ def test_greenlet_that_breathes_lets_others_run(hub: Hub) -> None:
     breathing = hub.start(never_wait)
     hub.do(lambda: over.append(True))
     breathing.result(PATIENCE_SECONDS)
+
+
+def test_greenlet_that_enters_a_context_has_its_values_to_the_end_and_no_other_has(hub: Hub) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="of no context")
+    context = contextvars.Context()
+    context.run(variable.set, "of the view")
+    seen: list[str] = []
+
+    def view() -> None:
+        assert hub.reactor.enter(context)
+        gevent.sleep(0)
+        seen.append(variable.get())
+        variable.set("changed")
+        gevent.sleep(0)
+        seen.append(variable.get())
+
+    def other() -> None:
+        seen.append(variable.get())
+
+    for function in (view, other):
+        hub.do(hub.reactor.spawn, function, "a view")
+    until(lambda: len(seen) == 3)
+    assert sorted(seen) == ["changed", "of no context", "of the view"]
+    assert context.run(variable.get) == "changed"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.local import Local
 from asgiref.sync import async_to_sync
 from django.contrib import messages
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
@@ -19,6 +22,8 @@ from django.utils import timezone, translation
 from rest_framework.decorators import api_view
 
 from dwebsocket import WebSocketView, require_websocket
+from dwebsocket.upgrade import context as context_module
+from dwebsocket.upgrade.context import adopt_locals
 from tests.helpers import AUTH, SESSIONS
 from tests.peer import Peer
 from tests.sites import Site
@@ -31,6 +36,7 @@ SETTINGS = {
     "AUTHENTICATION_BACKENDS": [f"{__name__}.Backend"],
     "USE_I18N": True,
 }
+OWN = Local()  # of a project
 ADA = User(pk=1, username="ada", password="x")
 
 
@@ -152,6 +158,16 @@ def test_patterns_that_were_tried_are_those_of_the_request(detached_site: Site) 
         assert peer.recv_message() == str(len(patterns))
 
 
+def test_match_of_another_kind_stays_as_it_is(detached_site: Site) -> None:
+    @require_websocket
+    def view(request: Any) -> None:
+        request.resolver_match = match = types.SimpleNamespace(route="another", kwargs={}, func=view)
+        request.websocket.accept()
+        request.websocket.send_json([request.resolver_match is match, sorted(vars(match))])
+
+    assert detached_site(view).connect().recv_message() == '[true, ["func", "kwargs", "route"]]'
+
+
 # Messages of Django
 
 
@@ -269,3 +285,38 @@ def test_parked_view_has_its_own_language_and_time_zone_beside_others(detached_s
             assert peer.recv_message() == f'["{language}", "{zone}"]'
     peers[0].send_message("say")
     assert peers[0].recv_message() == '["de", "Asia/Tokyo"]'
+
+
+def test_contexts_share_equal_values_and_no_others() -> None:
+    def begun(language: str, **more: Any) -> contextvars.Context:
+        """The context of a request, as its view goes on in it."""
+        context = contextvars.Context()
+        context.run(translation.activate, language)
+        for name, value in more.items():
+            context.run(setattr, OWN, name, value)
+        context.run(adopt_locals)
+        return context
+
+    def stored(context: contextvars.Context) -> list[Any]:
+        return [value for value in context.values() if type(value).__module__ == "asgiref.local"]
+
+    french, german, again = begun("fr"), begun("de"), begun("fr")
+    assert [*map(id, stored(french))] == [*map(id, stored(again))]
+    assert stored(german)[0] is not stored(french)[0]
+    french.run(translation.activate, "en")  # a later one of that view, in a dictionary of its own
+    assert [context.run(translation.get_language) for context in (french, german, again)] == ["en", "de", "fr"]
+
+    request, other = object(), object()
+    first, second = begun("fr", request=request), begun("fr", request=other)
+    assert first.run(getattr, OWN, "request") is request
+    assert second.run(getattr, OWN, "request") is other
+    assert not any(value is request for last in context_module._shared.values() for value in last.data.values())
+
+
+def test_contexts_that_share_values_are_few() -> None:
+    for number in range(1000):
+        context = contextvars.Context()
+        context.run(setattr, OWN, "name", f"number {number}")
+        context.run(adopt_locals)
+        assert context.run(getattr, OWN, "name") == f"number {number}"
+        assert len(context_module._shared) <= 256
