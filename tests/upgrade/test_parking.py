@@ -19,10 +19,10 @@ from django.urls import get_urlconf, set_urlconf
 from django.utils import timezone, translation
 
 from dwebsocket import WebSocket, WebSocketView, connections, require_websocket, shutdown
-from dwebsocket.connection.connection import Connection
 from dwebsocket.process.registry import registry
 from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.signals import websocket_closed, websocket_opened
+from dwebsocket.upgrade.parking import Parked
 from tests.groups.helpers import new_room
 from tests.helpers import exchange, levels, recorded
 from tests.links import PATIENCE_SECONDS, assert_ends, until
@@ -927,7 +927,7 @@ def test_view_that_cannot_be_parked_keeps_its_greenlet_or_thread(
 ) -> None:
     site = detached_site
     site(Teller.as_view(site=site))
-    with mock.patch.object(Connection, "employ", side_effect=RuntimeError("can't start new thread")):
+    with mock.patch.object(Parked, "begin", side_effect=RuntimeError("can't start new thread")):
         peer = site.connect()
         assert site.hear() == "opened"
         until(lambda: caplog.records, "the log")
