@@ -12,6 +12,7 @@ opening    pending, accepted or refused
 outcomes   a view's end: what follows from it
 sessions   the session, saved before the 101
 context    language, time zone, URLconf carried over
+slim       the request of a view that outlives it, in little memory
 """
 
 from __future__ import annotations
