@@ -191,7 +191,7 @@ class WebSocketView(View):
 
 
 class _Methods:
-    """What is called of a view that stays open. 40 bytes, while its bound methods would be twice 64."""
+    """The methods that are called of a view that stays open. 40 bytes, while its bound methods would be twice 64."""
 
     __slots__ = ("_view",)
 

@@ -10,7 +10,8 @@ cdef class Pool:
     cdef readonly bint is_watched
     cdef object _alert, _epoll, _wakeup, _due, _lock, _reserve
     cdef dict _links, _busy
-    cdef int _active, _resting, _calm
+    cdef readonly int active
+    cdef int _resting, _calm
     cdef bint _is_over, _has_warned
 
     cpdef arm(self, link)

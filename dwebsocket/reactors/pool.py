@@ -45,7 +45,6 @@ class Pool:
     """At most `max_threads` threads, started as they are needed. `alert` wakes the background thread."""
 
     __slots__ = (
-        "_active",
         "_alert",
         "_busy",
         "_calm",
@@ -58,6 +57,7 @@ class Pool:
         "_reserve",
         "_resting",
         "_wakeup",
+        "active",
         "is_watched",
         "max_threads",
     )
@@ -73,7 +73,7 @@ class Pool:
         self._links: dict[int, Any] = {}  # by descriptor
         self._due: deque[Any] = deque()  # links that need a thread, though nothing has come for them
         self._busy: dict[int, tuple[Any, float]] = {}  # what each thread that runs a turn is at, and since when
-        self._active = 0  # threads that wait for sockets, or are in turns
+        self.active = 0  # threads that wait for sockets, or are in turns
         self._resting = 0  # others
         self._reserve: queue.SimpleQueue[None] = queue.SimpleQueue()  # where they wait
         self._lock: Any = threading.RLock()  # of these numbers
@@ -85,7 +85,7 @@ class Pool:
 
         RuntimeError where there is no thread, and none can start; OSError where the system watches no more.
         """
-        if not self._active:
+        if not self.active:
             self._grow()
         if is_open:
             self._epoll.register(link.descriptor, select.EPOLLONESHOT)
@@ -119,7 +119,7 @@ class Pool:
         if self._is_stuck(now, _LONG_SECONDS):
             with contextlib.suppress(RuntimeError):  # no thread can be started: those that there are go on
                 self._grow()
-        elif len(self._busy) < self._active:
+        elif len(self._busy) < self.active:
             self._calm += 1
             self.is_watched = self._calm < _CALM
 
@@ -127,7 +127,7 @@ class Pool:
         """Read what has come, where all threads are in turns. For the background thread, a few times a second."""
         if not self._is_stuck(now, _LONG_SECONDS):
             return
-        if self._active >= self.max_threads:
+        if self.active >= self.max_threads:
             self._warn(now)
         for descriptor, events in self._epoll.poll(0, _READ_AHEAD):
             link = self._links.get(descriptor)
@@ -139,7 +139,7 @@ class Pool:
     def _is_stuck(self, now: float, seconds: float) -> bool:
         """Whether all threads are in turns that take longer than `seconds`."""
         busy = list(self._busy.values())
-        return not self._is_over and len(busy) >= self._active > 0 and all(now - since > seconds for _, since in busy)
+        return not self._is_over and len(busy) >= self.active > 0 and all(now - since > seconds for _, since in busy)
 
     def abandon(self) -> None:
         """End, in the child of a fork: the threads are the parent's."""
@@ -150,7 +150,7 @@ class Pool:
         self._wakeup.close()
 
     def _wake_one(self) -> None:
-        if len(self._busy) < self._active:
+        if len(self._busy) < self.active:
             self._wakeup.set()
 
     def _warn(self, now: float) -> None:
@@ -167,18 +167,18 @@ class Pool:
         with self._lock:
             if self._resting:
                 self._resting -= 1
-                self._active += 1
+                self.active += 1
                 self._reserve.put(None)
-            elif self._active < self.max_threads:
+            elif self.active < self.max_threads:
                 threading.Thread(target=self._run, name=TURNS, daemon=True).start()
-                self._active += 1
+                self.active += 1
 
     def _run(self) -> None:
         runner = Runner(threading.get_ident())
         while not self._is_over:
             try:
                 self._serve(runner)
-                if self._active > _ACTIVE and not self._is_needed(runner):
+                if self.active > _ACTIVE and not self._is_needed(runner):
                     return
             except BaseException:  # no memory, perhaps: the thread must go on
                 if not self._is_over:
@@ -191,9 +191,9 @@ class Pool:
         now = monotonic()
         with self._lock:
             long = sum(now - since > _LONG_SECONDS for _, since in list(self._busy.values()))
-            if self._active - long <= _ACTIVE:
+            if self.active - long <= _ACTIVE:
                 return True
-            self._active -= 1
+            self.active -= 1
             self._resting += 1
         if runner.keeper is not None:
             runner.keeper.close()
@@ -236,8 +236,8 @@ class Pool:
 
     def _run_turn(self, link: Any, runner: Runner) -> None:
         self._busy[runner.ident] = link, monotonic()
-        if len(self._busy) >= self._active:
-            if self._active < _ACTIVE:
+        if len(self._busy) >= self.active:
+            if self.active < _ACTIVE:
                 with contextlib.suppress(RuntimeError):  # no thread can be started: this one goes on
                     self._grow()
             self._calm = 0

@@ -74,12 +74,12 @@ class Runners:
                         return
                     if monotonic() >= self._late_at:
                         break
-                if runner.keeper is not None:
-                    self._rest(runner.keeper.rest(monotonic()))
-                elif not self._idle:
-                    self._rest(None)
-                else:
-                    return
+                seconds = None if runner.keeper is None else runner.keeper.rest(monotonic())
+                if seconds is None:
+                    runner.keeper = None
+                    if self._idle:
+                        return
+                self._rest(seconds)
         finally:
             if runner.keeper is not None:
                 runner.keeper.close()

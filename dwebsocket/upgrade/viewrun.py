@@ -47,7 +47,7 @@ _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
 
 class _Start(NamedTuple):
-    """What a detached view begins with."""
+    """The beginning of a detached view."""
 
     view: Callable[[], HttpResponseBase | None]
     context: contextvars.Context

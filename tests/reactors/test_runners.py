@@ -82,12 +82,24 @@ def test_all_turns_that_are_due_at_once_share_a_greenlet(link: Callable[..., Lin
     assert len({id(one.greenlets[0]) for one in turns}) <= 5  # one, where the machine is fast enough
 
 
-def test_greenlet_ends_where_its_turns_have_left_nothing_to_keep(link: Callable[..., Link]) -> None:
-    a = link()
-    turns = park(a)
-    a.peer.send_message("hello")
-    assert turns.hear() == "hello"
-    until(lambda: all(greenlet.dead for greenlet in turns.greenlets), "the greenlet to end")
+def alive(*turns: Turns) -> set[Any]:
+    return {greenlet for one in turns for greenlet in one.greenlets if not greenlet.dead}
+
+
+def test_one_greenlet_stays_for_the_next_turns_and_others_end(link: Callable[..., Link], hub: Hub) -> None:
+    event = hub.do(gevent.event.Event)
+    turns = [park(link(), lambda message: event.wait(PATIENCE_SECONDS)) for _ in range(3)]
+    for one in turns:
+        one.link.peer.send_message("wait")
+        assert one.hear() == "wait"
+    assert len(alive(*turns)) >= 3
+    hub.do(event.set)
+    until(lambda: len(alive(*turns)) == 1, "the others to end")
+    stays = alive(*turns)
+    for one in turns:
+        one.link.peer.send_message("hello")
+        assert one.hear() == "hello"
+        assert {one.greenlets[-1]} == stays
 
 
 def test_turn_that_waits_holds_its_greenlet_and_the_others_get_another(link: Callable[..., Link], hub: Hub) -> None:
@@ -229,8 +241,13 @@ def test_greenlet_that_keeps_something_runs_the_next_turns_until_its_time_is_ove
         turns.link.peer.send_message(str(number))
         assert turns.hear() == str(number)
     assert len(set(turns.greenlets)) == 1
+    assert turns.runners[0].keeper is keeper
     keeper.is_over = True
-    until(lambda: turns.greenlets[0].dead, "the greenlet to end")
+    until(lambda: turns.runners[0].keeper is None, "nothing to be kept any more")
+    asked = len(keeper.asked)
+    turns.link.peer.send_message("hello")
+    assert turns.hear() == "hello"
+    assert len(keeper.asked) == asked
 
 
 @pytest.mark.parametrize("when", ["rests", "turn"])

@@ -22,7 +22,7 @@ from dwebsocket import WebSocket, WebSocketView, connections, require_websocket,
 from dwebsocket.process.registry import registry
 from dwebsocket.reactors import thread as thread_reactor
 from dwebsocket.signals import websocket_closed, websocket_opened
-from dwebsocket.upgrade.parking import Parked
+from dwebsocket.upgrade import viewrun
 from tests.groups.helpers import new_room
 from tests.helpers import exchange, levels, recorded
 from tests.links import PATIENCE_SECONDS, assert_ends, until
@@ -927,7 +927,9 @@ def test_view_that_cannot_be_parked_keeps_its_greenlet_or_thread(
 ) -> None:
     site = detached_site
     site(Teller.as_view(site=site))
-    with mock.patch.object(Parked, "begin", side_effect=RuntimeError("can't start new thread")):
+    parked = mock.Mock()
+    parked.begin.side_effect = RuntimeError("can't start new thread")
+    with mock.patch.object(viewrun, "Parked", return_value=parked):
         peer = site.connect()
         assert site.hear() == "opened"
         until(lambda: caplog.records, "the log")
