@@ -503,6 +503,7 @@ class ThreadLink(Link):
         finally:
             self.polling = False
             self._finish_close()
+            self._arm()
         self._call_back(events)
         if self._waiting:  # one of them takes over the polling
             self._changed.notify_all()

@@ -19,8 +19,8 @@ from django.utils.functional import LazyObject
 from ..servers import Server
 from ..servers.base import EMPTY_BODY, alike
 
-#: By routes, what follows from the URLconf alone in the ResolverMatch that was seen last: each request has lists of its
-#: own. `tried` has one for each pattern before that of the view, and takes kilobytes in a large project.
+#: By routes, what follows from the URLconf alone in the ResolverMatch that was seen last: each request has separate
+#: lists. `tried` has one for each pattern before that of the view, and takes kilobytes in a large project.
 _matches: dict[str, tuple[Any, ...]] = {}
 
 _STORAGES = frozenset(f"django.contrib.messages.storage.{name}" for name in ("cookie", "fallback", "session"))

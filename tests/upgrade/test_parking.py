@@ -874,9 +874,10 @@ def test_every_message_comes_once_and_in_order_and_every_end_once_whatever_happe
             told[self.name].append(message)
             if self.chance.random() < 0.1:
                 site.pause(0.001)
+            self.send(message)
             if self.chance.random() < 0.05 and (also := self.websocket.wait(0.001)) is not None:
                 told[self.name].append(also)
-            self.send(message)
+                self.send(also)
             self.busy = False
 
         def group_message(self, message: Any) -> None:
