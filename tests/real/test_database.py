@@ -26,7 +26,7 @@ from tests.sites import Site
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.skipif(POSTGRES is None, reason="needs PostgreSQL")]
 
-IDLE, AT_ONCE = 500, 12  # sockets in all, and of those that are being opened
+IDLE, AT_ONCE = 500, 8  # sockets in all, and of those that are being opened
 MAY_STAY = 5  # connections to the database
 POOL = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 4}}}
 

@@ -214,8 +214,8 @@ def _fresh() -> str:
 def _at_once(jobs: Sequence[Callable[[], _T]]) -> list[_T]:
     """Return the result of each job: the last one runs here, the others in threads. All end before one's error.
 
-    Where no thread can be started, jobs run here: from Python 3.12 there are none once the interpreter ends, and then
-    the lease is given back.
+    Where no thread can be started, jobs run here, too: from Python 3.12 none starts once the interpreter ends, and that
+    is when the lease is given back.
     """
     results: dict[int, _T] = {}
     errors: list[Exception] = []
@@ -226,18 +226,16 @@ def _at_once(jobs: Sequence[Callable[[], _T]]) -> list[_T]:
         except Exception as error:
             errors.append(error)
 
-    here = [len(jobs) - 1]
     threads = []
     for number in range(len(jobs) - 1):
         thread = threading.Thread(target=run, args=[number], name="dwebsocket-groups-server", daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            here.append(number)
+            run(number)
         else:
             threads.append(thread)
-    for number in here:
-        run(number)
+    run(len(jobs) - 1)
     for thread in threads:
         thread.join()
     if errors:
