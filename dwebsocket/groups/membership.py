@@ -51,7 +51,7 @@ class Memberships:
     A membership ends with the connection, not with the view: the entry of the registry tells.
     """
 
-    __slots__ = ("_entry", "_events", "_is_over", "_members", "_sinces", "_told", "number", "was_too_slow")
+    __slots__ = ("_entry", "_events", "_is_full", "_is_over", "_members", "_sinces", "_told", "number", "was_too_slow")
 
     def __init__(self, entry: Entry) -> None:
         self.number = entry.id
@@ -60,6 +60,7 @@ class Memberships:
         self._told: tuple[Member, ...] = ()  # of rosters
         self._events: Events | None = None  # once the view wants messages for itself
         self._sinces: dict[str, str] | None = None  # what the page has sent, and was not used yet
+        self._is_full = False  # too much waited for the view, and the connection ends
         self._is_over = False
         self.was_too_slow = False
         entry.on_close(self)
@@ -224,11 +225,12 @@ class Memberships:
     # Called by a lane
 
     def put(self, message: GroupMessage, key: str, bound: Bound) -> int:
-        if self._events is None:
+        if self._events is None or self._is_full:
             return 0
         dropped = self._events.put(message, key, monotonic(), bound)
         if dropped != FULL:
             return dropped
+        self._is_full = True  # told once, though further messages come before the end
         self._entry.close(*TOO_SLOW)
         return CLOSED
 

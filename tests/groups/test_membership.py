@@ -856,6 +856,8 @@ def test_view_that_does_not_come_for_its_messages_is_closed(site: Site) -> None:
         [peer] = joined(site(view, WEBSOCKET_GROUPS={"default": {"OUTBOX_BYTES": 1010}}))
         for number in range(10):
             room.send(str(number))
+        settle(room)
+        assert process.dispatcher("default").overflows == 1, "once, though more comes before the end"
         assert_ends(peer, 1013, "too slow")
         go.set()
         assert site.hear() <= 1, "its messages end with the connection"
