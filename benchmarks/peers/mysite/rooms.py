@@ -7,7 +7,7 @@ import itertools
 from django.http import HttpRequest
 from django.urls import path
 
-from dwebsocket import Groups, group, require_websocket
+from dwebsocket import Groups, WebSocketView, group, require_websocket
 
 NUMBER = itertools.count()
 NEW_ROOM = itertools.count()
@@ -23,6 +23,12 @@ def member(request: HttpRequest, room: int) -> None:
     request.websocket.send("joined")
     for _ in request.websocket:
         pass
+
+
+class ParkedMember(WebSocketView):
+    def opened(self) -> None:
+        self.join(group(f"room:{self.kwargs['room']}"))
+        self.send("joined")
 
 
 @require_websocket
@@ -88,6 +94,7 @@ def attends(request: HttpRequest, rooms: str, size: int, is_present: int) -> Non
 
 urlpatterns = [
     path("rooms/<int:room>/", member),
+    path("parked-rooms/<int:room>/", ParkedMember.as_view()),
     path("echo-in/<int:size>/", echo_in),
     path("joins/", joiner),
     path("present-joins/", present_joiner),
