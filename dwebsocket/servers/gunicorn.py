@@ -11,7 +11,7 @@ from .base import Server
 class Gunicorn(Server):
     """gunicorn puts the socket into the environ, and keeps what it has read ahead in its unreader."""
 
-    dead_keys = frozenset({"gunicorn.socket"})
+    dead_keys = frozenset({"gunicorn.socket", "wsgi.early_hints"})  # which holds its request, and takes 4 KiB
 
     _errors: ClassVar[Any] = None  # the last `wsgi.errors`: each request has a new one that writes to the same streams
 
