@@ -245,7 +245,7 @@ class Link:
         """From now on, call `on_readable` if `read`, and `on_writable` if `write`."""
         raise NotImplementedError
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         """Release the lock and sleep until `wake()` is called, or the time is over; then take the lock again.
 
         May return early: the caller checks again the condition that it waits for.
@@ -253,7 +253,7 @@ class Link:
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Wake all threads and greenlets that are parked."""
+        """Wake all threads and greenlets that sleep."""
         raise NotImplementedError
 
     def write_soon(self) -> None:

@@ -412,7 +412,7 @@ class Turns:
 class GeventLink(Link):
     """One connection's watchers on the hub's loop, and the greenlets that wait for it.
 
-    The hub runs one greenlet at a time and switches only where a greenlet parks: no lock is needed.
+    The hub runs one greenlet at a time and switches only where a greenlet sleeps: no lock is needed.
     """
 
     __slots__ = (
@@ -455,7 +455,7 @@ class GeventLink(Link):
             watcher.stop()
         return watcher
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         current = _getcurrent()
         turns = self._turns
         if current is turns.hub:

@@ -481,7 +481,7 @@ class ThreadLink(Link):
             if self._pool is not None:
                 self._arm()
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         if self._closed:
             if self._dispose is not None:  # the thread that polls has not noticed yet
                 self._wait_for_change(timeout_seconds)
