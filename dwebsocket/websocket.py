@@ -64,7 +64,7 @@ Received = Callable[[Any], object]
 Closed = Callable[[int, str], object]
 
 
-class Stay(Protocol):
+class Handlers(Protocol):
     """The functions called on a connection that stays open without its view."""
 
     @property
@@ -140,7 +140,7 @@ class Opening(verbs.Opening, Protocol):
         """The groups of this WebSocket; None once its view has ended."""
         ...  # pragma: no cover
 
-    def stay_open(self, stay: Stay) -> HttpResponse:
+    def stay_open(self, handlers: Handlers) -> HttpResponse:
         """The response of a view whose connection stays open."""
         ...  # pragma: no cover
 

@@ -20,7 +20,7 @@ from ..protocol.frames import Close
 from ..protocol.handshake import Handshake, Headers
 from ..reactors.base import Exclusively, Latch
 from ..servers import Server
-from ..websocket import Functions, Stay
+from ..websocket import Functions, Handlers
 from . import sessions
 from .slim import slim
 
@@ -70,10 +70,10 @@ class Opening:
         "_turnstile",
         "connection",
         "detaches",
+        "handlers",
         "outcome",
         "refusal",
         "server_sent_101",
-        "stay",
         "subprotocol",
     )
 
@@ -91,7 +91,7 @@ class Opening:
         self.subprotocol: str | None = None
         self.server_sent_101 = server.has_answered
         self.detaches = options.detach and server.can_detach
-        self.stay: Stay | None = None  # of a view that has called `stay_open()`, and does not run any more
+        self.handlers: Handlers | None = None  # of a view that has called `stay_open()`, and does not run any more
         self._entry: Entry | None = entry  # for its groups, until its view ends
         self._members: Memberships | None = None
         self._pending: _Pending | None = _Pending(entry, server, options, shook, opened)
@@ -141,22 +141,22 @@ class Opening:
             exclusively(self._make_members)  # that of the opening ends with the 101
         return self._members
 
-    def stay_open(self, stay: Stay) -> HttpResponse:
+    def stay_open(self, handlers: Handlers) -> HttpResponse:
         """The response of a view whose connection stays open. RuntimeError where that was said, or the view has ended.
 
         Decorators and mixins may look at it; it is never sent.
         """
-        if self.stay is not None or self._entry is None:
+        if self.handlers is not None or self._entry is None:
             raise RuntimeError("stay_open() is called once, by the view, which returns what it gives")
-        self.stay = stay
+        self.handlers = handlers
         return HttpResponse()
 
-    def begin_stay(self) -> Stay | None:
+    def begin_stay(self) -> Handlers | None:
         """The functions that are called from now on, once; None where the view has not called `stay_open()`."""
-        stay = self.stay
-        if stay is not None:
-            self.stay = BEGUN
-        return stay
+        handlers = self.handlers
+        if handlers is not None:
+            self.handlers = BEGUN
+        return handlers
 
     @property
     def joined(self) -> Memberships | None:

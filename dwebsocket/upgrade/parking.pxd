@@ -6,7 +6,7 @@ cdef double _LONGEST_TURN_SECONDS
 
 
 cdef class Parked:
-    cdef object _context, _ident, _run, _shared, _stay
+    cdef object _context, _ident, _run, _shared, _handlers
     cdef Connection _connection
     cdef bint _is_told, _waits
 

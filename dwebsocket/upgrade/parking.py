@@ -19,7 +19,7 @@ from ..database.sharing import with_connections
 from ..protocol.codes import CloseCode
 from ..reactors.base import Runner
 from ..reactors.clock import monotonic
-from ..websocket import Gap, GroupMessage, Stay, WebSocket
+from ..websocket import Gap, GroupMessage, Handlers, WebSocket
 from . import outcomes
 from .context import follow_locals
 from .opening import Opening
@@ -55,25 +55,25 @@ class Run(Protocol):
 class Parked:
     """The turns of one connection; the reactor calls it."""
 
-    __slots__ = ("_connection", "_context", "_ident", "_is_told", "_run", "_shared", "_stay", "_waits")
+    __slots__ = ("_connection", "_context", "_handlers", "_ident", "_is_told", "_run", "_shared", "_waits")
 
     def __init__(
         self,
         run: Run,
         connection: Connection,
-        stay: Stay,
+        handlers: Handlers,
         context: contextvars.Context,
         shared: Mapping[str, BaseDatabaseWrapper],
     ) -> None:
         self._run = run
         self._shared = shared or None  # the database connections of a test
         self._connection = connection
-        self._stay = stay
+        self._handlers = handlers
         self._context = context
         self._ident = 0  # of the thread or greenlet of the last turn
         self._is_told = False  # of the end
         streams = connection.endpoint.streaming  # messages come in parts, which are put together
-        self._waits = stay.received is not None and (streams or has_own_wait(run.websocket))
+        self._waits = handlers.received is not None and (streams or has_own_wait(run.websocket))
 
     def begin(self) -> None:
         """Let the turns begin."""
@@ -124,14 +124,14 @@ class Parked:
 
     def _hand_on(self) -> bool | None:
         """Hand on what has come; whether there may be more. None: the connection is over."""
-        received, members = self._stay.received or _drop, self._run.opening.joined
+        received, members = self._handlers.received or _drop, self._run.opening.joined
         late_at = monotonic() + _LONGEST_TURN_SECONDS
         if not self._waits and (members is None or not members.has_events()):
             return self._connection.hand_on(received, late_at)
         while monotonic() < late_at:
             event = None if members is None else members.take_event()
-            if event is not None and self._stay.group_event is not None:
-                self._stay.group_event(event)
+            if event is not None and self._handlers.group_event is not None:
+                self._handlers.group_event(event)
             message = self._take()
             if message is not None:
                 received(message)
@@ -151,7 +151,7 @@ class Parked:
         """Call `closed()`, once."""
         if not self._is_told:
             self._is_told = True
-            websocket, closed = self._run.websocket, self._stay.closed
+            websocket, closed = self._run.websocket, self._handlers.closed
             self._connection.close()  # nothing where it is closed already
             if closed is not None:
                 closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
@@ -175,11 +175,11 @@ def _drop(message: Any) -> None:
     """Do nothing with a message that the view does not want."""
 
 
-def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
+def talk(websocket: WebSocket, events: Iterable[Any], handlers: Handlers) -> None:
     """Do what a parked view does, in one turn that waits: for a view that has a greenlet or thread anyway."""
     try:
         for event in events:
-            handle = stay.group_event if isinstance(event, (GroupMessage, Gap)) else stay.received
+            handle = handlers.group_event if isinstance(event, (GroupMessage, Gap)) else handlers.received
             if handle is not None:
                 handle(event)
         websocket.close()
@@ -189,8 +189,8 @@ def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
             websocket.close(*close_for(connection, error))  # nothing where it is closed already, as all of these
         raise
     finally:
-        if stay.closed is not None:
-            stay.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+        if handlers.closed is not None:
+            handlers.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
 
 
 def events_of(websocket: WebSocket) -> Iterator[Any]:

@@ -30,7 +30,7 @@ from ..protocol.handshake import Handshake
 from ..reactors.base import Runner
 from ..reactors.clock import monotonic
 from ..servers import Server
-from ..websocket import Stay, WebSocket
+from ..websocket import Handlers, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
 from .opening import BEGUN, NOT_RETURNED, Opening, Outcome
@@ -75,7 +75,7 @@ class ViewRun:
         self.opening = Opening(entry, server, options, shook, self._opened)
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
-        self._parked: Stay | None = None  # what is called, once the view has returned and its connection stays
+        self._parked: Handlers | None = None  # what is called, once the view has returned and its connection stays
         self._start: _Start | None = None  # where the view has not begun
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
@@ -136,18 +136,20 @@ class ViewRun:
         if self._parked is not None:
             self._park(self._parked, context, shared)
 
-    def _park(self, stay: Stay, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]) -> None:
+    def _park(
+        self, handlers: Handlers, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]
+    ) -> None:
         self._parked = None
         connection = cast(Connection, self.opening.connection)  # stay_open() has opened it
         if self._lease is not None:
             self._lease.park()
         connection.reactor.max_threads = conf.get("THREADS")
         try:
-            Parked(self, connection, stay, context, shared).begin()
+            Parked(self, connection, handlers, context, shared).begin()
         except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets be watched
             logger.warning("a view cannot be parked, and keeps its thread", exc_info=True)
             try:
-                context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), stay))
+                context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), handlers))
             finally:
                 close_own_connections()
         else:
@@ -187,8 +189,8 @@ class ViewRun:
 
     def _stays(self, response: HttpResponseBase | None) -> bool:
         """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
-        stay = self.opening.stay
-        if stay is None or stay is BEGUN:
+        handlers = self.opening.handlers
+        if handlers is None or handlers is BEGUN:
             return False
         if not isinstance(response, HttpResponseBase):
             raise RuntimeError(NOT_RETURNED)
@@ -196,18 +198,18 @@ class ViewRun:
             return False
         self.opening.begin_stay()
         if can_park(self.websocket):
-            self._parked = stay
+            self._parked = handlers
         else:
-            talk(self.websocket, events_of(self.websocket), stay)
+            talk(self.websocket, events_of(self.websocket), handlers)
         return self._parked is not None
 
     def _end(self, response: HttpResponseBase | None, error: BaseException | None) -> None:
         """Do what follows from how the view has ended, which does not stay open, though it may have said so."""
         self._conclude(response, error)
-        stay = self.opening.begin_stay()
-        if stay is not None and stay.closed is not None:
+        handlers = self.opening.begin_stay()
+        if handlers is not None and handlers.closed is not None:
             try:
-                stay.closed(self.websocket.close_code or CloseCode.ABNORMAL_CLOSURE, self.websocket.close_reason)
+                handlers.closed(self.websocket.close_code or CloseCode.ABNORMAL_CLOSURE, self.websocket.close_reason)
             except BaseException as later:
                 self.fail(later)
 
