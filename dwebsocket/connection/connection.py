@@ -40,7 +40,7 @@ from .limits import Limits
 from .sending import Sending
 from .sockets import READ_BYTES, receive
 
-_MESSAGES_PER_TURN = 64  # that a parked view gets, before others have their turn
+_MESSAGES_PER_TURN = 64  # handed on to a parked view before others have their turn
 _FRAMES_PER_TURN = 256  # parsed per callback, so that one flooding peer cannot starve the others
 _DECODED_BYTES_PER_TURN = 1024 * 1024  # inflated per callback: a megabyte takes one to three milliseconds
 _STREAM_BYTES = 4 * READ_BYTES  # reading pauses when so much waits of a message that is read in parts
@@ -150,7 +150,7 @@ class Connection(Sending):
         """Call `received` with each message that has arrived. Neither waits nor looks at the socket.
 
         False when all are handed on, True when there may be more: it stops at `late_at` (time.monotonic()), or after
-        some messages. None when the connection is over.
+        64 messages. None when the connection is over.
         """
         for _ in range(_MESSAGES_PER_TURN):
             message = self.take()

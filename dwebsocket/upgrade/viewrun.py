@@ -34,7 +34,7 @@ from ..websocket import Handlers, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
 from .opening import BEGUN, NOT_RETURNED, Opening, Outcome
-from .parking import Parked, can_park, events_of, talk
+from .parking import Parked, call_closed, can_park, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
@@ -47,7 +47,7 @@ _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
 
 class _Start(NamedTuple):
-    """The beginning of a detached view."""
+    """Everything that a detached view needs to begin, until it has begun."""
 
     view: Callable[[], HttpResponseBase | None]
     context: contextvars.Context
@@ -75,8 +75,8 @@ class ViewRun:
         self.opening = Opening(entry, server, options, shook, self._opened)
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
-        self._parked: Handlers | None = None  # what is called, once the view has returned and its connection stays
-        self._start: _Start | None = None  # where the view has not begun
+        self._parked: Handlers | None = None  # of a view that has returned, and is to be parked
+        self._start: _Start | None = None  # None once the view has begun
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
         self.websocket: WebSocket = options.websocket_class(self.opening, json_encoder=DjangoJSONEncoder)
@@ -106,7 +106,9 @@ class ViewRun:
     def _spawn(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> None:
         shared = shared_connections()
         self._start = _Start(view, contextvars.copy_context(), shared)
-        run = with_connections(shared, self._run_detached)  # no partial: it would take 200 bytes of stack, as long
+        run = with_connections(
+            shared, self._run_detached
+        )  # a partial would hold 200 bytes of stack as long as the view
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
@@ -146,7 +148,7 @@ class ViewRun:
         connection.reactor.max_threads = conf.get("THREADS")
         try:
             Parked(self, connection, handlers, context, shared).begin()
-        except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets be watched
+        except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets can be watched
             logger.warning("a view cannot be parked, and keeps its thread", exc_info=True)
             try:
                 context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), handlers))
@@ -156,7 +158,7 @@ class ViewRun:
             registry.park(self._entry)
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
-        """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
+        """Run the view. If it is not to be parked, bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
         self._entry.begin(self._entry.reactor.caller())
         try:
@@ -168,7 +170,7 @@ class ViewRun:
                 self.websocket.accept()
             response = view()
             _check_is_ordinary(response)
-            if self._stays(response):
+            if self._stay_open(response):
                 return
             if response is None and not self.websocket.closed:
                 self.websocket.accept()
@@ -187,8 +189,11 @@ class ViewRun:
                     if lease is not None and token is not None:
                         lease.end(token)
 
-    def _stays(self, response: HttpResponseBase | None) -> bool:
-        """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
+    def _stay_open(self, response: HttpResponseBase | None) -> bool:
+        """Do what `stay_open()` asks for, if the view has called it and returned a response. True: it is to be parked.
+
+        A view that cannot be parked talks here until its connection is over.
+        """
         handlers = self.opening.handlers
         if handlers is None or handlers is BEGUN:
             return False
@@ -204,12 +209,12 @@ class ViewRun:
         return self._parked is not None
 
     def _end(self, response: HttpResponseBase | None, error: BaseException | None) -> None:
-        """Do what follows from how the view has ended, which does not stay open, though it may have said so."""
+        """Do what follows from how the view has ended. If it had called `stay_open()` all the same, call `closed()`."""
         self._conclude(response, error)
         handlers = self.opening.begin_stay()
-        if handlers is not None and handlers.closed is not None:
+        if handlers is not None:
             try:
-                handlers.closed(self.websocket.close_code or CloseCode.ABNORMAL_CLOSURE, self.websocket.close_reason)
+                call_closed(self.websocket, handlers)
             except BaseException as later:
                 self.fail(later)
 
