@@ -218,8 +218,8 @@ class Options:
 # Django looks a setting up in three places, and slowly where it is not set; a connection needs twenty of them.
 _values: dict[str, Any] = {}
 _defaults: list[Options] = []  # one item, made at the first use: the options of views that are given none
-# Those of the other views, by the ids of what they are given, which is kept so that no other has its id. A view that is
-# made anew for each request is given a new one each time.
+# The options of the other views, by the id of the mapping that they are given: it is kept, so that no other has its id.
+# A view that is made anew for each request is given a new one each time, so their number is limited.
 _chosen: dict[int, tuple[Mapping[str, Any], Options]] = {}
 _MOST_CHOSEN = 1024
 

@@ -56,7 +56,8 @@ def accept_websocket(view: Any = None, **options: Any) -> Any:
     """Make a view that serves WebSocket and plain HTTP alike.
 
     `request.is_websocket()` tells which it is; `request.websocket` is the WebSocket, or None. On a WebSocket the view
-    may outlive its request, and answers by talking: its return value after that is ignored, but that of `stay_open()`.
+    may outlive its request, and answers by talking: its return value after that is ignored, unless it is that of
+    `stay_open()`.
 
     Options, each the setting of that name for this view alone: `subprotocols`, `origins` (instead of
     WEBSOCKET_ALLOWED_ORIGINS), `require_origin`, `max_message_size` (bytes), `streaming`, `compression`,

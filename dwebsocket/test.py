@@ -61,7 +61,7 @@ __all__ = [
 SAME_ORIGIN = "same origin"
 
 _PACKAGE = str(Path(__file__).parent)
-_LOOK_SECONDS = 0.001  # after so long it is looked again whether a parked view has ended
+_NAP_SECONDS = 0.001  # between two looks whether a parked view has ended
 
 
 class WebSocketRefused(WebSocketError):
@@ -224,7 +224,9 @@ class TestWebSocket:
             raise TimeoutError(f"no message of {exchange.view} within {seconds:g} s{exchange.place()}") from None
         except WebSocketClosed as error:
             closed = error
-        if closed.close_code == CloseCode.INTERNAL_ERROR:  # of a view that stays open it comes before the exception
+        if (
+            closed.close_code == CloseCode.INTERNAL_ERROR
+        ):  # a class that is not parked closes before its exception is reported
             self._running().join(monotonic() + seconds)
         self._raise_error_of_view()
         raise closed
@@ -427,7 +429,6 @@ class _Exchange:
             self._error = sys.exc_info()[1]
 
 
-_NAP_SECONDS = 0.001
 _STANDARD_LIBRARY = str(Path(threading.__file__).parent) + "/threading.py"
 
 

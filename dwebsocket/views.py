@@ -88,12 +88,13 @@ class WebSocketView(View):
         return decorate(**options)(super().as_view(**initkwargs))
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """The answer to plain HTTP; on a WebSocket, talk until it is over."""
+        """Answer plain HTTP. On a WebSocket, call `opened()` and be parked, or talk until the connection is over."""
         websocket = getattr(request, "websocket", None)
         if websocket is None:
             return super().dispatch(request, *args, **kwargs)
         websocket.accept()
         if self.parked and can_park(websocket):
+            # Before opened(): if that raises, closed() is called.
             response: HttpResponseBase = websocket._opening.stay_open(_Methods(self))
             self.opened()
             return response
@@ -191,7 +192,7 @@ class WebSocketView(View):
 
 
 class _Methods:
-    """The methods that are called of a view that stays open. 40 bytes, while its bound methods would be twice 64."""
+    """The methods of a view that stays open, each bound when it is called: 40 bytes, not 64 for each."""
 
     __slots__ = ("_view",)
 

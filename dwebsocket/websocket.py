@@ -64,8 +64,8 @@ Received = Callable[[Any], object]
 Closed = Callable[[int, str], object]
 
 
-class Stay(Protocol):
-    """The functions called on a connection that stays open without its view."""
+class Handlers(Protocol):
+    """The functions that are called on a connection that stays open without its view; None: nothing is called."""
 
     @property
     def received(self) -> Received | None: ...  # pragma: no cover
@@ -140,7 +140,7 @@ class Opening(verbs.Opening, Protocol):
         """The groups of this WebSocket; None once its view has ended."""
         ...  # pragma: no cover
 
-    def stay_open(self, stay: Stay) -> HttpResponse:
+    def stay_open(self, handlers: Handlers) -> HttpResponse:
         """The response of a view whose connection stays open."""
         ...  # pragma: no cover
 
@@ -252,13 +252,13 @@ class WebSocket(Verbs):
     def stay_open(self, received: Received | None = None, closed: Closed | None = None) -> HttpResponse:
         """The response of a view that ends here, while the connection stays open: `return websocket.stay_open()`.
 
-        An idle connection costs no greenlet or thread then. `received(message)` is called with each message of the
+        An idle connection holds no greenlet or thread then. `received(message)` is called with each message of the
         peer, one after the other, in the view's context (language, time zone, URLconf); with each GroupMessage and Gap,
         too, where the view has joined groups with `forward=False`. Without it, messages are dropped. `closed(code,
         reason)` is called once, when the connection is over. Exceptions of both are treated as those of the view.
 
         Accepts the opening handshake, if that was not done. WebSocketClosed where it was refused; RuntimeError for a
-        second call; TypeError for an asynchronous function, or none.
+        second call, and when the view has ended; TypeError for an asynchronous function, and for what is no function.
         """
         for name, function in (("received", received), ("closed", closed)):
             if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):

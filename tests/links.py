@@ -145,14 +145,14 @@ class ManualLink(base.Link):
     def watch(self, *, read: bool, write: bool) -> None:
         self.reads, self.writes = read, write
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         """Let something happen: the socket first, else the time passes until something is due."""
         until_then = math.inf if timeout_seconds is None else self.home.now + timeout_seconds
         if not self.home.serve():
             self.home.pass_time(until_then)
 
     def wake(self) -> None:
-        pass  # a caller that parks looks again after each thing that happens
+        pass  # a caller that sleeps looks again after each thing that happens
 
     def write_soon(self) -> None:
         pass

@@ -299,7 +299,7 @@ def test_second_call_is_an_error_and_the_first_one_holds(site: Site) -> None:
     @require_websocket
     def view(request):
         response = request.websocket.stay_open(site.tell)
-        with pytest.raises(RuntimeError, match="called once, by the view, which returns what it gives"):
+        with pytest.raises(RuntimeError, match="call it once, and return what it gives"):
             request.websocket.stay_open()
         return response
 
@@ -314,7 +314,7 @@ def test_call_from_a_turn_is_an_error(site: Site, where: str, caplog: pytest.Log
     websockets: list[Any] = []
 
     def call(*about: Any) -> None:
-        with pytest.raises(RuntimeError, match="called once, by the view"):
+        with pytest.raises(RuntimeError, match="was called before, or the view has ended"):
             websockets[0].stay_open()
         site.tell("refused")
 
@@ -348,7 +348,7 @@ def test_call_when_the_view_has_ended_is_an_error(site: Site) -> None:
 
     assert_ends(site(view).connect(), 1000)
     site.until_idle()
-    with pytest.raises(RuntimeError, match="called once, by the view"):
+    with pytest.raises(RuntimeError, match="was called before, or the view has ended"):
         site.hear().stay_open()
 
 

@@ -40,7 +40,7 @@ from .limits import Limits
 from .sending import Sending
 from .sockets import READ_BYTES, receive
 
-_MESSAGES_PER_TURN = 64  # that a parked view gets, before others have their turn
+_MESSAGES_PER_TURN = 64  # handed on to a parked view before others have their turn
 _FRAMES_PER_TURN = 256  # parsed per callback, so that one flooding peer cannot starve the others
 _DECODED_BYTES_PER_TURN = 1024 * 1024  # inflated per callback: a megabyte takes one to three milliseconds
 _STREAM_BYTES = 4 * READ_BYTES  # reading pauses when so much waits of a message that is read in parts
@@ -150,7 +150,7 @@ class Connection(Sending):
         """Call `received` with each message that has arrived. Neither waits nor looks at the socket.
 
         False when all are handed on, True when there may be more: it stops at `late_at` (time.monotonic()), or after
-        some messages. None when the connection is over.
+        64 messages. None when the connection is over.
         """
         for _ in range(_MESSAGES_PER_TURN):
             message = self.take()
@@ -252,7 +252,7 @@ class Connection(Sending):
         try:
             self._end(self.endpoint.close())
             while self._dispose is not None:
-                self._park(None)
+                self._sleep(None)
         finally:  # this greenlet or thread may be stopped while it waits
             self._abort("the server did not wait for the closing handshake")
 
@@ -333,9 +333,9 @@ class Connection(Sending):
             else:
                 while not self._inbox and self.endpoint.state is _OPEN:
                     if self.wait_hook is None:
-                        self._link.park(None)
+                        self._link.sleep(None)
                     else:
-                        self._park(None)
+                        self._sleep(None)
             if not self._inbox:
                 if self.endpoint.state is not _OPEN:
                     self._link.breathe(monotonic())  # lets others run when a loop takes the end for silence
@@ -371,7 +371,7 @@ class Connection(Sending):
         deadline = monotonic() + timeout_seconds
         if timeout_seconds <= 0:
             self._link.look(pause=True)
-        while not self._inbox and self.endpoint.state is _OPEN and self._park(deadline):
+        while not self._inbox and self.endpoint.state is _OPEN and self._sleep(deadline):
             pass
 
     def _wait_unless(self, timeout_seconds: float | None, unless: Callable[[], bool]) -> None:
@@ -381,7 +381,7 @@ class Connection(Sending):
             # A view that always has something else to do must not pass over its messages, nor keep others from running.
             self._link.look(pause=False)
             self._link.breathe(now)
-        while not self._inbox and self.endpoint.state is _OPEN and not unless() and self._park(deadline):
+        while not self._inbox and self.endpoint.state is _OPEN and not unless() and self._sleep(deadline):
             pass
 
     def _parse(self) -> None:

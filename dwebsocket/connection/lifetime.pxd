@@ -37,7 +37,7 @@ cdef class Lifetime(Served):
     cdef bint _wants_to_read(self) except -1
     cdef _write(self, bytes data, bytes payload=*)
     cdef _flush(self)
-    cdef bint _park(self, deadline) except -1
+    cdef bint _sleep(self, deadline) except -1
     cdef _call_unlocked(self, function)
     @cython.locals(is_open=bint, reads=bint, writes=bint, link=Link)
     cdef _settle(self)

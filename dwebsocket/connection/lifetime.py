@@ -193,7 +193,7 @@ class Lifetime(Served):
 
     # Waiting
 
-    def _park(self, deadline: float | None) -> bool:
+    def _sleep(self, deadline: float | None) -> bool:
         """Sleep until something may have happened; False, at once, when the deadline has passed."""
         now = monotonic()
         remaining = _LONGEST_SLEEP_SECONDS if deadline is None else deadline - now
@@ -201,13 +201,13 @@ class Lifetime(Served):
             return False
         hook = self.wait_hook
         if hook is None:
-            self._link.park(None if deadline is None else min(remaining, _LONGEST_SLEEP_SECONDS))
+            self._link.sleep(None if deadline is None else min(remaining, _LONGEST_SLEEP_SECONDS))
             return True
         keeps = hook.keeps_for(now)
         if keeps <= 0:  # others may run meanwhile: the caller looks again
             self._call_unlocked(hook.release)
         else:
-            self._link.park(min(remaining, keeps, _LONGEST_SLEEP_SECONDS))
+            self._link.sleep(min(remaining, keeps, _LONGEST_SLEEP_SECONDS))
             hook.woken()
         return True
 

@@ -266,7 +266,7 @@ class Sending(Lifetime):
         if self.lock is not None and self._sending_parts and self._sender == self.reactor.thread_ident():
             raise RuntimeError("this thread is sending a message already: what makes its chunks must not send")
         while self._sending_parts and self._may_send():
-            self._park(None)
+            self._sleep(None)
 
     def _may_send(self) -> bool:
         return self.endpoint.state is _OPEN or self.endpoint.state is _ENDING
@@ -341,7 +341,7 @@ class Sending(Lifetime):
         deadline = None if timeout is None else monotonic() + timeout
         self._settle()
         while outbox.left < mark and outbox.error is None:
-            if not self._park(deadline):
+            if not self._sleep(deadline):
                 self._give_up_sending()
                 break
         if outbox.left < mark and outbox.error is not None:

@@ -37,7 +37,7 @@ def _response_for_none(websocket: WebSocket) -> HttpResponse:
 
     RuntimeError where the view has called `stay_open()`, and should have returned something.
     """
-    if getattr(websocket._opening, "stay", None) is not None:
+    if getattr(websocket._opening, "handlers", None) is not None:
         raise RuntimeError(NOT_RETURNED)
     if not websocket.closed:
         websocket.accept()

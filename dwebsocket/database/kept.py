@@ -1,4 +1,7 @@
-"""Database connections that are kept for a moment without being used, so that they need not be opened again."""
+"""Database connections that are kept for a second after their last query: the next query need not open them again.
+
+A view that waits keeps them by its lease, a greenlet or thread that runs turns by a Kept. Both take a place.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from .own import close, close_own_connections, descriptor_of, in_transaction, is
 
 logger = logging.getLogger("dwebsocket")
 
-#: They are kept for so long after their last query.
+#: So long after their last query connections are kept.
 KEPT_SECONDS = 1.0
-# Bounds those that a process keeps; a project with many busy views should use a connection pool.
+# The places of a process, which bound what it keeps; a project with many busy views should use a connection pool.
 MAX_KEPT_LEASES = 10
 _keepers: set[Any] = set()
 _lock = threading.Lock()
@@ -26,7 +29,7 @@ _warned: set[str] = set()  # views whose turn has ended in a transaction: each i
 
 
 def take_place(keeper: Any) -> bool:
-    """Take one of the places of the process, unless `keeper` has one; False when none is free."""
+    """Take one of the places of the process, unless `keeper` has one. False when none is free."""
     with _lock:
         if len(_keepers) < MAX_KEPT_LEASES:
             _keepers.add(keeper)

@@ -65,7 +65,7 @@ class Lease:
                 watch_no_longer(connection)
 
     def park(self) -> None:
-        """The view has opened its connection, and goes on in turns: what it has opened is closed by its thread."""
+        """The view goes on in turns. Its thread, which ends, closes what it has opened."""
         give_up_place(self)
         self._need_no_more()
 
@@ -77,8 +77,8 @@ class Lease:
             self._close_ended()
 
     def end_turn(self, runner: Runner) -> None:
-        """Release what was opened; the runner keeps it for a second after the last query, if that can be."""
-        self._thread_ident = 0  # of none, until the next one
+        """Release what was opened, or let the runner keep it for a second after the last query."""
+        self._thread_ident = 0  # no thread's, until the next turn
         if self._is_needed:
             self._need_no_more()
             give_up_place(self)

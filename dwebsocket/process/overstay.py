@@ -47,7 +47,7 @@ class Stay:
         self._path = path
         self._is_over = False  # the connection
         self._caller: Any = None  # of the reactor; None while the view does not run
-        self._is_late = False  # the connection was over while it ran
+        self._is_late = False  # its connection was over while it ran: a Watch may hold it
 
     def begin(self, caller: Any) -> None:
         """The greenlet or thread `caller` begins to run the view, or a turn of it."""

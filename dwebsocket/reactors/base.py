@@ -185,7 +185,7 @@ class Keeper(Protocol):
     """Keeps something between two turns of a runner."""
 
     def rest(self, now: float) -> float | None:
-        """Called when no turn is due: after how many seconds to call again. None: nothing is kept any more."""
+        """The seconds after which to call this again, when no turn is due. None: it keeps nothing any more."""
         ...  # pragma: no cover
 
     def close(self) -> None:
@@ -194,10 +194,10 @@ class Keeper(Protocol):
 
 
 class Runner:
-    """A greenlet or a thread that runs turns; it makes this itself.
+    """A greenlet or a thread that runs turns. It makes this itself, as it takes its own `ident`.
 
-    `ident` is that of `threading`, `caller` that of the reactor. `keeper`, if a turn has left one, is asked what to do
-    between two turns.
+    `ident` is `threading.get_ident()` of it, `caller` is what `Reactor.caller()` returns. A turn may leave a `keeper`,
+    whose `rest()` is then called between two turns.
     """
 
     __slots__ = ("caller", "ident", "keeper")
@@ -222,8 +222,8 @@ class Link:
         self.holds = holds  # whether `call_soon()` works, so that answers may be held
         self.reads = self.writes = False  # the events that are watched
         self.turn: Turn | None = None  # of the view, where it is parked
-        self.runs = False  # the turn
-        self.is_due = False  # it was woken since the turn began
+        self.runs = False  # the turn runs just now
+        self.is_due = False  # the turn is to run, or to run again: the link was woken since it began
 
     def employ(self, turn: Turn) -> None:
         """From now on run `turn` after each `wake()`, in a greenlet or thread that the reactor has for that.
@@ -245,7 +245,7 @@ class Link:
         """From now on, call `on_readable` if `read`, and `on_writable` if `write`."""
         raise NotImplementedError
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         """Release the lock and sleep until `wake()` is called, or the time is over; then take the lock again.
 
         May return early: the caller checks again the condition that it waits for.
@@ -253,7 +253,7 @@ class Link:
         raise NotImplementedError
 
     def wake(self) -> None:
-        """Wake all threads and greenlets that are parked."""
+        """Wake all threads and greenlets that sleep."""
         raise NotImplementedError
 
     def write_soon(self) -> None:
@@ -351,7 +351,7 @@ class Reactor(Protocol):
         ...  # pragma: no cover
 
     def exclusively(self) -> Exclusively:
-        """Return a runner, on the reactor's thread, for functions that must not overlap and never wait."""
+        """Return what runs functions on the reactor's thread, no two at a time. They must not wait."""
         ...  # pragma: no cover
 
     def turnstile(self) -> AbstractContextManager[object]:

@@ -32,7 +32,7 @@ cdef class GeventLink(Link):
     cpdef employ(self, turn)
     cpdef run_turn(self, runner)
     cpdef watch(self, bint read, bint write)
-    cpdef park(self, timeout_seconds)
+    cpdef sleep(self, timeout_seconds)
     cpdef wake(self)
     cpdef write_soon(self)
     cpdef resume(self)

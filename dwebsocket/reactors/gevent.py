@@ -68,7 +68,7 @@ class GeventReactor:
     stops: tuple[type[BaseException], ...] = (gevent.GreenletExit, SystemExit, KeyboardInterrupt)
     max_connections: int | None = None
     parks = True
-    max_threads = 0  # none is needed
+    max_threads = 0  # says nothing here: turns run in greenlets
     thread_ident = staticmethod(_get_ident)
 
     def __init__(self, loop: Any) -> None:
@@ -412,7 +412,7 @@ class Turns:
 class GeventLink(Link):
     """One connection's watchers on the hub's loop, and the greenlets that wait for it.
 
-    The hub runs one greenlet at a time and switches only where a greenlet parks: no lock is needed.
+    The hub runs one greenlet at a time and switches only where a greenlet sleeps: no lock is needed.
     """
 
     __slots__ = (
@@ -455,7 +455,7 @@ class GeventLink(Link):
             watcher.stop()
         return watcher
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         current = _getcurrent()
         turns = self._turns
         if current is turns.hub:
@@ -492,7 +492,7 @@ class GeventLink(Link):
         again = was_stopped = False
         try:
             again = turn(runner)
-        except BaseException:  # it has been told to the log
+        except BaseException:  # the view has been told, and the log
             was_stopped = True
         self.runs = False
         if again or self.is_due:

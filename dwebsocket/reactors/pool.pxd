@@ -21,5 +21,5 @@ cdef class Pool:
     cdef _seconds(self, Runner runner)
     cdef bint _is_stuck(self, double now, double seconds) except -1
     cdef _grow(self)
-    cdef bint _is_needed(self, Runner runner) except -1
+    cdef bint _rest_until_needed(self, Runner runner) except -1
     cdef _run_turn(self, link, Runner runner)

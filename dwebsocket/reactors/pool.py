@@ -2,8 +2,8 @@
 
 A thread that finds bytes for a parked view reads them, and runs the view's turn right there. Two threads do all of it
 as long as turns are short: more would only wait for Python's lock. Where both are in turns that take longer, the
-background thread of the reactor calls another one; and while there can be no other, it reads, so that pings are
-answered and ends are noticed.
+background thread of the reactor calls another one. While there can be no other, the background thread reads, so that
+pings are answered and ends are noticed.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ logger = logging.getLogger("dwebsocket")
 
 #: The name of these threads.
 TURNS = "dwebsocket turns"
-#: All threads are in turns: after so long it is seen whether the turns take long.
+#: While all threads are in turns, the background thread looks so often whether the turns take long.
 WATCH_SECONDS = 0.01
 _ACTIVE = 2  # threads, where no turn takes long
 _LONG_SECONDS = 0.01  # a turn that takes longer waits for something
-_CALM = 20  # looks at the threads that find one of them free: then there is no hurry any more
+_CALM = 20  # so many looks in a row that find a thread free, and the background thread watches no more
 _REST_SECONDS = 10.0  # a thread that is not needed for so long ends
-_STUCK_SECONDS = 1.0  # turns that take longer, in all threads, are told of once
+_STUCK_SECONDS = 1.0  # where turns take longer in all threads, the log warns, once
 _PAUSE_SECONDS = 0.1  # after an error that may come again at once
 _READ_AHEAD = 1000  # sockets that the background thread reads at once
 
-#: Whether this system has what the threads wait in. Elsewhere a view that could be parked has its own thread.
+#: Whether this system has the epoll that the threads wait in. Without it, no view is parked under threads.
 CAN_PARK = hasattr(select, "epoll")
 
 
@@ -72,18 +72,18 @@ class Pool:
         self._epoll.register(self._wakeup.descriptor, select.EPOLLIN | select.EPOLLET)  # each write wakes one thread
         self._links: dict[int, Any] = {}  # by descriptor
         self._due: deque[Any] = deque()  # links that need a thread, though nothing has come for them
-        self._busy: dict[int, tuple[Any, float]] = {}  # what each thread that runs a turn is at, and since when
+        self._busy: dict[int, tuple[Any, float]] = {}  # by thread: the link whose turn it runs, and since when
         self.active = 0  # threads that wait for sockets, or are in turns
-        self._resting = 0  # others
-        self._reserve: queue.SimpleQueue[None] = queue.SimpleQueue()  # where they wait
+        self._resting = 0  # threads that are not needed just now
+        self._reserve: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item makes one of these active again
         self._lock: Any = threading.RLock()  # of these numbers
         self._is_over = False
         self._has_warned = False
 
     def add(self, link: Any, *, is_open: bool) -> None:
-        """Watch the socket of `link`, if it `is_open`, once it is armed; attend to it in any case.
+        """Take `link` in. Its socket, if it `is_open`, is watched from the first `arm()` on.
 
-        RuntimeError where there is no thread, and none can start; OSError where the system watches no more.
+        RuntimeError where there is no thread, and none can start; OSError where the system watches no more sockets.
         """
         if not self.active:
             self._grow()
@@ -99,19 +99,21 @@ class Pool:
 
     def arm(self, link: Any) -> None:
         """Have `link` attended to once when its socket is ready for `link.mask`."""
-        self._epoll.modify(link.descriptor, link.mask | select.EPOLLONESHOT)  # poll() has the same numbers
+        self._epoll.modify(
+            link.descriptor, link.mask | select.EPOLLONESHOT
+        )  # the mask is one of poll(), which has the same numbers
 
     def attend(self, link: Any) -> None:
         """Have `link` attended to soon. Never waits."""
         self._due.append(link)
         self._wake_one()
 
-    def links(self) -> Iterable[Any]:
-        """The links whose turns run just now: no thread waits for their sockets."""
+    def busy_links(self) -> Iterable[Any]:
+        """The links whose turns run just now: no thread of the pool waits for their sockets."""
         return [link for link, _ in list(self._busy.values())]
 
     def __len__(self) -> int:
-        """The number of links."""
+        """The number of links whose sockets it may watch."""
         return len(self._links)
 
     def watch(self, now: float) -> None:
@@ -178,7 +180,7 @@ class Pool:
         while not self._is_over:
             try:
                 self._serve(runner)
-                if self.active > _ACTIVE and not self._is_needed(runner):
+                if self.active > _ACTIVE and not self._rest_until_needed(runner):
                     return
             except BaseException:  # no memory, perhaps: the thread must go on
                 if not self._is_over:
@@ -186,8 +188,8 @@ class Pool:
                         logger.exception("a WebSocket could not be served")
                     time.sleep(_PAUSE_SECONDS)
 
-    def _is_needed(self, runner: Runner) -> bool:
-        """Rest while there are enough others; False when that takes long."""
+    def _rest_until_needed(self, runner: Runner) -> bool:
+        """Rest while there are enough other threads. False when this one was not needed for ten seconds."""
         now = monotonic()
         with self._lock:
             long = sum(now - since > _LONG_SECONDS for _, since in list(self._busy.values()))
@@ -203,7 +205,7 @@ class Pool:
             return True
         with self._lock:
             with contextlib.suppress(queue.Empty):
-                self._reserve.get_nowait()  # it was called just now
+                self._reserve.get_nowait()  # `_grow()` has just called it
                 return True
             self._resting -= 1
         return False

@@ -12,7 +12,7 @@ from greenlet import getcurrent, greenlet
 from .base import Link, Runner
 from .clock import monotonic
 
-_LONGEST_GO_SECONDS = 0.005  # for so long turns may keep the hub from running
+_LONGEST_GO_SECONDS = 0.005  # so long turns may keep the hub from its other work
 _ONE_TURN_SECONDS = 1e-6  # a timer: of callbacks, gevent runs up to 50 rounds in one turn of the hub
 _getcurrent = getcurrent
 _switch = greenlet.switch
@@ -21,8 +21,8 @@ _switch = greenlet.switch
 class Runners:
     """Runs the turns of the links that are due. One that waits holds its greenlet; the others get another one.
 
-    One greenlet stays for what comes next, for its turns need less if they have had it before. Others stay as long as
-    they keep something for further turns, as a database connection.
+    One greenlet stays for what comes next: turns that need no new one are cheaper. Others stay as long as they keep
+    something for further turns, such as a database connection.
     """
 
     __slots__ = ("_due", "_hub", "_idle", "_is_called", "_late_at", "_loop", "_make")
@@ -49,8 +49,8 @@ class Runners:
         self._idle.clear()
 
     def _go(self) -> None:
-        """Run what is due. Called in the hub, to which each greenlet returns when it waits, or has nothing to do."""
-        self._is_called = True  # what is added meanwhile runs, too
+        """Run the turns that are due. Called in the hub: each greenlet returns to it when it waits, or has no turn."""
+        self._is_called = True  # so that `add()` calls nothing: this loop runs what it adds
         self._late_at = monotonic() + _LONGEST_GO_SECONDS
         try:
             while self._due and monotonic() < self._late_at:
@@ -97,7 +97,7 @@ class Runners:
         finally:
             if timer is not None:
                 timer.close()
-            if current in self._idle:  # it was stopped
+            if current in self._idle:  # it was killed while it rested
                 self._idle.remove(current)
 
     def _wake(self, sleeper: Any) -> None:

@@ -51,7 +51,7 @@ cdef class ThreadLink(Link):
     cdef _arm(self)
     cdef _let_attend(self)
     cpdef watch(self, bint read, bint write)
-    cpdef park(self, timeout_seconds)
+    cpdef sleep(self, timeout_seconds)
     cpdef wake(self)
     cpdef write_soon(self)
     cpdef resume(self)

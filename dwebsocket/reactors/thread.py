@@ -95,7 +95,7 @@ class ThreadReactor:
     def __init__(self) -> None:
         self._links: set[ThreadLink] = set()
         self._swept: set[ThreadLink] = set()  # those whose views are not parked
-        self.pool: Pool | None = None  # made for the first view that is parked
+        self.pool: Pool | None = None  # its threads run the turns; made for the first view that is parked
         self._deadlines = Deadlines()
         # A __del__ may run wherever Python makes an object, and call a verb: the same thread may take this lock twice.
         self._lock: Any = threading.RLock()
@@ -121,7 +121,7 @@ class ThreadReactor:
         return link
 
     def park(self, link: ThreadLink) -> Pool:
-        """Leave `link` to the threads for parked views."""
+        """Leave `link` to the threads of the pool, which is returned. RuntimeError and OSError as `Pool.add()`."""
         with self._lock:
             if self.pool is None:
                 self.pool = Pool(self._wake)
@@ -316,7 +316,7 @@ class ThreadReactor:
             links = list(self._swept)
         if self.pool is not None:
             self.pool.look(time.monotonic())
-            links += self.pool.links()
+            links += self.pool.busy_links()
         for link in links:
             if link.is_asked():
                 continue  # the thread that has its lock serves it
@@ -412,7 +412,7 @@ class ThreadLink(Link):
         self._pool: Pool | None = None  # where the view is parked
         self._armed = 0  # the events that the pool waits for
         self._is_attended = False  # by a thread that runs the turn itself, if it is due
-        self._is_queued = False  # a thread will attend to it
+        self._is_queued = False  # `Pool.attend()` was called, and no thread has come yet
 
     def employ(self, turn: Turn) -> None:
         self._pool = self._reactor.park(self)
@@ -425,7 +425,7 @@ class ThreadLink(Link):
         self._is_attended = True
         try:
             if events:
-                self._armed = 0  # it is told once
+                self._armed = 0  # EPOLLONESHOT: one event for each arm()
             else:
                 self._is_queued = False
             if not self.polling and not self._closed:
@@ -442,7 +442,7 @@ class ThreadLink(Link):
 
     def run_turn(self, runner: Runner) -> bool:
         again = False
-        with contextlib.suppress(BaseException):  # the view was stopped, and it knows: no other one must be
+        with contextlib.suppress(BaseException):  # the view has been told, and this thread serves others
             again = self.turn(runner)  # type: ignore[misc]  # a turn that runs is not taken away
         with self._lock:
             self.runs = False
@@ -481,7 +481,7 @@ class ThreadLink(Link):
             if self._pool is not None:
                 self._arm()
 
-    def park(self, timeout_seconds: float | None) -> None:
+    def sleep(self, timeout_seconds: float | None) -> None:
         if self._closed:
             if self._dispose is not None:  # the thread that polls has not noticed yet
                 self._wait_for_change(timeout_seconds)

@@ -105,7 +105,7 @@ class Server(ABC):
     #: Whether the server empties the environ of a request that has ended, for the next one.
     reuses_environ = False
 
-    #: The keys of the environ with which a view that has outlived its request can do nothing, and large things in them.
+    #: Keys of the environ that hold much memory, and are of no use to a view that has outlived its request.
     dead_keys: frozenset[str] = frozenset()
 
     def __init__(self, environ: dict[str, Any], sock: Any) -> None:

@@ -7,7 +7,7 @@ request    is_websocket and websocket on every request
 origin     the pages that may open a WebSocket
 refusals   the HTTP answers, and the inert 101
 viewrun    the view runs, detached or attached
-parking    the view has ended, its connection stays: the turns
+parking    the turns of a view that has ended while its connection stays open
 opening    pending, accepted or refused
 outcomes   a view's end: what follows from it
 sessions   the session, saved before the 101

@@ -8,11 +8,12 @@ from datetime import tzinfo
 from gettext import NullTranslations
 from typing import Any
 
-# Values that are the same for many requests, and hold none. asgiref never changes a dictionary that it has stored.
+# Many requests have these values in common, and they hold no request. asgiref changes no dictionary that it has stored.
 _SHARED_VALUES = (str, bool, type(None), tzinfo, NullTranslations)
 _MOST_SHARED = 256
 _shared: dict[tuple[tuple[str, object], ...], Any] = {}  # what was last stored for each
-_moved: dict[tuple[int, int], tuple[Any, Any]] = {}  # by a thread and the id of what is stored: that, and the thread's
+# By a thread and the id of a stored object: that object, which so keeps its id, and the thread's own.
+_moved: dict[tuple[int, int], tuple[Any, Any]] = {}
 
 
 def adopt_locals() -> None:
@@ -28,7 +29,7 @@ def adopt_locals() -> None:
 
 
 def follow_locals() -> None:
-    """Make this thread the owner of what another one has adopted, or set, in this context."""
+    """Make this thread the owner of what another one has adopted, or set, in this context: for a turn that moves."""
     ident = threading.get_ident()
     for variable, value in contextvars.copy_context().items():
         kind = type(value)

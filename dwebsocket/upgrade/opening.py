@@ -20,12 +20,15 @@ from ..protocol.frames import Close
 from ..protocol.handshake import Handshake, Headers
 from ..reactors.base import Exclusively, Latch
 from ..servers import Server
-from ..websocket import Functions, Stay
+from ..websocket import Functions, Handlers
 from . import sessions
 from .slim import slim
 
-#: The error of a view whose connection would stay open, if it had returned what it got.
+#: The error of a view whose connection would stay open, if it had returned what `stay_open()` gave.
 NOT_RETURNED = "the view has called stay_open(), and not returned it: write `return request.websocket.stay_open(…)`"
+
+#: `Opening.handlers` once they were taken: `stay_open()` is too late, and nothing more is called because of it.
+BEGUN = Functions(None, None, None)
 
 _NO_TURNSTILE = nullcontext()
 _LOST = Close(1006, "the socket was taken from the server, and could not be used")
@@ -39,12 +42,8 @@ class Outcome(enum.Enum):
     REFUSED = "the view can accept no more: HTTP answers"
 
 
-#: That of a view whose turns have begun.
-BEGUN = Functions(None, None, None)
-
-
 class _Pending(NamedTuple):
-    """Everything that an opening needs until it is decided; it would live as long as the view."""
+    """Everything that an opening needs until it is decided: else it would live as long as the view."""
 
     entry: Entry
     server: Server
@@ -70,10 +69,10 @@ class Opening:
         "_turnstile",
         "connection",
         "detaches",
+        "handlers",
         "outcome",
         "refusal",
         "server_sent_101",
-        "stay",
         "subprotocol",
     )
 
@@ -91,7 +90,7 @@ class Opening:
         self.subprotocol: str | None = None
         self.server_sent_101 = server.has_answered
         self.detaches = options.detach and server.can_detach
-        self.stay: Stay | None = None  # of a view that has called `stay_open()`, and does not run any more
+        self.handlers: Handlers | None = None  # of a view that has called `stay_open()`
         self._entry: Entry | None = entry  # for its groups, until its view ends
         self._members: Memberships | None = None
         self._pending: _Pending | None = _Pending(entry, server, options, shook, opened)
@@ -141,22 +140,24 @@ class Opening:
             exclusively(self._make_members)  # that of the opening ends with the 101
         return self._members
 
-    def stay_open(self, stay: Stay) -> HttpResponse:
-        """The response of a view whose connection stays open. RuntimeError where that was said, or the view has ended.
+    def stay_open(self, handlers: Handlers) -> HttpResponse:
+        """The response of a view whose connection stays open. Decorators and mixins may look at it; it is never sent.
 
-        Decorators and mixins may look at it; it is never sent.
+        RuntimeError for a second call, and once the view has ended.
         """
-        if self.stay is not None or self._entry is None:
-            raise RuntimeError("stay_open() is called once, by the view, which returns what it gives")
-        self.stay = stay
+        if self.handlers is not None or self._entry is None:
+            raise RuntimeError(
+                "stay_open() was called before, or the view has ended: call it once, and return what it gives"
+            )
+        self.handlers = handlers
         return HttpResponse()
 
-    def begin_stay(self) -> Stay | None:
-        """The functions that are called from now on, once; None where the view has not called `stay_open()`."""
-        stay = self.stay
-        if stay is not None:
-            self.stay = BEGUN
-        return stay
+    def begin_stay(self) -> Handlers | None:
+        """Take the functions that are called from now on; None where the view has not called `stay_open()`."""
+        handlers = self.handlers
+        if handlers is not None:
+            self.handlers = BEGUN
+        return handlers
 
     @property
     def joined(self) -> Memberships | None:

@@ -6,9 +6,9 @@ cdef double _LONGEST_TURN_SECONDS
 
 
 cdef class Parked:
-    cdef object _context, _ident, _run, _shared, _stay
+    cdef object _context, _handlers, _ident, _run, _shared
     cdef Connection _connection
-    cdef bint _is_told, _waits
+    cdef bint _is_told, _uses_wait
 
     cdef _hand_on(self)
     cdef _take(self)

@@ -1,6 +1,6 @@
-"""A view that has ended while its connection stays open: what happens there is told in turns.
+"""The turns of a parked view: it has ended, its connection stays open, and each turn hands on what has come.
 
-A turn runs in a greenlet or thread that it has for so long: an idle connection costs neither.
+A turn holds a greenlet or thread while it runs: an idle connection holds neither.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..database.sharing import with_connections
 from ..protocol.codes import CloseCode
 from ..reactors.base import Runner
 from ..reactors.clock import monotonic
-from ..websocket import Gap, GroupMessage, Stay, WebSocket
+from ..websocket import Gap, GroupMessage, Handlers, WebSocket
 from . import outcomes
 from .context import follow_locals
 from .opening import Opening
 
-_LONGEST_TURN_SECONDS = 0.005  # for so long messages are taken, then others have their turn
+_LONGEST_TURN_SECONDS = 0.005  # so long a turn takes messages, then others have theirs
 
 
 class Run(Protocol):
@@ -36,11 +36,11 @@ class Run(Protocol):
     def websocket(self) -> WebSocket: ...  # pragma: no cover
 
     def begin_turn(self, runner: Runner) -> None:
-        """A turn begins, in the calling greenlet or thread."""
+        """Take note that a turn begins, in the calling greenlet or thread."""
         ...  # pragma: no cover
 
     def end_turn(self, runner: Runner) -> None:
-        """It has ended."""
+        """Release what the turn has opened: it has ended."""
         ...  # pragma: no cover
 
     def fail(self, error: BaseException) -> None:
@@ -48,39 +48,39 @@ class Run(Protocol):
         ...  # pragma: no cover
 
     def leave(self) -> None:
-        """The connection is over, and so are the turns."""
+        """Tell that the connection is over, and so are the turns."""
         ...  # pragma: no cover
 
 
 class Parked:
-    """The turns of one connection; the reactor calls it."""
+    """The turns of one connection; the reactor calls it for each."""
 
-    __slots__ = ("_connection", "_context", "_ident", "_is_told", "_run", "_shared", "_stay", "_waits")
+    __slots__ = ("_connection", "_context", "_handlers", "_ident", "_is_told", "_run", "_shared", "_uses_wait")
 
     def __init__(
         self,
         run: Run,
         connection: Connection,
-        stay: Stay,
+        handlers: Handlers,
         context: contextvars.Context,
         shared: Mapping[str, BaseDatabaseWrapper],
     ) -> None:
         self._run = run
         self._shared = shared or None  # the database connections of a test
         self._connection = connection
-        self._stay = stay
+        self._handlers = handlers
         self._context = context
         self._ident = 0  # of the thread or greenlet of the last turn
         self._is_told = False  # of the end
-        streams = connection.endpoint.streaming  # messages come in parts, which are put together
-        self._waits = stay.received is not None and (streams or has_own_wait(run.websocket))
+        streams = connection.endpoint.streaming  # messages come in parts, which `wait()` puts together
+        self._uses_wait = handlers.received is not None and (streams or has_own_wait(run.websocket))
 
     def begin(self) -> None:
         """Let the turns begin."""
         self._connection.employ(self)
 
     def __call__(self, runner: Runner) -> bool:
-        """Run one turn; whether another one is due. Raises what stops the runner."""
+        """Run one turn; True: another one is due. Raises only what stops the runner."""
         if self._shared is None:
             return self._context.run(self._turn, runner)
         outcome: list[bool] = []
@@ -119,19 +119,19 @@ class Parked:
     def _end_turn(self, runner: Runner) -> None:
         try:
             self._run.end_turn(runner)
-        except Exception as error:  # of a database connection that cannot be closed
+        except Exception as error:  # a database connection cannot be closed
             self._fail(error)
 
     def _hand_on(self) -> bool | None:
         """Hand on what has come; whether there may be more. None: the connection is over."""
-        received, members = self._stay.received or _drop, self._run.opening.joined
+        received, members = self._handlers.received or _drop, self._run.opening.joined
         late_at = monotonic() + _LONGEST_TURN_SECONDS
-        if not self._waits and (members is None or not members.has_events()):
+        if not self._uses_wait and (members is None or not members.has_events()):
             return self._connection.hand_on(received, late_at)
         while monotonic() < late_at:
             event = None if members is None else members.take_event()
-            if event is not None and self._stay.group_event is not None:
-                self._stay.group_event(event)
+            if event is not None and self._handlers.group_event is not None:
+                self._handlers.group_event(event)
             message = self._take()
             if message is not None:
                 received(message)
@@ -143,7 +143,7 @@ class Parked:
 
     def _take(self) -> Any:
         """The next message, if one is here."""
-        if not self._waits:
+        if not self._uses_wait:
             return self._connection.take()
         return None if self._connection.is_over else self._run.websocket.wait(0)
 
@@ -151,13 +151,11 @@ class Parked:
         """Call `closed()`, once."""
         if not self._is_told:
             self._is_told = True
-            websocket, closed = self._run.websocket, self._stay.closed
-            self._connection.close()  # nothing where it is closed already
-            if closed is not None:
-                closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+            self._connection.close()  # does nothing where it is closed already
+            call_closed(self._run.websocket, self._handlers)
 
     def _fail(self, error: BaseException) -> None:
-        self._run.fail(error)  # as for any view, the report comes before the Close frame: tests wait for that
+        self._run.fail(error)  # it reports before it closes: when a test has the Close frame, it has the exception
         try:
             self._tell_end()
         except BaseException as later:
@@ -165,36 +163,41 @@ class Parked:
 
 
 def close_for(connection: Connection, error: BaseException) -> tuple[int, str]:
-    """The close code and reason for an exception of a view that talks: 1001 where the server stops it."""
+    """The close code and the reason for an exception of a view: 1001 where the server stops it."""
     if isinstance(error, connection.reactor.stops):
         return CloseCode.GOING_AWAY, ""
     return outcomes.close_for(error)
 
 
 def _drop(message: Any) -> None:
-    """Do nothing with a message that the view does not want."""
+    """Do nothing with a message: the view has given no `received`."""
 
 
-def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
-    """Do what a parked view does, in one turn that waits: for a view that has a greenlet or thread anyway."""
+def talk(websocket: WebSocket, events: Iterable[Any], handlers: Handlers) -> None:
+    """Call `handlers` until the connection is over: for a view that is not parked, in its own greenlet or thread."""
     try:
         for event in events:
-            handle = stay.group_event if isinstance(event, (GroupMessage, Gap)) else stay.received
+            handle = handlers.group_event if isinstance(event, (GroupMessage, Gap)) else handlers.received
             if handle is not None:
                 handle(event)
         websocket.close()
     except BaseException as error:
         connection = websocket._opening.connection
         if connection is not None:
-            websocket.close(*close_for(connection, error))  # nothing where it is closed already, as all of these
+            websocket.close(*close_for(connection, error))  # does nothing where it is closed already
         raise
     finally:
-        if stay.closed is not None:
-            stay.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
+        call_closed(websocket, handlers)
+
+
+def call_closed(websocket: WebSocket, handlers: Handlers) -> None:
+    """Call `closed()`, if there is one, with the code and the reason of the end."""
+    if handlers.closed is not None:
+        handlers.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
 
 
 def events_of(websocket: WebSocket) -> Iterator[Any]:
-    """Everything that happens; where a project's own class has its own `wait()`, what that returns."""
+    """Everything that happens, until the end. Where a project's class has its own `wait()`: what that returns."""
     if not has_own_wait(websocket):
         yield from websocket.events()
         return
@@ -219,5 +222,5 @@ def _takes_timeout(kind: type[WebSocket]) -> bool:
 
 
 def has_own_wait(websocket: WebSocket) -> bool:
-    """Whether its class takes messages in its own way."""
+    """Whether a project's class takes messages in its own way."""
     return type(websocket).wait is not Verbs.wait

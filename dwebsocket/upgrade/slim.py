@@ -19,8 +19,8 @@ from django.utils.functional import LazyObject
 from ..servers import Server
 from ..servers.base import EMPTY_BODY, alike
 
-#: By routes, what follows from the URLconf alone in the ResolverMatch that was seen last: each request has separate
-#: lists. `tried` has one for each pattern before that of the view, and takes kilobytes in a large project.
+#: By route, what the URLconf alone decides in a ResolverMatch, of the last one seen: Django makes these lists anew for
+#: each request. `tried` has one for each pattern before that of the view, and takes kilobytes in a large project.
 _matches: dict[str, tuple[Any, ...]] = {}
 
 _STORAGES = frozenset(f"django.contrib.messages.storage.{name}" for name in ("cookie", "fallback", "session"))
@@ -38,7 +38,7 @@ def slim(request: HttpRequest, server: Server) -> None:
     if type(environ) is dict and environ is vars(inner).get("environ"):
         inner.META = inner.environ = server.kept(environ)  # not in place: the server may still need its own
     inner.method, inner.path, inner.path_info = alike(inner.method), alike(inner.path), alike(inner.path_info)
-    with contextlib.suppress(AttributeError):  # another Django, or a project's own class: it stays as it is
+    with contextlib.suppress(AttributeError):  # another Django, or a project's own class: what is left stays as it is
         _slim_match(inner.resolver_match)
         _slim_user(inner)
         _slim_messages(inner)
@@ -83,7 +83,7 @@ def _slim_messages(request: Any) -> None:
 
 
 def _is_untouched(messages: Any) -> bool:
-    """Whether the storage is one of Django's own, and no code has used it: another one does as well, any time."""
+    """Whether the storage is one of Django's, and no code has used it: one made later is as good."""
     return (
         type(messages).__module__ in _STORAGES
         and not (messages.used or messages.added_new or messages._queued_messages)

@@ -30,11 +30,11 @@ from ..protocol.handshake import Handshake
 from ..reactors.base import Runner
 from ..reactors.clock import monotonic
 from ..servers import Server
-from ..websocket import Stay, WebSocket
+from ..websocket import Handlers, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
 from .opening import BEGUN, NOT_RETURNED, Opening, Outcome
-from .parking import Parked, can_park, events_of, talk
+from .parking import Parked, call_closed, can_park, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
 logger = logging.getLogger("dwebsocket")
@@ -47,7 +47,7 @@ _STOPPED = Close(CloseCode.GOING_AWAY, "the server stopped the request")
 
 
 class _Start(NamedTuple):
-    """The beginning of a detached view."""
+    """Everything that a detached view needs to begin, until it has begun."""
 
     view: Callable[[], HttpResponseBase | None]
     context: contextvars.Context
@@ -75,8 +75,8 @@ class ViewRun:
         self.opening = Opening(entry, server, options, shook, self._opened)
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
-        self._parked: Stay | None = None  # what is called, once the view has returned and its connection stays
-        self._start: _Start | None = None  # where the view has not begun
+        self._parked: Handlers | None = None  # of a view that has returned, and is to be parked
+        self._start: _Start | None = None  # None once the view has begun
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
         self.websocket: WebSocket = options.websocket_class(self.opening, json_encoder=DjangoJSONEncoder)
@@ -106,7 +106,9 @@ class ViewRun:
     def _spawn(self, server: Server, view: Callable[[], HttpResponseBase | None]) -> None:
         shared = shared_connections()
         self._start = _Start(view, contextvars.copy_context(), shared)
-        run = with_connections(shared, self._run_detached)  # no partial: it would take 200 bytes of stack, as long
+        run = with_connections(
+            shared, self._run_detached
+        )  # a partial would hold 200 bytes of stack as long as the view
         try:
             if self._lease is not None:
                 give_back()  # the view has its own, and this call only waits for it
@@ -136,25 +138,27 @@ class ViewRun:
         if self._parked is not None:
             self._park(self._parked, context, shared)
 
-    def _park(self, stay: Stay, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]) -> None:
+    def _park(
+        self, handlers: Handlers, context: contextvars.Context, shared: Mapping[str, BaseDatabaseWrapper]
+    ) -> None:
         self._parked = None
         connection = cast(Connection, self.opening.connection)  # stay_open() has opened it
         if self._lease is not None:
             self._lease.park()
         connection.reactor.max_threads = conf.get("THREADS")
         try:
-            Parked(self, connection, stay, context, shared).begin()
-        except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets be watched
+            Parked(self, connection, handlers, context, shared).begin()
+        except (RuntimeError, OSError, MemoryError):  # no thread can be started, or no more sockets can be watched
             logger.warning("a view cannot be parked, and keeps its thread", exc_info=True)
             try:
-                context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), stay))
+                context.run(self._run_view, lambda: talk(self.websocket, events_of(self.websocket), handlers))
             finally:
                 close_own_connections()
         else:
             registry.park(self._entry)
 
     def _run_view(self, view: Callable[[], HttpResponseBase | None]) -> None:
-        """Run the view to its end, and bring the connection, if there is one by then, to its end too."""
+        """Run the view. If it is not to be parked, bring the connection, if there is one by then, to its end too."""
         lease, token = self._lease, None
         self._entry.begin(self._entry.reactor.caller())
         try:
@@ -166,7 +170,7 @@ class ViewRun:
                 self.websocket.accept()
             response = view()
             _check_is_ordinary(response)
-            if self._stays(response):
+            if self._stay_open(response):
                 return
             if response is None and not self.websocket.closed:
                 self.websocket.accept()
@@ -185,10 +189,13 @@ class ViewRun:
                     if lease is not None and token is not None:
                         lease.end(token)
 
-    def _stays(self, response: HttpResponseBase | None) -> bool:
-        """Whether the view, which has returned `response`, is parked. One that stays open without that talks here."""
-        stay = self.opening.stay
-        if stay is None or stay is BEGUN:
+    def _stay_open(self, response: HttpResponseBase | None) -> bool:
+        """Do what `stay_open()` asks for, if the view has called it and returned a response. True: it is to be parked.
+
+        A view that cannot be parked talks here until its connection is over.
+        """
+        handlers = self.opening.handlers
+        if handlers is None or handlers is BEGUN:
             return False
         if not isinstance(response, HttpResponseBase):
             raise RuntimeError(NOT_RETURNED)
@@ -196,18 +203,18 @@ class ViewRun:
             return False
         self.opening.begin_stay()
         if can_park(self.websocket):
-            self._parked = stay
+            self._parked = handlers
         else:
-            talk(self.websocket, events_of(self.websocket), stay)
+            talk(self.websocket, events_of(self.websocket), handlers)
         return self._parked is not None
 
     def _end(self, response: HttpResponseBase | None, error: BaseException | None) -> None:
-        """Do what follows from how the view has ended, which does not stay open, though it may have said so."""
+        """Do what follows from how the view has ended. If it had called `stay_open()` all the same, call `closed()`."""
         self._conclude(response, error)
-        stay = self.opening.begin_stay()
-        if stay is not None and stay.closed is not None:
+        handlers = self.opening.begin_stay()
+        if handlers is not None:
             try:
-                stay.closed(self.websocket.close_code or CloseCode.ABNORMAL_CLOSURE, self.websocket.close_reason)
+                call_closed(self.websocket, handlers)
             except BaseException as later:
                 self.fail(later)
 

@@ -297,7 +297,7 @@ def test_turns_go_on_with_the_threads_that_there_are_where_no_other_can_be_start
     first = park(link(reactor=reactor))
     first.link.peer.send_message("hello")
     assert first.hear() == "hello"
-    until(lambda: reactor.pool is not None and not reactor.pool.links())
+    until(lambda: reactor.pool is not None and not reactor.pool.busy_links())
     others = [park(link(reactor=reactor)) for _ in range(5)]
     with mock.patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
         for one in others:

@@ -142,7 +142,7 @@ def test_parking_on_a_closed_link_returns_at_once(link: Callable[..., Link]) -> 
     a = link()
     a.do("abort", "over")
     with a.connection._link.lock:
-        a.connection._link.park(None)
+        a.connection._link.sleep(None)
 
 
 def test_thread_that_stops_reading_while_another_polls_makes_it_poll_anew(link: Callable[..., Link]) -> None:
@@ -164,13 +164,13 @@ def test_parking_while_nothing_is_watched_notices_nothing_but_the_end_of_its_tim
     a = link()
     under_test = a.connection._link
     with under_test.lock:
-        under_test.park(0.001)  # the descriptor is registered with poll() now
+        under_test.sleep(0.001)  # the descriptor is registered with poll() now
         under_test.watch(read=False, write=False)
         a.peer.send_message("unseen")
-        under_test.park(0.05)
+        under_test.sleep(0.05)
         assert not a.connection._inbox
         under_test.watch(read=True, write=False)
-        under_test.park(5)
+        under_test.sleep(5)
         assert a.connection._inbox
 
 
