@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -355,10 +356,36 @@ def test_call_when_the_view_has_ended_is_an_error(site: Site) -> None:
 async def asynchronous(*about: Any) -> None: ...
 
 
+def generator(*about: Any) -> Iterator[None]:
+    yield
+
+
+async def asynchronous_generator(*about: Any) -> AsyncIterator[None]:
+    yield
+
+
+class AsynchronousCall:
+    async def __call__(self, *about: Any) -> None: ...
+
+
+class GeneratorCall:
+    def __call__(self, *about: Any) -> Iterator[None]:
+        yield
+
+
+NO_FUNCTIONS = {
+    "str": "no function",
+    "async": asynchronous,
+    "partial": functools.partial(asynchronous, 1),
+    "generator": generator,
+    "async generator": asynchronous_generator,
+    "async call": AsynchronousCall(),
+    "generator call": GeneratorCall(),
+}
+
+
 @pytest.mark.parametrize("which", ["received", "closed"])
-@pytest.mark.parametrize(
-    "function", ["no function", asynchronous, functools.partial(asynchronous, 1)], ids=["str", "async", "partial"]
-)
+@pytest.mark.parametrize("function", NO_FUNCTIONS.values(), ids=NO_FUNCTIONS)
 def test_what_is_no_ordinary_function_is_a_type_error_before_the_101(
     site: Site, which: str, function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
