@@ -275,6 +275,24 @@ def test_view_that_does_not_return_what_stay_open_gives_is_a_mistake_that_says_s
     assert "write `return request.websocket.stay_open(" in str(caplog.records[0].exc_info[1])  # type: ignore[index]
 
 
+@pytest.mark.parametrize("joins", [False, True], ids=["refused", "opened"])
+def test_view_that_returns_the_verb_and_does_not_call_it_is_a_mistake_that_says_so(
+    site: Site, joins: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        if joins:
+            request.websocket.join(new_room())
+        return request.websocket.stay_open
+
+    if joins:
+        assert_ends(site(view).connect(), 1011)
+    else:
+        assert site(view).handshake().status == 500
+    site.until_idle()
+    assert "write `return request.websocket.stay_open()`" in caplog.text
+
+
 def test_error_that_is_returned_instead_closes_with_it(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     @require_websocket
     def view(request):

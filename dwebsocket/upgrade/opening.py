@@ -27,6 +27,15 @@ from .slim import slim
 #: The error of a view whose connection would stay open, if it had returned what it got.
 NOT_RETURNED = "the view has called stay_open(), and not returned it: write `return request.websocket.stay_open(…)`"
 
+#: The same error of a class, whose own `dispatch()` has called it.
+DISPATCH_NOT_RETURNED = (
+    "dispatch() has returned nothing where the view stays open: write `return super().dispatch(request, *args,"
+    " **kwargs)`, and let a decorator return what it gets"
+)
+
+#: The error of a view that has returned the method itself.
+NOT_CALLED = "the view has returned stay_open, and not called it: write `return request.websocket.stay_open()`"
+
 _NO_TURNSTILE = nullcontext()
 _LOST = Close(1006, "the socket was taken from the server, and could not be used")
 
@@ -147,7 +156,9 @@ class Opening:
         Decorators and mixins may look at it; it is never sent.
         """
         if self.stay is not None or self._entry is None:
-            raise RuntimeError("stay_open() is called once, by the view, which returns what it gives")
+            raise RuntimeError(
+                "stay_open() is called once, by the view, which returns what it gives; a WebSocketView does not call it"
+            )
         self.stay = stay
         return HttpResponse()
 
