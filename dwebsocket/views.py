@@ -74,14 +74,18 @@ class WebSocketView(View):
     def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
         """The view for the URLconf.
 
-        TypeError where a method that is called on the WebSocket is asynchronous, or has a name that is never called,
-        and where a mixin stands right of WebSocketView: it is never asked.
+        TypeError where a method that is called on the WebSocket is asynchronous or a generator, or has a name that is
+        never called, where a mixin stands right of WebSocketView (it is never asked), and where `parked` is no bool.
         """
         _check_names(cls)
         _check_bases(cls)
         for method in (getattr(cls, hook) for hook in _HOOKS):
-            if inspect.iscoroutinefunction(method):
+            if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise TypeError(f"{method.__qualname__} is asynchronous; here it is an ordinary method")
+            if inspect.isgeneratorfunction(method):
+                raise TypeError(f"{method.__qualname__} is a generator; self.send() sends a message, not yield")
+        if not isinstance(parked := initkwargs.get("parked", cls.parked), bool):
+            raise TypeError(f"{cls.__qualname__}.parked is {parked!r}: write True or False")
         serves_http = any(hasattr(cls, name) for name in cls.http_method_names if name != "options")
         decorate = accept_websocket if serves_http else require_websocket
         options: ViewOptions = initkwargs.get("websocket_options", cls.websocket_options)
@@ -96,7 +100,7 @@ class WebSocketView(View):
         if self.parked and can_park(websocket):
             # Before opened(): if that raises, closed() is called.
             response: HttpResponseBase = websocket._opening.stay_open(_Methods(self))
-            self.opened()
+            self._tell_opened()
             return response
         talk(websocket, self._opened_and_events(), _Methods(self))
         return HttpResponse()  # never sent, but decorators and mixins want to see one
@@ -177,8 +181,15 @@ class WebSocketView(View):
         return self.websocket.events(every)
 
     def _opened_and_events(self) -> Iterator[Any]:
-        self.opened()
+        self._tell_opened()
         yield from events_of(self.websocket)
+
+    def _tell_opened(self) -> None:
+        opened: Callable[[], object] = self.opened
+        if isinstance(opened(), HttpResponseBase):  # that of a view that means to refuse
+            raise TypeError(
+                "opened() has returned a response, which is never sent: raise PermissionDenied, or call self.close()"
+            )
 
     def _group_event(self, event: GroupMessage | Gap) -> None:
         if isinstance(event, GroupMessage):

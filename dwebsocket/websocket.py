@@ -258,11 +258,11 @@ class WebSocket(Verbs):
         reason)` is called once, when the connection is over. Exceptions of both are treated as those of the view.
 
         Accepts the opening handshake, if that was not done. WebSocketClosed where it was refused; RuntimeError for a
-        second call, and when the view has ended; TypeError for an asynchronous function, and for what is no function.
+        second call, and when the view has ended; TypeError for an asynchronous function, a generator, or no function.
         """
         for name, function in (("received", received), ("closed", closed)):
-            if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
-                raise TypeError(f"{name} is an ordinary function, not {function!r}")
+            if function is not None and not _is_ordinary(function):
+                raise TypeError(f"{name} is an ordinary function, not {function!r}: write a def without async or yield")
         self._open_to_stay()
         return cast(Opening, self._opening).stay_open(Functions(received, closed, received))
 
@@ -273,6 +273,13 @@ class WebSocket(Verbs):
 
     def _members(self) -> Members | None:
         return cast(Opening, self._opening).members()
+
+
+def _is_ordinary(function: object) -> bool:
+    """Whether a call of it runs it: that of an asynchronous function or a generator runs nothing."""
+    called = (function, getattr(function, "__call__", None))  # noqa: B004
+    delayed = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return callable(function) and not any(is_delayed(each) for each in called for is_delayed in delayed)
 
 
 def _check_group(group: object) -> None:

@@ -400,6 +400,37 @@ def test_asynchronous_method_is_a_type_error_that_names_it(name: str) -> None:
         type("View", (WebSocketView,), {name: method}).as_view()
 
 
+@pytest.mark.parametrize("name", ["opened", "received", "group_message", "group_gap", "closed"])
+def test_method_that_is_a_generator_is_a_type_error_that_names_it(name: str) -> None:
+    def method(self: Any, *arguments: Any) -> Iterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match="is a generator; self"):
+        type("View", (WebSocketView,), {name: method}).as_view()
+
+
+@pytest.mark.parametrize("how", ["class", "as_view"])
+def test_parked_that_is_no_bool_is_a_type_error_that_says_what_to_write(how: str) -> None:
+    view: Any = type("View", (WebSocketView,), {"parked": "no"} if how == "class" else {})
+    with pytest.raises(TypeError, match="parked is 'no': write True or False"):
+        view.as_view(**({} if how == "class" else {"parked": "no"}))
+
+
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "waits"])
+def test_response_that_opened_returns_closes_and_is_told(
+    site: Site, parks: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class View(Teller):
+        parked = parks
+
+        def opened(self) -> Any:
+            return HttpResponse(status=403)
+
+    assert ended(site(View.as_view(site=site)).connect()) == Close(1011)
+    assert all_told(site) == [(1011, "")]
+    assert "raise PermissionDenied, or call self.close()" in caplog.text
+
+
 # Decorators
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -274,6 +275,24 @@ def test_view_that_does_not_return_what_stay_open_gives_is_a_mistake_that_says_s
     assert "write `return request.websocket.stay_open(" in str(caplog.records[0].exc_info[1])  # type: ignore[index]
 
 
+@pytest.mark.parametrize("joins", [False, True], ids=["refused", "opened"])
+def test_view_that_returns_the_verb_and_does_not_call_it_is_a_mistake_that_says_so(
+    site: Site, joins: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    @require_websocket
+    def view(request):
+        if joins:
+            request.websocket.join(new_room())
+        return request.websocket.stay_open
+
+    if joins:
+        assert_ends(site(view).connect(), 1011)
+    else:
+        assert site(view).handshake().status == 500
+    site.until_idle()
+    assert "write `return request.websocket.stay_open()`" in caplog.text
+
+
 def test_error_that_is_returned_instead_closes_with_it(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     @require_websocket
     def view(request):
@@ -355,10 +374,36 @@ def test_call_when_the_view_has_ended_is_an_error(site: Site) -> None:
 async def asynchronous(*about: Any) -> None: ...
 
 
+def generator(*about: Any) -> Iterator[None]:
+    yield
+
+
+async def asynchronous_generator(*about: Any) -> AsyncIterator[None]:
+    yield
+
+
+class AsynchronousCall:
+    async def __call__(self, *about: Any) -> None: ...
+
+
+class GeneratorCall:
+    def __call__(self, *about: Any) -> Iterator[None]:
+        yield
+
+
+NO_FUNCTIONS = {
+    "str": "no function",
+    "async": asynchronous,
+    "partial": functools.partial(asynchronous, 1),
+    "generator": generator,
+    "async generator": asynchronous_generator,
+    "async call": AsynchronousCall(),
+    "generator call": GeneratorCall(),
+}
+
+
 @pytest.mark.parametrize("which", ["received", "closed"])
-@pytest.mark.parametrize(
-    "function", ["no function", asynchronous, functools.partial(asynchronous, 1)], ids=["str", "async", "partial"]
-)
+@pytest.mark.parametrize("function", NO_FUNCTIONS.values(), ids=NO_FUNCTIONS)
 def test_what_is_no_ordinary_function_is_a_type_error_before_the_101(
     site: Site, which: str, function: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -106,7 +106,7 @@ def _roll_back(connection: BaseDatabaseWrapper) -> None:
 def _warn(view: str) -> None:
     if view not in _warned:
         _warned.add(view)
-        logger.warning("a method of the view %s has left a transaction open: it is rolled back", view)
+        logger.warning("a call of the view %s has left a transaction open: it is rolled back", view)
 
 
 def _after_fork() -> None:

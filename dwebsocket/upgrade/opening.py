@@ -27,6 +27,15 @@ from .slim import slim
 #: The error of a view whose connection would stay open, if it had returned what `stay_open()` gave.
 NOT_RETURNED = "the view has called stay_open(), and not returned it: write `return request.websocket.stay_open(…)`"
 
+#: The same error of a class, whose own `dispatch()` has called it.
+DISPATCH_NOT_RETURNED = (
+    "dispatch() has returned nothing where the view stays open: write `return super().dispatch(request, *args,"
+    " **kwargs)`, and let a decorator return what it gets"
+)
+
+#: The error of a view that has returned the method itself.
+NOT_CALLED = "the view has returned stay_open, and not called it: write `return request.websocket.stay_open()`"
+
 #: `Opening.handlers` once they were taken: `stay_open()` is too late, and nothing more is called because of it.
 BEGUN = Functions(None, None, None)
 
@@ -147,7 +156,8 @@ class Opening:
         """
         if self.handlers is not None or self._entry is None:
             raise RuntimeError(
-                "stay_open() was called before, or the view has ended: call it once, and return what it gives"
+                "stay_open() was called before, or the view has ended: call it once, and return what it gives; a"
+                " WebSocketView does not call it"
             )
         self.handlers = handlers
         return HttpResponse()

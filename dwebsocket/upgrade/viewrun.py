@@ -30,10 +30,10 @@ from ..protocol.handshake import Handshake
 from ..reactors.base import Runner
 from ..reactors.clock import monotonic
 from ..servers import Server
-from ..websocket import Handlers, WebSocket
+from ..websocket import Functions, Handlers, WebSocket
 from . import outcomes, sessions
 from .context import adopt_locals
-from .opening import BEGUN, NOT_RETURNED, Opening, Outcome
+from .opening import BEGUN, DISPATCH_NOT_RETURNED, NOT_CALLED, NOT_RETURNED, Opening, Outcome
 from .parking import Parked, call_closed, can_park, events_of, talk
 from .refusals import SwitchingProtocols, refuse
 
@@ -198,13 +198,14 @@ class ViewRun:
         if handlers is None or handlers is BEGUN:
             return False
         if not isinstance(response, HttpResponseBase):
-            raise RuntimeError(NOT_RETURNED)
+            raise RuntimeError(NOT_RETURNED if isinstance(handlers, Functions) else DISPATCH_NOT_RETURNED)
         if response.status_code >= 400:
             return False
-        self.opening.begin_stay()
         if can_park(self.websocket):
+            conf.get("THREADS")  # a wrong value is an error of the view: later, nothing would close the connection
             self._parked = handlers
-        else:
+        self.opening.begin_stay()
+        if self._parked is None:
             talk(self.websocket, events_of(self.websocket), handlers)
         return self._parked is not None
 
@@ -302,3 +303,5 @@ def _check_is_ordinary(response: object) -> None:
         raise TypeError("the view is asynchronous; a WebSocket view here is an ordinary function")
     if inspect.isgenerator(response):  # likewise
         raise TypeError(GENERATOR)
+    if inspect.ismethod(response) and response.__name__ == "stay_open":
+        raise TypeError(NOT_CALLED)

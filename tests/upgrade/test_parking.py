@@ -117,6 +117,30 @@ def test_mixin_that_does_something_behind_dispatch_does_it_at_the_end_where_the_
     assert all_told(site) == ["opened", (1000, ""), "dispatch() has returned"]
 
 
+def test_dispatch_that_returns_nothing_is_a_mistake_that_says_what_to_write(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+
+    class View(Teller):
+        def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            super().dispatch(request, *args, **kwargs)
+
+    assert_ends(site(View.as_view(site=site)).connect(), 1011)
+    assert all_told(site) == ["opened", (1011, "")]
+    assert levels(caplog) == [("django.request", "ERROR")]
+    assert "write `return super().dispatch(" in caplog.text
+
+
+def test_wrong_number_of_threads_closes_the_connection_and_is_told(
+    detached_site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = detached_site
+    assert_ends(site(Teller.as_view(site=site), WEBSOCKET_THREADS=0).connect(), 1011)
+    assert all_told(site) == ["opened", (1011, "")]
+    assert "WEBSOCKET_THREADS is 0; it must be a whole number above 0" in caplog.text
+
+
 # Order
 
 
