@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
@@ -104,7 +105,7 @@ class Parked:
                     self._fail(error)
                     if isinstance(error, self._connection.reactor.stops):
                         stop = error
-            if has_more is None and self._connection.is_disposed:
+            if has_more is None and self._connection.is_disposed and self._connection.is_employed:
                 self._connection.dismiss()  # without a cycle, all memory is freed at once
                 self._run.leave()  # in the turn: receivers of the signal may query
         finally:
@@ -148,8 +149,8 @@ class Parked:
         return None if self._connection.is_over else self._run.websocket.wait(0)
 
     def _tell_end(self) -> None:
-        """Call `closed()`, once."""
-        if not self._is_told:
+        """Call `closed()`, once; not in a child that the turn has forked, which may go on here: it is its parent's."""
+        if not self._is_told and self._connection.is_employed:
             self._is_told = True
             websocket, closed = self._run.websocket, self._stay.closed
             self._connection.close()  # nothing where it is closed already
@@ -177,6 +178,7 @@ def _drop(message: Any) -> None:
 
 def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
     """Do what a parked view does, in one turn that waits: for a view that has a greenlet or thread anyway."""
+    process = os.getpid()
     try:
         for event in events:
             handle = stay.group_event if isinstance(event, (GroupMessage, Gap)) else stay.received
@@ -189,7 +191,7 @@ def talk(websocket: WebSocket, events: Iterable[Any], stay: Stay) -> None:
             websocket.close(*close_for(connection, error))  # nothing where it is closed already, as all of these
         raise
     finally:
-        if stay.closed is not None:
+        if stay.closed is not None and os.getpid() == process:  # the child of a fork goes on here, too
             stay.closed(websocket.close_code or CloseCode.ABNORMAL_CLOSURE, websocket.close_reason)
 
 
