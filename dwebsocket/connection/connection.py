@@ -190,6 +190,11 @@ class Connection(Sending):
         self._link.dismiss()
 
     @property
+    def is_employed(self) -> bool:
+        """Whether there is a turn to run; not in the child of a fork."""
+        return self._link.turn is not None
+
+    @property
     def is_disposed(self) -> bool:
         """Whether the socket is not needed any more."""
         return self._dispose is None

@@ -673,5 +673,4 @@ class ThreadLink(Link):
             if self._wakeup is not None:
                 self._wakeup.close()
                 self._wakeup = None
-            if self._waiting:
-                self._changed.notify_all()
+            self.wake()  # a turn that ran while the socket was still polled has not seen that it is disposed of

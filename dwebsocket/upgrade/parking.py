@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
@@ -104,7 +105,7 @@ class Parked:
                     self._fail(error)
                     if isinstance(error, self._connection.reactor.stops):
                         stop = error
-            if has_more is None and self._connection.is_disposed:
+            if has_more is None and self._connection.is_disposed and self._connection.is_employed:
                 self._connection.dismiss()  # without a cycle, all memory is freed at once
                 self._run.leave()  # in the turn: receivers of the signal may query
         finally:
@@ -148,8 +149,8 @@ class Parked:
         return None if self._connection.is_over else self._run.websocket.wait(0)
 
     def _tell_end(self) -> None:
-        """Call `closed()`, once."""
-        if not self._is_told:
+        """Call `closed()`, once; not in a child that the turn has forked, which may go on here: it is its parent's."""
+        if not self._is_told and self._connection.is_employed:
             self._is_told = True
             self._connection.close()  # does nothing where it is closed already
             call_closed(self._run.websocket, self._handlers)
@@ -175,6 +176,7 @@ def _drop(message: Any) -> None:
 
 def talk(websocket: WebSocket, events: Iterable[Any], handlers: Handlers) -> None:
     """Call `handlers` until the connection is over: for a view that is not parked, in its own greenlet or thread."""
+    process = os.getpid()
     try:
         for event in events:
             handle = handlers.group_event if isinstance(event, (GroupMessage, Gap)) else handlers.received
@@ -187,7 +189,8 @@ def talk(websocket: WebSocket, events: Iterable[Any], handlers: Handlers) -> Non
             websocket.close(*close_for(connection, error))  # does nothing where it is closed already
         raise
     finally:
-        call_closed(websocket, handlers)
+        if os.getpid() == process:  # the child of a fork goes on here, too
+            call_closed(websocket, handlers)
 
 
 def call_closed(websocket: WebSocket, handlers: Handlers) -> None:

@@ -16,6 +16,7 @@ urlpatterns = [
     path("echo-attached/", views.echo_attached),
     path("echo-by-class/", views.EchoByClass.as_view()),
     path("parked/", views.Parked.as_view()),
+    path("own-thread/", views.OwnThread.as_view()),
     path("stays/", views.stays),
     path("undecorated/", views.undecorated),
     path("count/", views.count),

@@ -158,11 +158,19 @@ class Parked(WebSocketView):
             self.send(f"waited for {self.websocket.wait()}")
         elif message == "raise":
             raise RuntimeError("the method has failed")
+        elif message == "fork":
+            if not (child := os.fork()):
+                sys.exit()
+            self.send(f"child: {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
         else:
             self.send(message)
 
     def closed(self, code, reason):
         leave_note(self.request, str(code))
+
+
+class OwnThread(Parked):
+    parked = False
 
 
 @require_websocket

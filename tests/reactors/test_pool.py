@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -241,6 +242,39 @@ def test_end_of_the_connection_is_a_reason_for_a_turn(link: Callable[..., Link])
     assert ends.get(timeout=PATIENCE_SECONDS) == (False, False)
     a.do("abort", "over")
     until(lambda: not ends.empty() and ends.get() == (True, True), "the turn of the end")
+
+
+def test_socket_that_a_thread_still_polls_when_it_ends_is_a_reason_for_a_turn_once_it_is_disposed_of(
+    link: Callable[..., Link],
+) -> None:
+    a = link(reactor=ThreadReactor())
+    told: SimpleQueue[bool] = SimpleQueue()
+
+    def turn(runner: Runner) -> bool:
+        if a.connection.is_over:
+            told.put(a.connection.is_disposed)
+        return False
+
+    seen: list[bool] = []
+
+    def end(*_: Any) -> None:
+        """End the connection, and let its turn run, before the thread that polls can come back."""
+        a.connection.abort("tried out")
+        seen.append(told.get(timeout=PATIENCE_SECONDS))
+
+    def interrupt() -> None:
+        until(lambda: a.connection._link.polling, "the main thread to poll")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    a.do("employ", turn)
+    earlier = signal.signal(signal.SIGUSR1, end)
+    try:
+        threading.Thread(target=interrupt).start()
+        assert a.connection.receive() is None
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
+    assert seen == [False]
+    assert told.get(timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RuntimeError])

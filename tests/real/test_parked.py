@@ -83,6 +83,17 @@ def test_peer_that_vanishes_is_told_to_the_view(server: Server, note: str, path:
         assert server.note(note) == "1006"
 
 
+@on([("gunicorn-sync", "detached"), ("gunicorn-gthread", "detached")])  # under gevent, the child would go on serving
+@pytest.mark.parametrize("path", ["/parked/", "/own-thread/"])
+def test_child_that_a_method_forks_and_that_leaves_it_tells_no_end(server: Server, note: str, path: str) -> None:
+    with server.connect(f"{path}?note={note}") as peer:
+        assert exchange(peer, "fork") == "child: 0"
+        assert exchange(peer, "still there") == "still there"
+        peer.send_close(4001)
+        assert peer.recv_message() == Close(4001)
+    assert server.note(note) == "4001"
+
+
 # Thousands of them
 
 
