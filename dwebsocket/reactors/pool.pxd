@@ -12,12 +12,14 @@ cdef class Pool:
     cdef dict _links, _busy
     cdef readonly int active
     cdef int _resting, _calm
-    cdef bint _is_over, _has_warned
+    cdef bint _is_over, _has_warned, _wait
+    cdef double _cpu, _watched_at
 
     cpdef arm(self, link)
     cpdef attend(self, link)
     cdef _wake_one(self)
-    cdef _serve(self, Runner runner)
+    cdef _core_share(self, double now)
+    cdef bint _serve(self, Runner runner) except -1
     cdef _seconds(self, Runner runner)
     cdef bint _is_stuck(self, double now, double seconds) except -1
     cdef _grow(self)

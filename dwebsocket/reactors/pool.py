@@ -31,6 +31,8 @@ TURNS = "dwebsocket turns"
 WATCH_SECONDS = 0.01
 _ACTIVE = 2  # threads, where no turn takes long
 _LONG_SECONDS = 0.01  # a turn that takes longer waits for something
+_WAITING_SHARE, _COMPUTING_SHARE = 0.5, 0.9  # of a core: with less, turns wait for something; with more, they compute
+_IDLE_SECONDS = 0.1  # a thread beyond those two that finds nothing to do for so long rests
 _CALM = 20  # so many looks in a row that find a thread free, and the background thread watches no more
 _REST_SECONDS = 10.0  # a thread that is not needed for so long ends
 _STUCK_SECONDS = 1.0  # where turns take longer in all threads, the log warns, once
@@ -48,6 +50,7 @@ class Pool:
         "_alert",
         "_busy",
         "_calm",
+        "_cpu",
         "_due",
         "_epoll",
         "_has_warned",
@@ -56,7 +59,9 @@ class Pool:
         "_lock",
         "_reserve",
         "_resting",
+        "_wait",
         "_wakeup",
+        "_watched_at",
         "active",
         "is_watched",
         "max_threads",
@@ -66,6 +71,8 @@ class Pool:
         self.max_threads = 1
         self.is_watched = False  # by the background thread, which calls `watch()`: all threads are in turns
         self._calm = 0
+        self._cpu = self._watched_at = 0.0  # the CPU seconds of this process, and the time, of the last `watch()`
+        self._wait = False  # the turns do, for other things than Python's lock: more than two threads get more done
         self._alert = alert
         self._epoll = select.epoll()
         self._wakeup = Wakeup()
@@ -117,13 +124,24 @@ class Pool:
         return len(self._links)
 
     def watch(self, now: float) -> None:
-        """Call another thread where all are in turns that take long. For the background thread, every 10 ms."""
-        if self._is_stuck(now, _LONG_SECONDS):
+        """Call another thread where all turns take long, or wait. For the background thread, every 10 ms."""
+        is_full = len(self._busy) >= self.active
+        share = self._core_share(now)
+        if is_full and share is not None:
+            self._wait = share < (_COMPUTING_SHARE if self._wait else _WAITING_SHARE)
+        if self._is_stuck(now, _LONG_SECONDS) or (is_full and self._wait):
             with contextlib.suppress(RuntimeError):  # no thread can be started: those that there are go on
                 self._grow()
-        elif len(self._busy) < self.active:
+        elif not is_full:
             self._calm += 1
             self.is_watched = self._calm < _CALM
+            self._wait = self._wait and self.is_watched
+
+    def _core_share(self, now: float) -> float | None:
+        """How much of a core this process has used since the last look; None where that is long ago."""
+        cpu, seconds = time.process_time(), now - self._watched_at
+        used, self._cpu, self._watched_at = cpu - self._cpu, cpu, now
+        return used / seconds if 0 < seconds < 10 * WATCH_SECONDS else None
 
     def look(self, now: float) -> None:
         """Read what has come, where all threads are in turns. For the background thread, a few times a second."""
@@ -179,8 +197,10 @@ class Pool:
         runner = Runner(threading.get_ident())
         while not self._is_over:
             try:
-                self._serve(runner)
-                if self.active > _ACTIVE and not self._rest_until_needed(runner):
+                has_served = self._serve(runner)
+                if self.active <= _ACTIVE or (has_served and self._wait):
+                    continue
+                if not self._rest_until_needed(runner):
                     return
             except BaseException:  # no memory, perhaps: the thread must go on
                 if not self._is_over:
@@ -210,31 +230,35 @@ class Pool:
             self._resting -= 1
         return False
 
-    def _serve(self, runner: Runner) -> None:
-        """Attend to one link that is ready, and to one that is due: neither kind holds up the other."""
+    def _serve(self, runner: Runner) -> bool:
+        """Attend to one link that is ready, and to one that is due: neither kind holds up the other. False: to none."""
+        has_served = False
         for descriptor, events in self._epoll.poll(self._seconds(runner), 1):
+            has_served = True
             link = self._links.get(descriptor)
             if link is not None and link.attend(events):
                 self._run_turn(link, runner)
         if self._due:
+            has_served = True
             with contextlib.suppress(IndexError):  # another thread was faster
                 link = self._due.popleft()
                 if self._due:
                     self._wake_one()
                 if link.attend(0):
                     self._run_turn(link, runner)
+        return has_served
 
     def _seconds(self, runner: Runner) -> float | None:
         """The seconds that the thread may wait; None: until it is woken."""
         if self._due:
             return 0
-        if runner.keeper is None:
-            return None
-        seconds = runner.keeper.rest(monotonic())
+        longest = None if self.active <= _ACTIVE else _IDLE_SECONDS
+        seconds = None if runner.keeper is None else runner.keeper.rest(monotonic())
         if seconds is None:
             runner.keeper = None
-            return None
-        return math.ceil(seconds * 1000) / 1000
+            return longest
+        seconds = math.ceil(seconds * 1000) / 1000
+        return seconds if longest is None else min(seconds, longest)
 
     def _run_turn(self, link: Any, runner: Runner) -> None:
         self._busy[runner.ident] = link, monotonic()

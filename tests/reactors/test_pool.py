@@ -117,6 +117,30 @@ def test_turns_that_block_get_a_thread_each_up_to_the_most_and_the_others_wait_t
     until(lambda: reactor.pool.active == 2, "the third one to rest")
 
 
+def test_short_turns_that_wait_for_something_get_more_threads(link: Callable[..., Link]) -> None:
+    """As those that query a database: each is too short to be seen as one that blocks."""
+    reactor = reactor_with(32)
+    running: set[int] = set()
+    most = [0]
+
+    def query(message: Any) -> None:
+        running.add(threading.get_ident())
+        most[0] = max(most[0], len(running))
+        time.sleep(0.004)
+        running.discard(threading.get_ident())
+
+    turns = [park(link(reactor=reactor), query) for _ in range(16)]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while most[0] < 6 and time.monotonic() < deadline:
+        for one in turns:
+            one.link.peer.send_message("query")
+        for one in turns:
+            assert one.hear() == "query"
+    assert most[0] >= 6
+    assert reactor.pool is not None
+    until(lambda: reactor.pool.active == 2, "the others to rest")
+
+
 def test_pings_are_answered_and_ends_are_noticed_while_all_threads_are_in_turns(
     link: Callable[..., Link], go: threading.Event
 ) -> None:
