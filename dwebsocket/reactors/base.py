@@ -223,7 +223,7 @@ class Link:
         self.reads = self.writes = False  # the events that are watched
         self.turn: Turn | None = None  # of the view, where it is parked
         self.runs = False  # the turn runs just now
-        self.is_due = False  # the turn is to run, or to run again: the link was woken since it began
+        self.is_due = False  # the turn must run, or run again: the link was woken since it began
 
     def employ(self, turn: Turn) -> None:
         """From now on run `turn` after each `wake()`, in a greenlet or thread that the reactor has for that.

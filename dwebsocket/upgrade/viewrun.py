@@ -75,7 +75,7 @@ class ViewRun:
         self.opening = Opening(entry, server, options, shook, self._opened)
         self._answer: HttpResponseBase | BaseException | None = None  # of the view, for Django
         self._is_refusal = shook is None  # where the server had sent the 101: a Close frame refuses
-        self._parked: Handlers | None = None  # of a view that has returned, and is to be parked
+        self._parked: Handlers | None = None  # of a view that has returned, and must be parked now
         self._start: _Start | None = None  # None once the view has begun
         self._name = view_name(request)
         self._lease = Lease(self._name, entry.reactor) if options.release_db else None
@@ -190,7 +190,7 @@ class ViewRun:
                         lease.end(token)
 
     def _stay_open(self, response: HttpResponseBase | None) -> bool:
-        """Do what `stay_open()` asks for, if the view has called it and returned a response. True: it is to be parked.
+        """Do what `stay_open()` asks for, if the view has called it and returned a response. True: park it now.
 
         A view that cannot be parked talks here until its connection is over.
         """
