@@ -138,7 +138,7 @@ class Pool:
             self._wait = self._wait and self.is_watched
 
     def _core_share(self, now: float) -> float | None:
-        """How much of a core this process has used since the last look; None where that is long ago."""
+        """The share of a core that this process has used since the last look; None where that is long ago."""
         cpu, seconds = time.process_time(), now - self._watched_at
         used, self._cpu, self._watched_at = cpu - self._cpu, cpu, now
         return used / seconds if 0 < seconds < 10 * WATCH_SECONDS else None
