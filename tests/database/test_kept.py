@@ -194,7 +194,8 @@ def test_connection_that_cannot_be_closed_is_a_fault_of_the_view_and_stops_no_ot
     one_thread: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> None:
-        connection.connection = None
+        driver, connection.connection = connection.connection, None
+        driver.close()
         raise RuntimeError("of the driver")
 
     class View(Querying):
