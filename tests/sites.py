@@ -28,6 +28,7 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler,
 from django.test import override_settings
 from django.urls import re_path
 
+from dwebsocket import WebSocketView
 from dwebsocket.process.registry import registry
 from dwebsocket.reactors.gevent import GeventReactor
 from dwebsocket.reactors.thread import ThreadReactor
@@ -250,6 +251,27 @@ def changing(change: Callable[[Any], object], *others: str) -> Iterator[dict[str
 
     with mock.patch(f"{__name__}.middleware", middleware, create=True):
         yield {"MIDDLEWARE": [*others, f"{__name__}.middleware"]}
+
+
+class Teller(WebSocketView):
+    """Tells the test whatever it is told."""
+
+    site: Any = None
+
+    def opened(self) -> None:
+        self.site.tell("opened")
+
+    def received(self, message: str | bytes) -> None:
+        self.site.tell(message)
+
+    def closed(self, code: int, reason: str) -> None:
+        self.site.tell((code, reason))
+
+
+def all_told(site: Site) -> list[Any]:
+    """What was told, once everything is over."""
+    site.until_idle()
+    return [site.hear() for _ in range(site.told.qsize())]
 
 
 @pytest.fixture(scope="session", params=[RunServer, PyWSGI], ids=lambda kind: kind.name)

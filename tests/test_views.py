@@ -26,28 +26,7 @@ from tests.groups.helpers import new_room
 from tests.helpers import levels
 from tests.links import assert_ends
 from tests.peer import Close, Peer
-from tests.sites import Site
-
-
-class Teller(WebSocketView):
-    """Tells the test whatever it is told."""
-
-    site: Any = None
-
-    def opened(self) -> None:
-        self.site.tell("opened")
-
-    def received(self, message: str | bytes) -> None:
-        self.site.tell(message)
-
-    def closed(self, code: int, reason: str) -> None:
-        self.site.tell((code, reason))
-
-
-def all_told(site: Site) -> list[Any]:
-    """What was told, once everything is over."""
-    site.until_idle()
-    return [site.hear() for _ in range(site.told.qsize())]
+from tests.sites import Site, Teller, all_told
 
 
 def ended(peer: Peer) -> Close:

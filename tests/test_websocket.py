@@ -30,7 +30,7 @@ from tests.groups.helpers import new_room
 from tests.helpers import exchange, levels
 from tests.links import assert_ends, until
 from tests.peer import Close, text
-from tests.sites import Site
+from tests.sites import Site, all_told
 
 
 class Shouting(WebSocket):
@@ -112,12 +112,6 @@ def staying(site: Site, received: Any = None, closed: Any = None, before: Any = 
         return request.websocket.stay_open(received or site.tell, closed or (lambda *end: site.tell(end)))
 
     return view
-
-
-def all_told(site: Site) -> list[Any]:
-    """What was told, once everything is over."""
-    site.until_idle()
-    return [site.hear() for _ in range(site.told.qsize())]
 
 
 def test_function_that_stays_open_is_told_of_every_message_and_of_the_end(site: Site) -> None:

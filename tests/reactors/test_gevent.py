@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -16,22 +16,8 @@ import pytest
 
 from dwebsocket.reactors import gevent as gevent_reactor
 from dwebsocket.reactors import reactor_for
-from tests.links import PATIENCE_SECONDS, Hub, Link, linking, run_program, until
+from tests.links import PATIENCE_SECONDS, Hub, Link, run_program, until
 from tests.peer import PING, PONG, Frame, text
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    hub = Hub()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def link(hub: Hub) -> Iterator[Callable[..., Link]]:
-    """``connect`` on the hub."""
-    with linking(hub) as connect:
-        yield connect
 
 
 def test_hub_has_one_reactor_and_another_hub_another(hub: Hub) -> None:

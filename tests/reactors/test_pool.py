@@ -17,6 +17,7 @@ from dwebsocket.reactors.base import Runner
 from dwebsocket.reactors.thread import ThreadReactor
 from tests.links import PATIENCE_SECONDS, Link, Threads, linking, run_program, until
 from tests.peer import PING, PONG, text
+from tests.reactors.turns import park, runs_for_each_message, waits_in_its_turn
 
 HOME = Threads()
 
@@ -36,39 +37,6 @@ def go() -> Iterator[threading.Event]:
     event.set()
 
 
-class Turns:
-    """The turns of one link: each tells the messages that it has taken, and its thread."""
-
-    def __init__(self, a: Link, during: Callable[[Any], bool | None] = lambda message: None) -> None:
-        self.link = a
-        self.told: SimpleQueue[Any] = SimpleQueue()
-        self.threads: list[int] = []
-        self.during = during
-        self.running = 0
-
-    def __call__(self, runner: Runner) -> bool:
-        self.running += 1
-        assert self.running == 1, "two at the same time"
-        self.threads.append(threading.get_ident())
-        again: bool | None = False
-        try:
-            while (message := self.link.connection.take()) is not None:
-                self.told.put(message)
-                again = self.during(message)
-        finally:
-            self.running -= 1
-        return bool(again)
-
-    def hear(self) -> Any:
-        return self.told.get(timeout=PATIENCE_SECONDS)
-
-
-def park(a: Link, during: Callable[[Any], bool | None] = lambda message: None) -> Turns:
-    turns = Turns(a, during)
-    a.do("employ", turns)
-    return turns
-
-
 def reactor_with(threads: int) -> ThreadReactor:
     reactor = ThreadReactor()
     reactor.max_threads = threads
@@ -76,13 +44,7 @@ def reactor_with(threads: int) -> ThreadReactor:
 
 
 def test_turn_runs_at_once_for_what_was_there_before_and_then_for_each_message(link: Callable[..., Link]) -> None:
-    a = link(reactor=ThreadReactor())
-    a.peer.send_message("before")
-    turns = park(a)
-    assert turns.hear() == "before"
-    for number in range(50):
-        a.peer.send_message(str(number))
-        assert turns.hear() == str(number)
+    runs_for_each_message(link(reactor=ThreadReactor()))
 
 
 def test_turns_of_views_that_do_not_block_need_few_threads(link: Callable[..., Link]) -> None:
@@ -145,7 +107,7 @@ def test_pings_are_answered_and_ends_are_noticed_while_all_threads_are_in_turns(
     link: Callable[..., Link], go: threading.Event
 ) -> None:
     reactor = reactor_with(1)
-    stuck = park(link(reactor=reactor), lambda message: go.wait(PATIENCE_SECONDS) and None)
+    stuck = park(link(reactor=reactor), lambda message: go.wait(PATIENCE_SECONDS))
     waiting, leaving = park(link(reactor=reactor)), park(link(reactor=reactor))
     stuck.link.peer.send_message("block")
     assert stuck.hear() == "block"
@@ -169,7 +131,7 @@ def test_threads_that_are_all_stuck_are_told_of_once(
 ) -> None:
     monkeypatch.setattr(pool, "_STUCK_SECONDS", 0.1)
     reactor = reactor_with(2)
-    turns = [park(link(reactor=reactor), lambda message: go.wait(PATIENCE_SECONDS) and None) for _ in range(3)]
+    turns = [park(link(reactor=reactor), lambda message: go.wait(PATIENCE_SECONDS)) for _ in range(3)]
     turns[0].link.peer.send_message("block")
     assert turns[0].hear() == "block"
     time.sleep(0.3)
@@ -412,28 +374,14 @@ def test_what_a_turn_keeps_is_asked_until_its_time_is_over(link: Callable[..., L
 
 
 def test_view_waits_in_its_turn_for_the_next_message(link: Callable[..., Link]) -> None:
-    reactor = reactor_with(1)
-    a, told = link(reactor=reactor), SimpleQueue()
-
-    def turn(runner: Runner) -> bool:
-        if a.connection.take() is not None:
-            told.put(a.connection.receive(PATIENCE_SECONDS))
-        return False
-
-    a.do("employ", turn)
-    for number in range(20):
-        a.peer.send_message("first")
-        if number % 2:
-            time.sleep(0.002)
-        a.peer.send_message(str(number))
-        assert told.get(timeout=PATIENCE_SECONDS) == str(number)
+    waits_in_its_turn(link(reactor=reactor_with(1)))
 
 
 def test_full_inbox_pauses_reading_until_the_turns_have_taken_it(
     link: Callable[..., Link], go: threading.Event
 ) -> None:
     a = link(reactor=reactor_with(1), receive_queue=4)
-    turns = park(a, lambda message: go.wait(PATIENCE_SECONDS) and None)
+    turns = park(a, lambda message: go.wait(PATIENCE_SECONDS))
     a.peer.send_raw(b"".join(text(str(number)) for number in range(100)))
     assert turns.hear() == "0"
     go.set()

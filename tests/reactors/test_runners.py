@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
@@ -11,65 +11,12 @@ import gevent
 import pytest
 
 from dwebsocket.reactors.base import Runner
-from tests.links import PATIENCE_SECONDS, Hub, Link, linking, run_program, until
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    hub = Hub()
-    yield hub
-    hub.stop()
-
-
-@pytest.fixture
-def link(hub: Hub) -> Iterator[Callable[..., Link]]:
-    """``connect`` for gevent."""
-    with linking(hub) as connect:
-        yield connect
-
-
-class Turns:
-    """The turns of one link: each tells the messages that it has taken, and its greenlet."""
-
-    def __init__(self, a: Link, during: Callable[[Any], object] = lambda message: None) -> None:
-        self.link = a
-        self.told: SimpleQueue[Any] = SimpleQueue()
-        self.greenlets: list[Any] = []
-        self.runners: list[Runner] = []
-        self.during = during
-        self.running = 0
-
-    def __call__(self, runner: Runner) -> bool:
-        self.running += 1
-        assert self.running == 1, "two at the same time"
-        self.greenlets.append(gevent.getcurrent())
-        self.runners.append(runner)
-        try:
-            while (message := self.link.connection.take()) is not None:
-                self.told.put(message)
-                self.during(message)
-        finally:
-            self.running -= 1
-        return False
-
-    def hear(self) -> Any:
-        return self.told.get(timeout=PATIENCE_SECONDS)
-
-
-def park(a: Link, during: Callable[[Any], object] = lambda message: None) -> Turns:
-    turns = Turns(a, during)
-    a.do("employ", turns)
-    return turns
+from tests.links import PATIENCE_SECONDS, Hub, Link, run_program, until
+from tests.reactors.turns import Turns, park, runs_for_each_message, waits_in_its_turn
 
 
 def test_turn_runs_at_once_for_what_was_there_before_and_then_for_each_message(link: Callable[..., Link]) -> None:
-    a = link()
-    a.peer.send_message("before")
-    turns = park(a)
-    assert turns.hear() == "before"
-    for number in range(50):
-        a.peer.send_message(str(number))
-        assert turns.hear() == str(number)
+    runs_for_each_message(link())
 
 
 def test_all_turns_that_are_due_at_once_share_a_greenlet(link: Callable[..., Link], hub: Hub) -> None:
@@ -264,21 +211,7 @@ def test_greenlet_that_is_killed_keeps_nothing(link: Callable[..., Link], hub: H
 
 
 def test_view_waits_in_its_turn_for_the_next_message(link: Callable[..., Link]) -> None:
-    a = link()
-    told: SimpleQueue[Any] = SimpleQueue()
-
-    def turn(runner: Runner) -> bool:
-        if a.connection.take() is not None:
-            told.put(a.connection.receive(PATIENCE_SECONDS))
-        return False
-
-    a.do("employ", turn)
-    for number in range(20):
-        a.peer.send_message("first")
-        if number % 2:
-            time.sleep(0.002)
-        a.peer.send_message(str(number))
-        assert told.get(timeout=PATIENCE_SECONDS) == str(number)
+    waits_in_its_turn(link())
 
 
 def test_thread_of_the_project_wakes_a_parked_link(link: Callable[..., Link]) -> None:

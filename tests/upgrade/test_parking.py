@@ -7,7 +7,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -27,33 +27,12 @@ from tests.groups.helpers import new_room
 from tests.helpers import exchange, levels, recorded
 from tests.links import PATIENCE_SECONDS, assert_ends, until
 from tests.peer import BINARY, Close, Peer, frame, text
-from tests.sites import PyWSGI, RunServer, Site, changing, serving
-
-
-class Teller(WebSocketView):
-    """Tells the test whatever it is told."""
-
-    site: Any = None
-
-    def opened(self) -> None:
-        self.site.tell("opened")
-
-    def received(self, message: str | bytes) -> None:
-        self.site.tell(message)
-
-    def closed(self, code: int, reason: str) -> None:
-        self.site.tell((code, reason))
+from tests.sites import PyWSGI, RunServer, Site, Teller, all_told, changing, serving
 
 
 class Echo(WebSocketView):
     def received(self, message: str | bytes) -> None:
         self.send(message)
-
-
-def all_told(site: Site) -> list[Any]:
-    """What was told, once everything is over."""
-    site.until_idle()
-    return [site.hear() for _ in range(site.told.qsize())]
 
 
 def parked(site: Site) -> None:
@@ -662,6 +641,19 @@ def test_legacy_class_gives_bytes_and_sends_into_the_void(site: Site) -> None:
     assert all_told(site) == ["opened", *(str(number).encode() for number in range(100)), (4001, "")]
 
 
+def telling(site: Site, how: str) -> Callable[..., Any]:
+    """A Teller, as a class or as a function that stays open."""
+    if how == "class":
+        return Teller.as_view(site=site)
+
+    @require_websocket
+    def view(request):
+        site.tell("opened")
+        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
+
+    return view
+
+
 class Decoding(WebSocket):
     """What a project makes of it: JSON that it cannot decode is skipped."""
 
@@ -680,12 +672,7 @@ class Waiting(WebSocket):
 
 @pytest.mark.parametrize("how", ["class", "function"])
 def test_class_with_its_own_wait_is_asked_for_each_message(site: Site, how: str) -> None:
-    @require_websocket
-    def view(request):
-        site.tell("opened")
-        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
-
-    site(Teller.as_view(site=site) if how == "class" else view, WEBSOCKET_CLASS=Decoding)
+    site(telling(site, how), WEBSOCKET_CLASS=Decoding)
     peer = site.connect()
     for message in ("[1]", "no JSON", '{"two": 3}', "neither", "4"):
         peer.send_message(message)
@@ -695,12 +682,7 @@ def test_class_with_its_own_wait_is_asked_for_each_message(site: Site, how: str)
 
 @pytest.mark.parametrize("how", ["class", "function"])
 def test_class_whose_wait_knows_no_timeout_is_not_parked(site: Site, how: str) -> None:
-    @require_websocket
-    def view(request):
-        site.tell("opened")
-        return request.websocket.stay_open(site.tell, lambda *end: site.tell(end))
-
-    site(Teller.as_view(site=site) if how == "class" else view, WEBSOCKET_CLASS=Waiting)
+    site(telling(site, how), WEBSOCKET_CLASS=Waiting)
     peer = site.connect()
     assert site.hear() == "opened"
     for message in ("one", "two"):
