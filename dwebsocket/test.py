@@ -224,9 +224,7 @@ class TestWebSocket:
             raise TimeoutError(f"no message of {exchange.view} within {seconds:g} s{exchange.place()}") from None
         except WebSocketClosed as error:
             closed = error
-        if (
-            closed.close_code == CloseCode.INTERNAL_ERROR
-        ):  # a class that is not parked closes before its exception is reported
+        if closed.close_code == CloseCode.INTERNAL_ERROR:  # one that is not parked closes before it reports
             self._running().join(monotonic() + seconds)
         self._raise_error_of_view()
         raise closed

@@ -127,7 +127,7 @@ class Verbs:
 
     def _open_to_stay(self) -> None:
         """Open the connection, if it is not yet. WebSocketClosed where it was refused."""
-        self._open_to_send()
+        self._open_to_send()  # where this is compiled, a function of C, which only this module can call
 
     def _open_to_join(self) -> Connection:
         """The connection, opened if it is not yet. WebSocketClosed when it is over."""

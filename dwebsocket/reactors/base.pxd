@@ -1,5 +1,7 @@
 from cpython.pythread cimport PyThread_get_thread_ident
 
+from .clock cimport monotonic
+
 
 cdef class Served:
     cpdef on_readable(self)
@@ -29,6 +31,9 @@ cdef class LinkLock:
 cdef class Runner:
     cdef readonly object caller, ident
     cdef public object keeper
+
+    cpdef rest(self)
+    cpdef close(self)
 
 
 cdef class Link:

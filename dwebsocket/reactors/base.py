@@ -20,6 +20,8 @@ try:
 except ImportError:
     from .. import _compiled as cython
 
+from .clock import monotonic
+
 T = TypeVar("T")
 
 logger = logging.getLogger("dwebsocket")
@@ -207,6 +209,21 @@ class Runner:
         self.caller = caller
         self.keeper: Keeper | None = None
 
+    def rest(self) -> float | None:
+        """The seconds after which to call this again, when no turn is due. None: nothing is kept."""
+        if self.keeper is None:
+            return None
+        seconds = self.keeper.rest(monotonic())
+        if seconds is None:
+            self.keeper = None
+        return seconds
+
+    def close(self) -> None:
+        """Keep nothing any more: no turn comes."""
+        if self.keeper is not None:
+            self.keeper.close()
+            self.keeper = None
+
 
 #: One turn of a parked view; True: the next one is due although nothing has happened.
 Turn = Callable[[Runner], bool]
@@ -231,7 +248,8 @@ class Link:
         It runs at once, too. It runs once for all wake-ups before it begins, never twice at the same time, and again
         where the link was woken while it ran. The end of the connection wakes it, too. What it raises stops its runner.
         """
-        raise NotImplementedError
+        self.turn = turn
+        self.wake()
 
     def dismiss(self) -> None:
         """Run no turn any more."""

@@ -21,7 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.exceptions import BlockingSwitchOutError
 from greenlet import getcurrent, greenlet
 
-from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Runner, Served, Turn, arrived, hung_up, run_logged
+from .base import REENTERED, Deadlines, Exclusively, Latch, Link, Runner, Served, arrived, hung_up, run_logged
 from .runners import Runners
 
 T = TypeVar("T")
@@ -478,10 +478,6 @@ class GeventLink(Link):
                 timer.close()
             if self._waiters is not None and current in self._waiters:
                 self._remove_waiter(current)
-
-    def employ(self, turn: Turn) -> None:
-        self.turn = turn
-        self.wake()
 
     def run_turn(self, runner: Runner) -> bool:
         turn = self.turn

@@ -217,9 +217,7 @@ class Pool:
                 return True
             self.active -= 1
             self._resting += 1
-        if runner.keeper is not None:
-            runner.keeper.close()
-            runner.keeper = None
+        runner.close()
         with contextlib.suppress(queue.Empty):
             self._reserve.get(timeout=_REST_SECONDS)
             return True
@@ -253,9 +251,8 @@ class Pool:
         if self._due:
             return 0
         longest = None if self.active <= _ACTIVE else _IDLE_SECONDS
-        seconds = None if runner.keeper is None else runner.keeper.rest(monotonic())
+        seconds = runner.rest()
         if seconds is None:
-            runner.keeper = None
             return longest
         seconds = math.ceil(seconds * 1000) / 1000
         return seconds if longest is None else min(seconds, longest)

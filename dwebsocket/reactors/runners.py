@@ -74,15 +74,12 @@ class Runners:
                         return
                     if monotonic() >= self._late_at:
                         break
-                seconds = None if runner.keeper is None else runner.keeper.rest(monotonic())
-                if seconds is None:
-                    runner.keeper = None
-                    if self._idle:
-                        return
+                seconds = runner.rest()
+                if seconds is None and self._idle:
+                    return
                 self._rest(seconds)
         finally:
-            if runner.keeper is not None:
-                runner.keeper.close()
+            runner.close()
 
     def _rest(self, seconds: float | None) -> None:
         """Wait until a turn is due, or the time is over."""

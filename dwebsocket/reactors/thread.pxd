@@ -48,6 +48,7 @@ cdef class ThreadLink(Link):
     cpdef bint attend(self, int events) except -1
     cpdef run_turn(self, runner)
     cpdef serve_parked(self, events)
+    cdef _handle(self, int events)
     cdef _arm(self)
     cdef _let_attend(self)
     cpdef watch(self, bint read, bint write)

@@ -416,8 +416,7 @@ class ThreadLink(Link):
 
     def employ(self, turn: Turn) -> None:
         self._pool = self._reactor.park(self)
-        self.turn = turn
-        self.wake()
+        Link.employ(self, turn)  # Cython knows no super() here
 
     def attend(self, events: int) -> bool:
         """Handle `events`; True: the caller runs the turn. For the threads of the pool."""
@@ -428,8 +427,7 @@ class ThreadLink(Link):
                 self._armed = 0  # EPOLLONESHOT: one event for each arm()
             else:
                 self._is_queued = False
-            if not self.polling and not self._closed:
-                self._call_back(events if self.mask & _READ else events & _WRITE)
+            self._handle(events)
             if self.is_due and not self.runs and self.turn is not None:
                 self.is_due = False
                 self.runs = True
@@ -458,9 +456,13 @@ class ThreadLink(Link):
 
     def _serve_parked(self, events: int) -> None:
         self._armed = 0
-        if not self.polling and not self._closed:
-            self._call_back(events if self.mask & _READ else events & _WRITE)
+        self._handle(events)
         self._arm()
+
+    def _handle(self, events: int) -> None:
+        """Call back, unless a thread of the project waits for the socket: that one does."""
+        if not self.polling and not self._closed:
+            self._call_back(events if self.mask & _READ else events & _WRITE)  # the mask may have changed since
 
     def _arm(self) -> None:
         if self._pool is not None and not (self.runs or self.polling or self._closed) and self.mask & ~self._armed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections.abc import Iterator
 from datetime import tzinfo
 from gettext import NullTranslations
 from typing import Any
@@ -22,19 +23,23 @@ def adopt_locals() -> None:
     asgiref's Local ties its values to the thread that set them, also in a context that was copied on purpose.
     """
     ident = threading.get_ident()
-    for variable, value in contextvars.copy_context().items():
-        kind = type(value)
-        if kind.__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
-            variable.set(_owned(value, ident))
+    for variable, stored in _tied():
+        variable.set(_owned(stored, ident))
 
 
 def follow_locals() -> None:
     """Make this thread the owner of what another one has adopted, or set, in this context: for a turn that moves."""
     ident = threading.get_ident()
+    for variable, stored in _tied():
+        if stored.thread_id != ident:
+            variable.set(_moved_to(ident, stored))
+
+
+def _tied() -> Iterator[tuple[contextvars.ContextVar[Any], Any]]:
+    """Yield each variable in which asgiref has stored something in this context, and that."""
     for variable, value in contextvars.copy_context().items():
-        kind = type(value)
-        if kind.__module__ == "asgiref.local" and getattr(value, "thread_id", ident) != ident:
-            variable.set(_moved_to(ident, value))
+        if type(value).__module__ == "asgiref.local" and hasattr(value, "thread_id"):  # older versions do not tie them
+            yield variable, value
 
 
 def _moved_to(ident: int, stored: Any) -> Any:
